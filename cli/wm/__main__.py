@@ -1,0 +1,3 @@
+from wm.main import main
+
+main()

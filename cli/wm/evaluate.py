@@ -1,0 +1,52 @@
+"""`wm evaluate`: scores tracks of your choosing, and commits nothing."""
+
+import json
+
+import click
+
+from wm import options
+
+
+@click.command()
+@options.run
+@options.store
+@options.iteration
+@click.option()
+@click.option("--engine", type=click.Choice(["envpool", "gymnasium"]), default="gymnasium", show_default=True)
+@click.option("--workers", type=click.IntRange(0, 256), default=0, metavar="N", help="Processes; 0: one per core.")
+@options.as_json
+def evaluate(
+    run_name: str | None, store_uri: str, iteration: int, seeds: str, engine: str, workers: int, as_json: bool
+) -> None:
+    """Score a run's mean controller on tracks of your choosing; nothing is committed.
+
+    The seeds' ranges: 0 to 99999999 random driving, from 100000000 CMA-ES, from 200000000 validation, from 300000000 test.
+
+    \b
+    wm evaluate --run demo --seeds 0:20 --engine envpool
+    wm evaluate --run demo --seeds 300000000:300000100 --json
+    """
+    from worldmodels.executors import scoring
+    from worldmodels.store import open_store
+
+    tracks = _range(seeds)
+    name = run_name or options.DEFAULT_RUN
+    scores = scoring.score(open_store(store_uri), name, iteration, tracks, engine, workers)
+    if as_json:
+        click.echo(json.dumps(scores, indent=1))
+        return
+    for row in scores["scores"]:
+        click.echo(
+            f"track {row['track']:>10}  {row['score']:7.1f}  {row['steps']:4} steps  {'lap' if row['lap'] else ''}"
+        )
+    low, high = scores["interval"]
+    click.echo(
+        f"mean {scores['mean']:.1f} ± {scores['std']:.1f}, 95 % interval of the mean {low:.1f} to {high:.1f}, {engine}"
+    )
+
+
+def _range(text: str) -> list[int]:
+    first, _, last = text.partition(":")
+    if not first.isdigit() or not last.isdigit() or int(first) >= int(last) or int(last) >= 2**31:
+        raise click.BadParameter(f"{text!r} is not A:B with A < B < 2147483648", param_hint="--seeds")
+    return list(range(int(first), int(last)))

@@ -1,0 +1,232 @@
+"""Commands that only look: `wm config`, `wm ls`, `wm show`, `wm logs`."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wm import options
+
+if TYPE_CHECKING:
+    from worldmodels.artifacts import Name
+    from worldmodels.store import Store
+
+FOLLOW_SECONDS = 1.0
+
+
+@click.command()
+@options.run
+@options.store
+@options.iteration
+@options.settings
+@options.as_json
+def config(
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    preset: str | None,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Every setting, its value, and where it came from. The output is TOML that --config takes.
+
+    \b
+    wm config --preset laptop -o seed=2 > my.toml
+    """
+    from worldmodels.config import flatten
+    from worldmodels.store import open_store
+
+    store = open_store(store_uri)
+    _, resolved, origins = options.resolve(store, run_name, iteration, preset, files, overrides)
+    if as_json:
+        click.echo(json.dumps({"config": resolved.model_dump(), "origins": origins}, indent=1))
+        return
+    section = ""
+    for key, value in flatten(resolved.model_dump()):
+        group, _, name = key.rpartition(".")
+        if group != section:
+            section = group
+            click.echo(f"\n[{section}]")
+        assignment = f"{name} = {json.dumps(value)}" if value is not None else f"# {name} is not set"
+        click.echo(f"{assignment:36}  # {origins[key]}; {_description(key)}")
+
+
+def _description(key: str) -> str:
+    from worldmodels.config import Config
+
+    section, _, name = key.rpartition(".")
+    model: Any = type(getattr(Config(), section)) if section else Config
+    return str(model.model_fields[name].description or "")
+
+
+@click.command()
+@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
+@options.store
+@options.as_json
+def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
+    """What is committed: every run, or one.
+
+    \b
+    wm ls
+    wm ls demo --json
+    """
+    from worldmodels.store import open_store
+
+    store = open_store(store_uri)
+    rows = [row for run in ([run_name] if run_name else store.folders("")) for row in _rows(store, run)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        what = f"of run {run_name} " if run_name else ""
+        click.echo(f"nothing {what}is committed in {store_uri}; next: wm run --preset demo")
+        return
+    click.echo(f"{'artifact':32}{'digest':14}{'size':>10}{'took':>9}  committed")
+    for row in rows:
+        click.echo(
+            f"{row['artifact'] + row['extent']:32}{row['digest'][:12]:14}{_size(row['bytes']):>10}"
+            f"{_took(row['seconds']):>9}  {row['finished']}"
+        )
+
+
+def _rows(store: "Store", run: str) -> list[dict[str, Any]]:
+    from worldmodels import artifacts, stages
+
+    rows = []
+    iterations = sorted(int(f[5:]) for f in store.folders(f"{run}/") if f.startswith("iter-") and f[5:].isdigit())
+    for iteration in iterations:
+        for stage in stages.STAGES:
+            for manifest in artifacts.manifests(store, artifacts.Name(run, iteration, stage)):
+                files = [*manifest["files"].values(), *manifest["telemetry"].values()]
+                files += [f for shard in manifest["shards"] for f in shard["files"].values()]
+                extent = ",".join(f"{k.partition('.')[2]}={v}" for k, v in manifest["extent"].items())
+                rows.append(
+                    {
+                        "artifact": manifest["artifact"],
+                        "extent": f" {extent}" if extent else "",
+                        "digest": manifest["digest"],
+                        "bytes": sum(f["size"] for f in files),
+                        "seconds": manifest["made"]["seconds"],
+                        "finished": manifest["made"]["finished"],
+                    }
+                )
+    return rows
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _took(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+@click.command()
+@click.argument("artifact")
+@options.run
+@options.store
+@options.iteration
+@options.as_json
+def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as_json: bool) -> None:
+    """One artifact: what it is made of and from, and how.
+
+    \b
+    wm show vae
+    wm show demo/iter-1/controller --json
+    """
+    from worldmodels import artifacts
+    from worldmodels.errors import MissingInput
+    from worldmodels.store import open_store
+
+    store = open_store(store_uri)
+    name = _name(artifact, run_name, iteration)
+    found = artifacts.manifests(store, name)
+    if not found:
+        raise MissingInput(f"{name} is not committed in {store_uri}", next=f"wm ls {name.run}")
+    for manifest in found:
+        click.echo(json.dumps(manifest, indent=1) if as_json else _card(manifest))
+
+
+def _name(text: str, run_name: str | None, iteration: int) -> "Name":
+    from worldmodels import stages
+    from worldmodels.artifacts import Name
+    from worldmodels.errors import ConfigError
+
+    parts = text.strip("/").split("/")
+    if len(parts) == 1:
+        parts = [run_name or options.DEFAULT_RUN, f"iter-{iteration}", parts[0]]
+    if len(parts) != 3 or not parts[1].removeprefix("iter-").isdigit():
+        raise ConfigError(f"artifact {text!r}: write a stage, or RUN/iter-N/STAGE", next="wm ls")
+    return Name(parts[0], int(parts[1].removeprefix("iter-")), stages.stage(parts[2]).name)
+
+
+def _card(manifest: dict[str, Any]) -> str:
+    made = manifest["made"]
+    lines = [manifest["artifact"], f"  digest    {manifest['digest']}"]
+    lines += [f"  made      {made['finished']} in {_took(made['seconds'])} on {made['cpu']['model']}"]
+    lines += [
+        f"  code      {made['git'] or 'unknown revision'}; "
+        + ", ".join(f"{k} {v}" for k, v in made["versions"].items())
+    ]
+    lines += [f"  from      {name} {digest[:12]}" for name, digest in manifest["inputs"].items()] or [
+        "  from      nothing"
+    ]
+    lines += [f"  setting   {key} = {value}" for key, value in {**manifest["config"], **manifest["extent"]}.items()]
+    lines += [f"  file      {name}  {_size(f['size'])}  {f['sha256'][:12]}" for name, f in manifest["files"].items()]
+    lines += [f"  telemetry {name}  {_size(f['size'])}" for name, f in manifest["telemetry"].items()]
+    if manifest["shards"]:
+        size = sum(f["size"] for shard in manifest["shards"] for f in shard["files"].values())
+        lines += [f"  shards    {len(manifest['shards'])}, {_size(size)}"]
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("stage_name", metavar="STAGE")
+@options.run
+@options.store
+@options.iteration
+@click.option("--file", "file", metavar="NAME", help="A live table instead of the log: training.csv or rewards.csv.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until Ctrl-C.")
+def logs(stage_name: str, run_name: str | None, store_uri: str, iteration: int, file: str | None, follow: bool) -> None:
+    """A stage's log, or one of its live tables.
+
+    \b
+    wm logs controller -f
+    wm logs vae --file training.csv -f
+    """
+    from worldmodels.errors import MissingInput
+    from worldmodels.store import open_store
+
+    store = open_store(store_uri)
+    name = _name(stage_name, run_name, iteration)
+    prefix = name.key("live", file) if file else name.key("logs/")
+    shown: dict[str, int] = {}
+    while True:
+        entries = list(store.entries(prefix))
+        if not entries and not follow:
+            raise MissingInput(
+                f"{name} has no {file or 'log'} in {store_uri} yet", next=f"wm run {name.stage} --run {name.run}"
+            )
+        for entry in entries:
+            if entry.size != shown.get(entry.key, 0):
+                _print_new(store, entry.key, shown, label=len(entries) > 1)
+        if not follow:
+            return
+        time.sleep(FOLLOW_SECONDS)
+
+
+def _print_new(store: "Store", key: str, shown: dict[str, int], *, label: bool) -> None:
+    """Print what a growing text has gained; all of it again when it was begun anew."""
+    data = store.get(key) or b""
+    start = shown.get(key, 0) if len(data) >= shown.get(key, 0) else 0
+    if start == 0 and label:
+        click.echo(f"==> {key} <==")
+    click.echo(data[start:].decode(errors="replace"), nl=False)
+    shown[key] = len(data)

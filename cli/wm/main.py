@@ -1,0 +1,87 @@
+"""Entry point: commands are imported when they are called, and errors become one message and an exit code."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+COMMANDS = {
+    "run": "wm.run:run",
+    "config": "wm.inspection:config",
+    "ls": "wm.inspection:ls",
+    "show": "wm.inspection:show",
+    "logs": "wm.inspection:logs",
+    "evaluate": "wm.evaluate:evaluate",
+}
+
+EPILOG = """\b
+Environment: WM_STORE (a folder; default ./runs), WM_RUN (a run's name).
+Exit codes:
+  0 done                      13 store unreadable, unwritable or full
+  1 a bug of ours             14 stored bytes are damaged
+  2 usage                     42 no work is left that can succeed
+  10 committed artifacts      43 wrong setting, stage or name
+     differ (--redo)          44 a worker hung and was given up
+  11 an input is missing      130 Ctrl-C, 143 SIGTERM: the same
+  12 the run is being worked on    command goes on from there
+"""
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name; imports one when it is wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean `wm {close[0]}`?" if close else ""
+            raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wm")
+def cli() -> None:
+    """Train World Models: a VAE that sees, an MDN-RNN that predicts, a CMA-ES controller that drives CarRacing.
+
+    \b
+    wm run --preset demo          everything, from random driving to a score and a report
+    wm config --preset laptop     every setting, its value and where it came from
+    wm ls                         what is committed
+    """
+
+
+def main() -> None:
+    from worldmodels.errors import WmError
+
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nstopped; the same command goes on from here", err=True)
+        code = 130
+    except WmError as error:
+        click.echo(f"wm: {error.message}", err=True)
+        if error.next:
+            click.echo(f"next: {error.next}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

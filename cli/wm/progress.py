@@ -1,0 +1,93 @@
+"""Live progress: bars on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from worldmodels.executors.local import Snapshot
+
+PLAIN_SECONDS = 10.0
+
+
+def left(snapshot: "Snapshot", spent: float, start: float) -> str:
+    """Time left, judged by what was done since this process began."""
+    done = snapshot.done - start
+    if done <= 0 or spent < 3:
+        return ""
+    seconds = int(spent / done * (snapshot.total - snapshot.done))
+    return f"{seconds // 60}:{seconds % 60:02} left"
+
+
+class Tail(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get("tail", "")))
+
+
+class Screen:
+    """One line per stage."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stdout, highlight=False)
+        self._bars = Progress(
+            TextColumn("{task.description:11}"), BarColumn(bar_width=24), Tail(), TimeElapsedColumn(),
+            console=self._console, refresh_per_second=4,
+        )  # fmt: skip
+
+    def __enter__(self) -> "Screen":
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._bars.stop()
+
+    def say(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str) -> "Iterator[Callable[[Snapshot], None]]":
+        began = time.monotonic()
+        bar = self._bars.add_task(name, total=None, tail="starting") if self._console.is_terminal else None
+        first: list[float] = []
+        said = began
+        last: list[str] = [""]
+
+        def report(snapshot: "Snapshot") -> None:
+            nonlocal said
+            first.append(snapshot.done)
+            del first[1:]
+            now = time.monotonic()
+            last[0] = _words(snapshot)
+            line = f"{last[0]}  {left(snapshot, now - began, first[0])}"
+            if bar is not None:
+                self._bars.update(bar, total=snapshot.total, completed=snapshot.done, tail=line)
+            elif now - said >= PLAIN_SECONDS:
+                said = now
+                self.say(f"{name}: {line}")
+
+        if bar is None:
+            self.say(f"{name}: starting")
+        yield report
+        spent = time.monotonic() - began
+        if bar is not None:
+            task = self._bars.tasks[bar]
+            self._bars.update(bar, total=task.total or 1, completed=task.total or 1, tail=last[0])
+            self._bars.stop_task(bar)
+        else:
+            self.say(f"{name}: done in {spent:.0f} s  {last[0]}")
+
+
+def _words(snapshot: "Snapshot") -> str:
+    figures = "".join(f"  {name} {value:.4g}" for name, value in snapshot.figures.items())
+    return f"{snapshot.done:g}/{snapshot.total:g} {snapshot.unit}  {snapshot.rate:.4g}/s{figures}"

@@ -1,0 +1,306 @@
+"""Names, keys, digests, manifests, and the one way an artifact is committed.
+
+    <run>/iter-<n>/<stage>/manifest[-<extent>].json  the artifact: created once, or not at all
+    <run>/iter-<n>/<stage>/data/<attempt>/<name>     its files, under a key that no other attempt uses
+    <run>/iter-<n>/<stage>/<work>/…                  shard records, checkpoints, generations: work under way,
+                                                     kept apart by what it is made from
+    <run>/iter-<n>/<stage>/live/…, logs/…            telemetry: followed by people, never read by a stage
+
+An *artifact digest* covers the config, the inputs' digests and the content of every result file; never attempts, times,
+hosts or versions. So the same config gives the same digest wherever and however often it was interrupted.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .config import EXECUTION, EXTENT, Config, fields, flatten
+from .errors import ConfigError, Conflict, CorruptArtifact, MissingInput
+from .store import Store
+
+Files = dict[str, dict[str, Any]]
+RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?")
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, or of bytes."""
+    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Name:
+    """Where a stage's work of one run and iteration lives."""
+
+    run: str
+    iteration: int
+    stage: str
+
+    def __post_init__(self) -> None:
+        if not RUN_NAME.fullmatch(self.run):
+            raise ConfigError(
+                f"run name {self.run!r}: use 1 to 48 of a-z 0-9 . _ - beginning and ending with a letter or digit",
+                next="wm run --run my-run",
+            )
+
+    def __str__(self) -> str:
+        return f"{self.run}/iter-{self.iteration}/{self.stage}"
+
+    def key(self, *parts: str) -> str:
+        return "/".join((str(self), *parts))
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a stage's artifact follows from: its part of the config, and its inputs' digests."""
+
+    name: Name
+    config: Mapping[str, Any]
+    extent: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    @property
+    def work(self) -> str:
+        """Names the work itself, whatever its extent: more episodes or generations later go on in the same place."""
+        return digest({"config": self.config, "inputs": self.inputs})[:16]
+
+    @property
+    def manifest_key(self) -> str:
+        suffix = "-".join(["manifest", *(str(value).replace(":", "to") for value in self.extent.values())])
+        return self.name.key(f"{suffix}.json")
+
+    def work_key(self, *parts: str) -> str:
+        return self.name.key(self.work, *parts)
+
+    def digest_of(self, files: Iterable[tuple[str, str]]) -> str:
+        """Artifact digest, from (logical name, SHA-256) of every result file."""
+        return digest([{**self.config, **self.extent}, dict(self.inputs), sorted(files)])
+
+    def differences(self, manifest: Mapping[str, Any]) -> list[str]:
+        """What differs between this identity and a committed manifest, in words."""
+        there = {**manifest["config"], **manifest["extent"]}
+        here = {**self.config, **self.extent}
+        words = [
+            f"{key} was {there.get(key)!r} and is now {here.get(key)!r}"
+            for key in sorted({*there, *here})
+            if there.get(key) != here.get(key)
+        ]
+        if not words:
+            before, now = manifest["inputs"], self.inputs
+            words = [
+                f"its input {key} was {before.get(key, 'none')[:12]} and is now {now.get(key, 'none')[:12]}"
+                for key in sorted({*before, *now})
+                if before.get(key) != now.get(key)
+            ]
+        return words
+
+
+def identity(name: Name, config: Config, sections: Iterable[str], inputs: Mapping[str, str]) -> Identity:
+    """The identity of a stage's artifact under `config`; `inputs` are digests by `iter-<n>/<stage>`."""
+    config_part: dict[str, Any] = {"seed": config.seed}
+    extent: dict[str, Any] = {}
+    for section in sections:
+        model = getattr(config, section)
+        roles = {role["role"]: set(fields(type(model), role=role["role"])) for role in (EXECUTION, EXTENT)}
+        for key, value in flatten(model.model_dump()):
+            if key in roles["extent"]:
+                extent[f"{section}.{key}"] = value
+            elif key not in roles["execution"]:
+                config_part[f"{section}.{key}"] = value
+    return Identity(name, config_part, extent, inputs)
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass
+class FileSet:
+    """Stored files by logical name; every read is checked against the promised SHA-256."""
+
+    store: Store
+    scratch: Path
+    label: str
+    files: Files
+    next: str
+    _verified: dict[str, Path] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        """A verified local file of that logical name.
+
+        Raises MissingInput if the manifest names no such file, CorruptArtifact if its bytes are gone or changed.
+        """
+        if name in self._verified:
+            return self._verified[name]
+        entry = self.files.get(name)
+        if entry is None:
+            raise MissingInput(
+                f"{self.label} has no file {name!r}; it has {', '.join(sorted(self.files))}", next=self.next
+            )
+        path = self.store.fetch(entry["key"], self.scratch)
+        if path is None:
+            raise CorruptArtifact(
+                f"{self.label}: the file {entry['key']} is gone from {self.store.uri}", next=self.next
+            )
+        size = path.stat().st_size
+        if size != entry["size"]:
+            raise CorruptArtifact(f"{self.label}: {entry['key']} has {size} bytes, not {entry['size']}", next=self.next)
+        if sha256(path) != entry["sha256"]:
+            raise CorruptArtifact(
+                f"{self.label}: {entry['key']} has changed since it was committed (SHA-256)", next=self.next
+            )
+        self._verified[name] = path
+        return path
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One committed piece of a sharded artifact."""
+
+    index: int
+    digest: str
+    files: FileSet
+
+    def path(self, name: str) -> Path:
+        return self.files.path(name)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed artifact, as its manifest describes it."""
+
+    name: Name
+    manifest: Mapping[str, Any]
+    files: FileSet
+    shards: tuple[Shard, ...]
+
+    @property
+    def digest(self) -> str:
+        return str(self.manifest["digest"])
+
+    @property
+    def stage(self) -> str:
+        return self.name.stage
+
+    def path(self, name: str) -> Path:
+        return self.files.path(name)
+
+
+def read_json(store: Store, key: str, next: str) -> dict[str, Any] | None:
+    """A stored JSON object, or None; CorruptArtifact if it is there and is not one."""
+    data = store.get(key)
+    if data is None:
+        return None
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise CorruptArtifact(f"{key} in {store.uri} is not JSON ({len(data)} bytes)", next=next)
+    return value
+
+
+def repair_command(name: Name) -> str:
+    return f"wm run {name.stage} --run {name.run} --iteration {name.iteration} --redo"
+
+
+def load(store: Store, name: Name, manifest: Mapping[str, Any], scratch: Path) -> Artifact:
+    """The artifact of a manifest; nothing is read yet but the manifest."""
+    repair = repair_command(name)
+    shards = tuple(
+        Shard(s["index"], s["digest"], FileSet(store, scratch, f"shard {s['index']} of {name}", s["files"], repair))
+        for s in manifest.get("shards", ())
+    )
+    files = {**manifest["telemetry"], **manifest["files"]}
+    return Artifact(name, manifest, FileSet(store, scratch, str(name), files, repair), shards)
+
+
+def manifests(store: Store, name: Name) -> list[dict[str, Any]]:
+    """Every committed manifest of a stage (several extents can stand side by side), oldest first."""
+    keys = [e.key for e in store.entries(name.key("manifest")) if e.key.endswith(".json")]
+    found = [(key, read_json(store, key, repair_command(name))) for key in keys]
+    return sorted(({**m, "key": key} for key, m in found if m), key=lambda m: str(m["made"]["finished"]))
+
+
+def upload(store: Store, name: Name, attempt: str, folder: Path, prefix: str = "") -> Files:
+    """Upload every file below `folder` under this attempt's own key."""
+    return {
+        path.relative_to(folder).as_posix(): _stored(
+            store, path, name.key("data", attempt, *([prefix] if prefix else []), path.relative_to(folder).as_posix())
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _stored(store: Store, path: Path, key: str) -> dict[str, Any]:
+    store.upload(key, path)
+    return {"key": key, "size": path.stat().st_size, "sha256": sha256(path)}
+
+
+def commit_shard(store: Store, work: Identity, index: int, attempt: str, content: Mapping[str, bytes]) -> None:
+    """Store one shard and its record; a shard that is there already stays."""
+    files: Files = {}
+    for name, data in content.items():
+        key = work.name.key("data", attempt, f"shard-{index:05d}", name)
+        store.put(key, data)
+        files[name] = {"key": key, "size": len(data), "sha256": digest(data)}
+    record = {"index": index, "digest": digest(sorted((n, f["sha256"]) for n, f in files.items())), "files": files}
+    store.create(shard_key(work, index), json.dumps(record).encode())
+
+
+def shard_key(work: Identity, index: int) -> str:
+    return work.work_key("shards", f"{index:05d}.json")
+
+
+def commit(
+    store: Store,
+    work: Identity,
+    *,
+    files: Files,
+    telemetry: Files,
+    shards: list[dict[str, Any]],
+    resolved: Mapping[str, Any],
+    made: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Create the manifest, or accept the equal one that is there. Returns the committed one; Conflict if it differs."""
+    contents = [(name, f["sha256"]) for name, f in files.items()]
+    contents += [(f"shard-{s['index']:05d}/{name}", f["sha256"]) for s in shards for name, f in s["files"].items()]
+    manifest = {
+        "artifact": str(work.name),
+        "digest": work.digest_of(contents),
+        "config": dict(work.config),
+        "extent": dict(work.extent),
+        "inputs": dict(work.inputs),
+        "files": files,
+        "telemetry": telemetry,
+        "shards": shards,
+        "resolved": dict(resolved),
+        "made": dict(made),
+    }
+    if store.create(work.manifest_key, json.dumps(manifest, indent=1).encode()):
+        return manifest
+    there = read_json(store, work.manifest_key, repair_command(work.name))
+    if there is None:
+        return commit(
+            store, work, files=files, telemetry=telemetry, shards=shards, resolved=resolved, made=made
+        )  # fmt: skip
+    if differences := work.differences(there):
+        raise Conflict(
+            f"{work.name} was committed by somebody else meanwhile, and differs: {'; '.join(differences)}",
+            next=repair_command(work.name),
+        )
+    return there
+
+
+def retire(store: Store, work: Identity, manifest: Mapping[str, Any]) -> None:
+    """Take a committed manifest out of use; it stays readable under retired/, its data until it is collected."""
+    store.put(
+        work.name.key("retired", f"{manifest['digest'][:16]}.json"), json.dumps(dict(manifest), indent=1).encode()
+    )
+    store.delete(work.manifest_key)

@@ -1,0 +1,305 @@
+"""What a run is: frozen models with units and bounds, three presets, TOML files and `-o section.key=value`.
+
+A field marked EXECUTION says only how to execute and never changes a result; a field marked EXTENT says how much of the
+same work is wanted, so that raising it adds to what is there. Everything else is part of an artifact's identity.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError
+
+EXECUTION: dict[str, Any] = {"role": "execution"}
+EXTENT: dict[str, Any] = {"role": "extent"}
+
+Engine = Literal["envpool", "gymnasium"]
+Iterations = Literal["all", "latest"]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Threads = Annotated[int, Field(ge=1, le=64)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Rollouts(Section):
+    """Episodes of CarRacing, stored in shards."""
+
+    episodes: Count = Field(
+        64, description="episodes in all; more of them later only add shards", json_schema_extra=EXTENT
+    )
+    steps: Count = Field(400, le=1000, description="longest episode, in environment steps")
+    shard_episodes: Count = Field(8, description="episodes stored together")
+    controller: Literal["random", "mean", "best"] | Annotated[int, Field(ge=1)] = Field(
+        "random", description="who drives: random, or the previous iteration's mean, best or mean of generation N"
+    )
+    hold: Positive = Field(8.0, description="mean number of steps a random action is held")
+    engine: Engine = "envpool"
+
+    @model_validator(mode="after")
+    def _whole_shards(self) -> "Rollouts":
+        if self.episodes % self.shard_episodes:
+            raise ValueError(f"episodes ({self.episodes}) must be a multiple of shard_episodes ({self.shard_episodes})")
+        return self
+
+
+class Vae(Section):
+    """V: a variational autoencoder of 64x64x3 frames (paper, appendix A.1)."""
+
+    z: Count = Field(32, le=512, description="size of the latent vector")
+    width: Positive = Field(1.0, le=4, description="factor on every layer's channels; 1.0 is the paper's network")
+    epochs: Count = Field(1, description="passes over all frames")
+    batch: Count = Field(100, description="frames per training step")
+    learning_rate: Positive = Field(1e-4, description="Adam's step size")
+    kl_tolerance: Annotated[float, Field(ge=0)] = Field(0.5, description="free nats per latent dimension")
+    episodes: Iterations = Field("all", description="train on the rollouts of all iterations so far, or of the latest")
+    warm_start: bool = Field(False, description="start from the previous iteration's weights")
+    threads: Threads = Field(
+        2, description="TensorFlow threads: part of the result's identity, never the machine's count"
+    )
+
+
+class Latents(Section):
+    """Mean and log-variance of every stored frame."""
+
+    episodes: str = Field(
+        "all",
+        pattern=r"^(all|\d+:\d+)$",
+        description="all, or a range A:B of episodes per iteration",
+        json_schema_extra=EXTENT,
+    )
+    iterations: Iterations = Field("all", description="encode the rollouts of all iterations so far, or of the latest")
+
+
+class Memory(Section):
+    """M: an LSTM with a mixture-density output (paper, appendix A.2)."""
+
+    hidden: Count = Field(256, le=4096, description="LSTM units")
+    mixtures: Count = Field(5, le=64, description="Gaussians per latent dimension")
+    epochs: Count = Field(20, description="passes over all training episodes")
+    batch: Count = Field(16, description="episodes per training step")
+    sequence: Count = Field(100, description="steps of truncated back-propagation; the state is carried over")
+    learning_rate: Positive = Field(1e-3, description="Adam's step size at the first step")
+    learning_rate_min: Positive = Field(1e-5, description="and its lower end")
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(0.9999, description="learning-rate factor per training step")
+    clip: Positive = Field(1.0, description="gradients are clipped to this")
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of episodes kept out of training")
+    warm_start: bool = Field(False, description="start from the previous iteration's weights")
+    threads: Threads = Field(2, description="TensorFlow threads: part of the result's identity")
+
+
+class Controller(Section):
+    """C: a linear map from [z, h] to the action, found by CMA-ES (paper, appendix A.4)."""
+
+    population: Annotated[int, Field(ge=4)] = Field(32, description="candidates per generation")
+    tracks: Count = Field(2, description="tracks that every candidate of a generation drives")
+    steps: Count = Field(1000, le=1000, description="longest training episode, in environment steps")
+    patience: Annotated[int, Field(ge=0)] = Field(
+        60, description="end a training episode after so many steps without a new tile; 0: never"
+    )
+    sigma: Positive = Field(0.1, description="CMA-ES' first step size")
+    generations: Count = Field(
+        20, description="generations in all; more of them later go on from the last", json_schema_extra=EXTENT
+    )
+    evaluate_every: Annotated[int, Field(ge=0)] = Field(
+        5, description="score the mean on validation tracks every N generations; 0: never"
+    )
+    evaluate_tracks: Count = Field(8, description="validation tracks of that score")
+    covariance: Literal["full", "diagonal"] = Field("full", description="covariance that CMA-ES adapts")
+    start_from: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="begin with the state after that generation of an earlier evolution"
+    )
+    engine: Engine = "envpool"
+
+
+class Evaluate(Section):
+    """The mean controller's score on fresh tracks."""
+
+    tracks: Count = Field(100, description="test tracks; training never sees them", json_schema_extra=EXTENT)
+    first_track: Annotated[int, Field(ge=0, lt=2**31)] = Field(300_000_000, description="seed of the first one")
+    shard_tracks: Count = Field(5, description="tracks scored together")
+    steps: Count = Field(1000, le=1000, description="longest episode; never ended early")
+    engine: Engine = "gymnasium"
+
+    @model_validator(mode="after")
+    def _whole_shards(self) -> "Evaluate":
+        if self.tracks % self.shard_tracks:
+            raise ValueError(f"tracks ({self.tracks}) must be a multiple of shard_tracks ({self.shard_tracks})")
+        return self
+
+
+class Execution(Section):
+    """How to execute; never changes a result."""
+
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="processes; 0: one per core of the CPU quota", json_schema_extra=EXECUTION
+    )
+    lanes: Annotated[int, Field(ge=1, le=256)] = Field(
+        8, description="episodes played side by side in a process", json_schema_extra=EXECUTION
+    )
+    cache_mb: Annotated[int, Field(ge=16)] = Field(
+        1024, description="memory for decoded training data, MB", json_schema_extra=EXECUTION
+    )
+    stall_seconds: Annotated[int, Field(ge=10)] = Field(
+        300, description="give a worker up after so long without progress", json_schema_extra=EXECUTION
+    )
+
+
+class Config(Section):
+    """Everything that a run's results follow from."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(1, description="everything random follows from it")
+    rollouts: Rollouts = Rollouts()
+    vae: Vae = Vae()
+    latents: Latents = Latents()
+    memory: Memory = Memory()
+    controller: Controller = Controller()
+    evaluate: Evaluate = Evaluate()
+    execution: Execution = Execution()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {
+        "rollouts": {"episodes": 64, "steps": 400},
+        "vae": {"width": 0.5, "epochs": 4, "learning_rate": 1e-3},
+        "memory": {"epochs": 40},
+        "controller": {"steps": 600, "generations": 20},
+    },
+    "laptop": {
+        "rollouts": {"episodes": 200, "steps": 500},
+        "vae": {"epochs": 3},
+        "memory": {"epochs": 40},
+        "controller": {"steps": 1000, "tracks": 4, "generations": 100, "evaluate_every": 10},
+    },
+    "paper": {
+        "rollouts": {"episodes": 10_000, "steps": 1000, "shard_episodes": 10},
+        "vae": {"epochs": 10},
+        "memory": {"epochs": 20, "batch": 100, "sequence": 1000, "decay": 0.99999},
+        "controller": {
+            "population": 64, "tracks": 16, "generations": 1800, "patience": 0,
+            "evaluate_every": 25, "evaluate_tracks": 100,
+        },
+    },
+}  # fmt: skip
+
+Origins = dict[str, str]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a nested mapping as ("section.key", value)."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+ITERATION_TWO = {"rollouts": {"controller": "mean"}, "vae": {"warm_start": True}}
+"""What later iterations change by default: the controller drives, and V goes on from its weights."""
+
+
+def resolve(
+    preset: str | None = None,
+    files: Iterable[Path] = (),
+    overrides: Iterable[str] = (),
+    *,
+    iteration: int = 1,
+    stored: tuple[Mapping[str, Any], Origins] | None = None,
+) -> tuple[Config, Origins]:
+    """The config and where each value came from. Later wins: defaults, `stored` (the run's own config) or the preset,
+    what iteration 2 and later change, files, overrides. Without a preset and a stored config it is the demo.
+
+    Raises ConfigError for an unknown preset or key (with the nearest right one), a wrong type or a value out of bounds.
+    """
+    origins = {key: "default" for key, _ in flatten(Config().model_dump())}
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if preset is None and stored:
+        origins |= {key: origin for key, origin in stored[1].items() if key in origins}
+        layers.append(("", stored[0]))
+    else:
+        layers.append((f"preset {preset or 'demo'}", _preset(preset or "demo")))
+    if iteration > 1 and not (stored and preset is None and stored[0]["rollouts"]["controller"] != "random"):
+        layers.append((f"iteration {iteration}", ITERATION_TWO))
+    layers += [(str(path), _read_toml(path)) for path in files]
+    layers += [(f"-o {text}", _parse_override(text)) for text in overrides]
+    values: dict[str, Any] = {}
+    for origin, layer in layers:
+        for key, value in flatten(layer):
+            if key not in origins:
+                raise ConfigError(f"{origin}: there is no setting {key!r}{_nearest(key, origins)}", next="wm config")
+            origins[key] = origin or origins[key]
+            section, _, name = key.rpartition(".")
+            (values.setdefault(section, {}) if section else values)[name] = value
+    try:
+        return Config.model_validate(values), origins
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origins), next="wm config") from None
+
+
+def _preset(name: str) -> Mapping[str, Any]:
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}{_nearest(name, PRESETS)}", next="wm config --preset demo")
+    return PRESETS[name]
+
+
+def fields(section: type[Section] | None, *, role: str | None = None) -> list[str]:
+    """Names of a section's fields, all or those of one role."""
+    if section is None:
+        return []
+    return [
+        name for name, info in section.model_fields.items() if role is None or _role(info.json_schema_extra) == role
+    ]
+
+
+def _role(extra: Any) -> str:
+    return extra.get("role", "identity") if isinstance(extra, dict) else "identity"
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise ConfigError(f"-o {text!r} is not of the form section.key=value", next="wm run -o vae.epochs=2")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    if key.endswith(".start_from") and parsed == "none":
+        parsed = None
+    tree: Any = parsed
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return dict(tree)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"there is no config file {path}", next="wm config > wm.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}", next=f"edit {path}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", next=f"ls -l {path}") from None
+
+
+def _nearest(word: str, among: Iterable[str]) -> str:
+    known = list(among)
+    by_leaf = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]]
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5) or by_leaf[:1]
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _explain(error: ValidationError, origins: Origins) -> str:
+    lines = []
+    for detail in error.errors():
+        parts = [str(part) for part in detail["loc"]]
+        key = ".".join(parts[:2]) if parts[0] in Config.model_fields else ".".join(parts)
+        lines.append(f"{key} = {detail['input']!r} ({origins.get(key, 'together')}): {detail['msg']}")
+    return "; ".join(dict.fromkeys(lines))

@@ -1,0 +1,62 @@
+"""Everything that `wm` refuses or fails at, as one tree.
+
+    WmError                 1   unexpected: a bug of ours
+    ├── ConfigError        43   a stage, preset, key, type or bound is wrong; trying again is pointless
+    ├── Conflict           10   a committed artifact was made with another config or other inputs
+    ├── MissingInput       11   an input stage has no committed artifact
+    ├── Busy               12   another `wm run` works on this run
+    ├── StoreError         13   the store cannot be read or written (permissions, disk full, not there)
+    ├── CorruptArtifact    14   stored bytes are not the bytes that the manifest promised
+    ├── WorkFailed         42   no work is left that can succeed
+    ├── Hung               44   no progress for minutes; worth another attempt
+    └── Stopped           143   asked to stop (SIGTERM); the same command goes on from here
+
+Other exit codes: 0 success, 2 usage (click), 130 Ctrl-C. Every error says what happened and which command comes next.
+"""
+
+
+class WmError(Exception):
+    """`message` names the thing and its value; `next` is the command to type now (may be empty)."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, next: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.next = next
+
+
+class ConfigError(WmError):
+    exit_code = 43
+
+
+class Conflict(WmError):
+    exit_code = 10
+
+
+class MissingInput(WmError):
+    exit_code = 11
+
+
+class Busy(WmError):
+    exit_code = 12
+
+
+class StoreError(WmError):
+    exit_code = 13
+
+
+class CorruptArtifact(WmError):
+    exit_code = 14
+
+
+class WorkFailed(WmError):
+    exit_code = 42
+
+
+class Hung(WmError):
+    exit_code = 44
+
+
+class Stopped(WmError):
+    exit_code = 143

@@ -1,0 +1,151 @@
+"""From a wish (these stages, this config) to a plan, and from the plan to committed artifacts."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import artifacts, runner, stages
+from ..artifacts import Name
+from ..config import Config
+from ..errors import ConfigError, Conflict, CorruptArtifact
+from ..runner import Task
+from ..store import Store
+
+State = Literal["committed", "missing", "differs", "follows", "damaged"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be done for one stage. `manifest` is what stands there now; `reasons` say why it does not fit."""
+
+    task: Task
+    state: State
+    manifest: dict[str, Any] | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def plan(store: Store, tasks: Sequence[Task], *, verify: bool = False) -> list[Step]:
+    """One step per task, in order. With `verify`, committed files are read and checked."""
+    steps: list[Step] = []
+    stale: set[Name] = set()
+    renewed: set[Name] = set()
+    for task in tasks:
+        _check_iteration(task)
+        step = _step(store, task, stale, renewed, verify)
+        steps.append(step)
+        if step.state in ("differs", "follows"):
+            stale.add(task.name)
+        elif step.state != "committed":
+            renewed.add(task.name)
+    return steps
+
+
+def _step(store: Store, task: Task, stale: set[Name], renewed: set[Name], verify: bool) -> Step:
+    sources = [Name(task.run, i, s) for s, i in stages.stage(task.stage).inputs(task.config, task.iteration)]
+    manifest = runner.find(store, task.name, task.config)
+    if manifest is None:
+        return Step(task, "missing")
+    own = runner.identify(task, {}).differences({**manifest, "inputs": {}})
+    if own:
+        return Step(task, "differs", manifest, tuple(own))
+    if changed := [name for name in sources if name in stale]:
+        return Step(task, "follows", manifest, tuple(f"its input {name.stage} would be redone" for name in changed))
+    if not any(name in renewed for name in sources):
+        work = runner.identify(task, runner.input_manifests(store, task))
+        if differences := work.differences(manifest):
+            return Step(task, "differs", manifest, tuple(differences))
+        if verify and (damage := _damage(store, task, manifest)):
+            return Step(task, "damaged", manifest, (damage,))
+    return Step(task, "committed", manifest)
+
+
+def _damage(store: Store, task: Task, manifest: dict[str, Any]) -> str:
+    """The first stored file that is not what the manifest promises, in words; empty if all are."""
+    with tempfile.TemporaryDirectory(prefix="wm-verify-") as scratch:
+        artifact = artifacts.load(store, task.name, manifest, Path(scratch))
+        try:
+            for files in (artifact.files, *(shard.files for shard in artifact.shards)):
+                for name in files.files:
+                    files.path(name)
+        except CorruptArtifact as error:
+            return error.message
+    return ""
+
+
+def refuse(steps: Sequence[Step]) -> None:
+    """Raise Conflict if any step would undo what is committed, naming everything that would be redone."""
+    unfit = [step for step in steps if step.state in ("differs", "follows")]
+    if not unfit:
+        return
+    first = unfit[0]
+    names = ", ".join(step.task.stage for step in unfit)
+    raise Conflict(
+        f"{first.task.name} is committed, but {'; '.join(first.reasons)}. This would redo {names}",
+        next=f"wm run --run {first.task.run} --iteration {first.task.iteration} --redo …, or another --run to keep both",
+    )
+
+
+def execute(store: Store, steps: Sequence[Step], run: Callable[[Task], None], *, redo: bool) -> None:
+    """Do the steps in order; `run` executes one task. With `redo`, what does not fit is retired first."""
+    if not redo:
+        refuse(steps)
+    for step in steps:
+        if redo:
+            step = _renew(store, step)
+        if step.state != "committed" or not _still_committed(store, step.task):
+            run(step.task)
+
+
+def _renew(store: Store, step: Step) -> Step:
+    """Look again, now that earlier steps are done, and retire what does not fit."""
+    again = plan(store, [step.task])[0] if step.state != "damaged" else step
+    if again.manifest is None or again.state == "committed":
+        return again
+    work = runner.identify(step.task, runner.input_manifests(store, step.task))
+    if again.state == "damaged":
+        _drop_damaged_shards(store, work, again.manifest)
+    artifacts.retire(store, work, again.manifest)
+    return dataclasses.replace(again, state="missing")
+
+
+def _drop_damaged_shards(store: Store, work: artifacts.Identity, manifest: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory(prefix="wm-verify-") as scratch:
+        for shard in artifacts.load(store, work.name, manifest, Path(scratch)).shards:
+            try:
+                for name in shard.files.files:
+                    shard.path(name)
+            except CorruptArtifact:
+                store.delete(artifacts.shard_key(work, shard.index))
+
+
+def _still_committed(store: Store, task: Task) -> bool:
+    """Whether the artifact fits its inputs as they are now (an input may have been made again)."""
+    work = runner.identify(task, runner.input_manifests(store, task))
+    return runner.committed(store, task, work) is not None
+
+
+def _check_iteration(task: Task) -> None:
+    if task.iteration == 1 and task.stage == "rollouts" and task.config.rollouts.controller != "random":
+        raise ConfigError(
+            f"rollouts.controller = {task.config.rollouts.controller!r} in iteration 1: no controller exists before it",
+            next=f"wm run --run {task.run} --iteration 2",
+        )
+
+
+def config_key(run: str, iteration: int) -> str:
+    return f"{run}/iter-{iteration}/config.json"
+
+
+def stored_config(store: Store, run: str, iteration: int) -> dict[str, Any] | None:
+    """The config that the run was last started with, as {"config", "origins"}, or None."""
+    return artifacts.read_json(store, config_key(run, iteration), next=f"wm run --run {run} --preset demo")
+
+
+def store_config(store: Store, run: str, iteration: int, config: Config, origins: dict[str, str]) -> None:
+    data = json.dumps({"config": config.model_dump(), "origins": origins}, indent=1).encode()
+    if store.get(config_key(run, iteration)) != data:
+        store.put(config_key(run, iteration), data)

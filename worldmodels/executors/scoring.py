@@ -1,0 +1,42 @@
+"""Scores a committed controller on tracks of one's choosing, over all cores; commits nothing."""
+
+import multiprocessing
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import artifacts, evaluation, runner
+from ..artifacts import Artifact, Name
+from ..errors import MissingInput
+from ..store import Store
+
+
+def score(store: Store, run: str, iteration: int, tracks: list[int], engine: str, workers: int) -> dict[str, Any]:
+    """The mean controller's scores as in an evaluation's scores.json. MissingInput if a part of it is not committed."""
+    with tempfile.TemporaryDirectory(prefix="wm-evaluate-") as scratch:
+        vae, memory, controller = (
+            _latest(store, Name(run, iteration, stage), Path(scratch)) for stage in ("vae", "memory", "controller")
+        )
+        paths = [str(vae.path("encoder.tflite")), str(memory.path("step.tflite")), str(controller.path("mean.npy"))]
+        count = min(workers or runner.cores(), len(tracks))
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+            parts = pool.map(_score, [paths] * count, [tracks[i::count] for i in range(count)], [engine] * count)
+            scores = [row for part in parts for row in part]
+    return evaluation.summary(sorted(scores, key=lambda row: row.track), engine)
+
+
+def _score(paths: list[str], tracks: list[int], engine: str) -> list[Any]:
+    from ..networks import Encoder, Step
+
+    encoder, step = Encoder(paths[0]), Step(paths[1])
+    return evaluation.score(encoder, step, np.load(paths[2]), tracks, engine, steps=1000, lanes=8)
+
+
+def _latest(store: Store, name: Name, scratch: Path) -> Artifact:
+    found = artifacts.manifests(store, name)
+    if not found:
+        raise MissingInput(f"{name} is not committed in {store.uri}", next=f"wm run --run {name.run}")
+    return artifacts.load(store, name, found[-1], scratch)

@@ -1,0 +1,144 @@
+"""One worker of one task: `python -m worldmodels.executors.worker`, the same for a laptop's process and for a pod.
+
+The environment is read here and nowhere else:
+    WM_TASK                the task as JSON (`runner.Task`)
+    WM_STORE               the store's URI
+    WM_WORKERS             how many workers the task has
+    JOB_COMPLETION_INDEX   which of them this is, from 0
+    WM_EVENTS_FD           file descriptor for progress events, one JSON object a line (optional)
+    WM_PARENT_PIPE         1: standard input belongs to the parent, and its end means that the parent is gone (optional)
+Exit codes are those of `errors.py`. Standard output carries plain log lines.
+"""
+
+import faulthandler
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .. import runner
+from ..errors import Hung, Stopped, WmError
+from ..store import Store, open_store
+from ..task import Pulse
+
+PUBLISH_LOG_SECONDS = 5.0
+
+
+def main(environment: Mapping[str, str]) -> int:
+    task = runner.Task.from_json(environment["WM_TASK"])
+    worker, workers = int(environment.get("JOB_COMPLETION_INDEX", "0")), int(environment.get("WM_WORKERS", "1"))
+    store = open_store(environment["WM_STORE"])
+    log, lines = _logger()
+    pulse = Pulse(log, emit=_emitter(environment.get("WM_EVENTS_FD")))
+    signal.signal(signal.SIGTERM, lambda *_: pulse.stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if environment.get("WM_PARENT_PIPE"):
+        threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_watch, args=(pulse, task.config.execution.stall_seconds), daemon=True).start()
+    key = task.name.key("logs", f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-worker-{worker:05d}.log")
+    ship = LogShipper(store, key, lines)
+    try:
+        runner.run(store, task, worker, workers, pulse)
+    except WmError as error:
+        log.error("%s", error.message)
+        pulse.emit({"error": {"message": error.message, "next": error.next, "code": error.exit_code}})
+        return error.exit_code
+    except OSError as error:
+        failure = _operating_system(error)
+        log.exception("%s", failure)
+        pulse.emit({"error": {"message": failure, "next": "df -h", "code": 13}})
+        return 13
+    except Exception as error:
+        log.exception("unexpected")
+        message = f"{task.name}: {type(error).__name__}: {error}"
+        pulse.emit({"error": {"message": message, "next": f"wm logs {task.stage} --run {task.run}", "code": 1}})
+        return 1
+    finally:
+        ship.close()
+    return 0
+
+
+def _operating_system(error: OSError) -> str:
+    return f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+
+
+def _logger() -> tuple[logging.Logger, list[str]]:
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    log = logging.getLogger("wm")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    formatter = logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S")
+    for handler in (logging.StreamHandler(sys.stdout), Keep()):
+        handler.setFormatter(formatter)
+        log.addHandler(handler)
+    return log, lines
+
+
+class LogShipper:
+    """Sends this process's log to the store every few seconds and at the end."""
+
+    def __init__(self, store: Store, key: str, lines: list[str]) -> None:
+        self._store, self._key, self._lines = store, key, lines
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._done.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        sent = 0
+        while True:
+            done = self._done.wait(PUBLISH_LOG_SECONDS)
+            if len(self._lines) > sent:
+                sent = len(self._lines)
+                try:
+                    self._store.follow(self._key, ("\n".join(self._lines[:sent]) + "\n").encode())
+                except WmError as error:
+                    print(f"the log cannot be stored: {error.message}", flush=True)
+            if done:
+                return
+
+
+def _emitter(descriptor: str | None) -> Callable[[dict[str, Any]], None]:
+    if descriptor is None:
+        return lambda event: None
+    stream = os.fdopen(int(descriptor), "w", buffering=1)
+
+    def emit(event: dict[str, Any]) -> None:
+        stream.write(json.dumps(event) + "\n")
+
+    return emit
+
+
+def _die_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(Stopped.exit_code)
+
+
+def _watch(pulse: Pulse, stall_seconds: float) -> None:
+    """A worker that says nothing for that long is stuck: show where, and let somebody else try."""
+    while True:
+        time.sleep(min(5.0, stall_seconds / 2))
+        silent = time.monotonic() - pulse.beat
+        if silent > stall_seconds:
+            pulse.log.error("no progress for %.0f s; stacks follow", silent)
+            faulthandler.dump_traceback(all_threads=True)
+            message = f"a worker made no progress for {silent:.0f} s and was given up"
+            pulse.emit({"error": {"message": message, "next": "wm run", "code": Hung.exit_code}})
+            os._exit(Hung.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

@@ -1,0 +1,276 @@
+"""One task: fetch inputs, call the stage, publish, commit. The same for a laptop's process and for a pod."""
+
+import contextlib
+import importlib
+import json
+import os
+import platform
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+from . import artifacts, stages
+from .artifacts import Artifact, Identity, Name
+from .config import Config
+from .errors import Conflict, MissingInput
+from .store import Store
+from .task import Checkpoints, Context, Pulse, StoreArea
+
+PACKAGES = (
+    "wm", "numpy", "tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert",
+    "envpool", "gymnasium", "box2d", "cma", "pillow",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one run and iteration, under one config."""
+
+    run: str
+    iteration: int
+    stage: str
+    config: Config
+
+    @property
+    def name(self) -> Name:
+        return Name(self.run, self.iteration, self.stage)
+
+    def to_json(self) -> str:
+        return json.dumps({**self.__dict__, "config": self.config.model_dump()})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Task":
+        value = json.loads(text)
+        return cls(**{**value, "config": Config.model_validate(value["config"])})
+
+
+def find(store: Store, name: Name, config: Config) -> dict[str, Any] | None:
+    """The committed manifest that this config names (its extent is part of the key), or None."""
+    probe = artifacts.identity(name, config, stages.stage(name.stage).sections, {})
+    return artifacts.read_json(store, probe.manifest_key, artifacts.repair_command(name))
+
+
+def input_manifests(store: Store, task: Task) -> dict[Name, dict[str, Any]]:
+    """The manifest of every input; MissingInput names the first that is not committed.
+
+    An earlier iteration may have been made with another extent (more episodes, say), so its newest manifest counts.
+    """
+    found: dict[Name, dict[str, Any]] = {}
+    for stage, iteration in stages.stage(task.stage).inputs(task.config, task.iteration):
+        name = Name(task.run, iteration, stage)
+        if iteration == task.iteration:
+            manifest = find(store, name, task.config)
+        else:
+            manifest = next(reversed(artifacts.manifests(store, name)), None)
+        if manifest is None:
+            raise MissingInput(
+                f"{task.name} is made from {name}, which is not committed in {store.uri}",
+                next=f"wm run {stage} --run {task.run} --iteration {iteration}",
+            )
+        found[name] = manifest
+    return found
+
+
+def identify(task: Task, inputs: Mapping[Name, Mapping[str, Any]]) -> Identity:
+    """The identity that the task's artifact will have."""
+    digests = {f"iter-{name.iteration}/{name.stage}": str(manifest["digest"]) for name, manifest in inputs.items()}
+    return artifacts.identity(task.name, task.config, stages.stage(task.stage).sections, digests)
+
+
+def committed(store: Store, task: Task, work: Identity) -> dict[str, Any] | None:
+    """The task's manifest if it is committed, None if not; Conflict if another one stands in its place."""
+    manifest = artifacts.read_json(store, work.manifest_key, artifacts.repair_command(task.name))
+    if manifest is None:
+        return None
+    if differences := work.differences(manifest):
+        raise Conflict(
+            f"{task.name} is committed, but {'; '.join(differences)}", next=artifacts.repair_command(task.name)
+        )
+    return manifest
+
+
+def run(store: Store, task: Task, worker: int, workers: int, pulse: Pulse) -> dict[str, Any] | None:
+    """Do this worker's part of the task. Returns the manifest, or None while other workers still have shards to make."""
+    inputs = input_manifests(store, task)
+    work = identify(task, inputs)
+    if manifest := committed(store, task, work):
+        pulse.log.info("%s is committed already (%s)", task.name, manifest["digest"][:12])
+        return manifest
+    stage = stages.stage(task.stage)
+    with tempfile.TemporaryDirectory(prefix=f"wm-{task.stage}-") as scratch:
+        attempt = Attempt(store, task, work, inputs, Path(scratch), worker, workers, pulse)
+        pulse.log.info("%s begins: worker %d of %d, attempt %s", task.name, worker + 1, workers, attempt.id)
+        if stage.kind == "sharded":
+            return attempt.sharded(stage)
+        entrypoint(stage.entrypoint)(attempt.context)
+        return attempt.commit([])
+
+
+def entrypoint(text: str) -> Callable[..., Any]:
+    module, _, function = text.partition(":")
+    return cast(Callable[..., Any], getattr(importlib.import_module(module), function))
+
+
+class Attempt:
+    """One worker's try at one task: its scratch folder, its context, and the way to the commit."""
+
+    def __init__(
+        self,
+        store: Store,
+        task: Task,
+        work: Identity,
+        inputs: Mapping[Name, Mapping[str, Any]],
+        scratch: Path,
+        worker: int,
+        workers: int,
+        pulse: Pulse,
+    ) -> None:
+        self.store, self.task, self.work, self.pulse = store, task, work, pulse
+        self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self.started = time.time()
+        self.inputs = [artifacts.load(store, name, manifest, scratch / "inputs") for name, manifest in inputs.items()]
+        area = StoreArea(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
+        if stages.stage(task.stage).kind == "exchange":
+            area.open()
+        self.context = Context(
+            config=task.config,
+            run=task.run,
+            iteration=task.iteration,
+            stage=task.stage,
+            inputs=_by_stage(self.inputs),
+            results=_folder(scratch / "results"),
+            telemetry=_folder(scratch / "telemetry"),
+            checkpoints=Checkpoints(store, work.work_key("checkpoints"), pulse.log),
+            area=area,
+            worker=worker,
+            workers=workers,
+            lanes=task.config.execution.lanes,
+            log=pulse.log,
+            pulse=pulse,
+            follow=lambda name, data: store.follow(task.name.key("live", name), data),
+        )
+
+    def sharded(self, stage: stages.Stage) -> dict[str, Any] | None:
+        """Make this worker's missing shards; whoever then sees all of them commits the stage."""
+        count = stage.count(self.context)
+        records = self.records(count)
+        mine = [i for i in range(count) if i not in records and i % self.context.workers == self.context.worker]
+        if mine:
+            for index, content in entrypoint(stage.entrypoint)(self.context, mine):
+                artifacts.commit_shard(self.store, self.work, index, self.id, content)
+                self.pulse.log.info("shard %d is committed", index)
+        records = self.records(count)
+        if len(records) < count:
+            self.pulse.log.info("%d of %d shards are committed; others make the rest", len(records), count)
+            return None
+        shards = [records[i] for i in sorted(records)]
+        if manifest := committed(self.store, self.task, self.work):
+            return manifest
+        if stage.collect:
+            files = {"digest": "", "shards": shards, "files": {}, "telemetry": {}}
+            view = artifacts.load(self.store, self.task.name, files, Path(self.context.results.parent / "shards"))
+            entrypoint(stage.collect)(self.context, view.shards)
+        return self.commit(shards)
+
+    def records(self, count: int) -> dict[int, dict[str, Any]]:
+        """Committed shard records by index; with many of them one listing is cheaper than asking for each."""
+        keys = {artifacts.shard_key(self.work, i): i for i in range(count)}
+        there = [entry.key for entry in self.store.entries(self.work.work_key("shards/"))]
+        repair = artifacts.repair_command(self.task.name)
+        return {
+            keys[key]: record
+            for key in there
+            if key in keys and (record := artifacts.read_json(self.store, key, repair))
+        }
+
+    def commit(self, shards: list[dict[str, Any]]) -> dict[str, Any]:
+        if manifest := committed(self.store, self.task, self.work):
+            return manifest
+        upload = artifacts.upload
+        manifest = artifacts.commit(
+            self.store,
+            self.work,
+            files=upload(self.store, self.task.name, self.id, self.context.results),
+            telemetry=upload(self.store, self.task.name, self.id, self.context.telemetry, "telemetry"),
+            shards=shards,
+            resolved=self.task.config.model_dump(),
+            made=provenance(self.started) | {"attempt": self.id, "workers": self.context.workers},
+        )
+        self.context.checkpoints.clear()
+        self.pulse.log.info("%s is committed: %s", self.task.name, manifest["digest"][:12])
+        return manifest
+
+
+def _by_stage(found: list[Artifact]) -> dict[str, tuple[Artifact, ...]]:
+    return {a.stage: tuple(b for b in found if b.stage == a.stage) for a in found}
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+def provenance(started: float) -> dict[str, Any]:
+    """How, when and on what an artifact was made. Beside the digest, never part of it."""
+    finished = time.time()
+    return {
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "finished": datetime.fromtimestamp(finished, UTC).isoformat(timespec="seconds"),
+        "seconds": round(finished - started, 1),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "versions": dict(versions()),
+        "git": git_revision(),
+        "cpu": cpu(),
+    }
+
+
+def versions() -> Iterator[tuple[str, str]]:
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            yield package, metadata.version(package)
+
+
+def git_revision() -> str:
+    """The revision of the checkout that this code runs from; empty when it was installed without one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return ""
+
+
+def cpu() -> dict[str, Any]:
+    """The processor's model and the features that decide which kernels TensorFlow and LiteRT pick."""
+    info: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        info = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(info.get("flags", "").split())
+    kernels = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
+    return {
+        "model": info.get("model name", platform.processor()),
+        "features": [name for name in kernels if name in flags],
+    }
+
+
+def cores() -> int:
+    """Cores of the cgroup's CPU quota, at most those that this process may run on."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for path, parse in (("/sys/fs/cgroup/cpu.max", str.split), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", _cgroup_v1)):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = parse(Path(path).read_text())
+            if quota not in ("max", "-1"):
+                return max(1, min(allowed, int(quota) // int(period)))
+    return allowed
+
+
+def _cgroup_v1(quota: str) -> list[str]:
+    return [quota.strip(), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()]

@@ -1,0 +1,136 @@
+"""Every stage, declared once. The CLI, the executors, the docs and the tests derive from this table.
+
+Entrypoints are strings, so that reading this file imports neither TensorFlow nor NumPy.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .config import Config
+from .errors import ConfigError
+from .task import Context
+
+Kind = Literal["single", "sharded", "exchange"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`entrypoint` is `module:function`; `kind` says its signature (see `task.py`). `count` is the number of shards."""
+
+    name: str
+    kind: Kind
+    entrypoint: str
+    summary: str
+    sections: tuple[str, ...]
+    count: Callable[[Context], int] = lambda ctx: 0
+    collect: str = ""
+    gpu: bool = False
+
+    def inputs(self, config: Config, iteration: int) -> list[tuple[str, int]]:
+        """(stage, iteration) of every artifact that this one is made from, oldest first."""
+        return _inputs(self.name, config, iteration)
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            name="rollouts",
+            kind="sharded",
+            entrypoint="worldmodels.rollouts.stage:shards",
+            summary="drive and store episodes",
+            sections=("rollouts",),
+            count=lambda ctx: ctx.config.rollouts.episodes // ctx.config.rollouts.shard_episodes,
+        ),
+        Stage(
+            name="vae",
+            kind="single",
+            entrypoint="worldmodels.vision.train:train",
+            summary="train V, which sees",
+            sections=("vae",),
+            gpu=True,
+        ),
+        Stage(
+            name="latents",
+            kind="sharded",
+            entrypoint="worldmodels.vision.latents:shards",
+            summary="encode every stored frame",
+            sections=("latents",),
+            count=lambda ctx: len(ctx.sources()),
+        ),
+        Stage(
+            name="memory",
+            kind="single",
+            entrypoint="worldmodels.memory.train:train",
+            summary="train M, which predicts",
+            sections=("memory",),
+            gpu=True,
+        ),
+        Stage(
+            name="controller",
+            kind="exchange",
+            entrypoint="worldmodels.control.stage:work",
+            summary="evolve C, which drives",
+            sections=("controller",),
+        ),
+        Stage(
+            name="evaluate",
+            kind="sharded",
+            entrypoint="worldmodels.evaluation.stage:shards",
+            summary="score the mean controller on fresh tracks",
+            sections=("evaluate",),
+            count=lambda ctx: ctx.config.evaluate.tracks // ctx.config.evaluate.shard_tracks,
+            collect="worldmodels.evaluation.stage:collect",
+        ),
+        Stage(
+            name="report",
+            kind="single",
+            entrypoint="worldmodels.reports.stage:write",
+            summary="write one HTML page about the run",
+            sections=(),
+        ),
+    )
+}
+
+
+def stage(name: str) -> Stage:
+    """The stage of that name; ConfigError, with the nearest right one, if there is none."""
+    if name not in STAGES:
+        close = difflib.get_close_matches(name, STAGES, n=1, cutoff=0.4)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"there is no stage {name!r}{hint}; stages: {', '.join(STAGES)}", next="wm run --help")
+    return STAGES[name]
+
+
+def _inputs(name: str, config: Config, iteration: int) -> list[tuple[str, int]]:
+    previous = iteration - 1
+    so_far = range(1, iteration + 1)
+    chosen = {"all": so_far, "latest": range(iteration, iteration + 1)}
+    if name == "rollouts":
+        if config.rollouts.controller == "random":
+            return []
+        return [(stage, previous) for stage in ("vae", "memory", "controller")]
+    if name == "vae":
+        warm = [("vae", previous)] if config.vae.warm_start and previous else []
+        return [("rollouts", i) for i in chosen[config.vae.episodes]] + warm
+    if name == "latents":
+        return [("rollouts", i) for i in chosen[config.latents.iterations]] + [("vae", iteration)]
+    if name == "memory":
+        warm = [("memory", previous)] if config.memory.warm_start and previous else []
+        return [("latents", iteration)] + warm
+    if name == "controller":
+        return [("vae", iteration), ("memory", iteration)]
+    if name == "evaluate":
+        return [(stage, iteration) for stage in ("vae", "memory", "controller")]
+    return [(stage, iteration) for stage in STAGES if stage != "report"]
+
+
+def downstream(name: str) -> list[str]:
+    """That stage and every later one of its iteration that is made from it, in order."""
+    config, reached = Config(), {name}
+    for other in STAGES.values():
+        if any(stage in reached and iteration == 2 for stage, iteration in other.inputs(config, 2)):
+            reached.add(other.name)
+    return [other for other in STAGES if other in reached]

@@ -1,0 +1,218 @@
+"""Where artifacts live: a folder. Keys are `/`-separated; an object is there whole or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from .errors import Busy, ConfigError, StoreError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored object: its key, size in bytes, and modification time by the store's clock (Unix seconds)."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class Store(Protocol):
+    uri: str
+
+    def get(self, key: str) -> bytes | None:
+        """The object's bytes, or None if it is not there."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write, or overwrite as one step."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write only if nothing is there; False if something was."""
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a file's content."""
+
+    def fetch(self, key: str, scratch: Path) -> Path | None:
+        """A local file with the object's bytes: the stored one itself, or a copy under `scratch`."""
+
+    def follow(self, key: str, data: bytes) -> None:
+        """Write a growing text so that `tail -f` of a stored file goes on."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Every object whose key starts with `prefix`, in key order."""
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names directly below `prefix` (which ends in `/` or is empty) that have objects below them."""
+
+    def delete(self, key: str) -> None:
+        """Remove; no error if it is not there."""
+
+    def now(self) -> float:
+        """The store's clock, Unix seconds."""
+
+    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Hold `name` alone until the block ends or the process dies; Busy if another process has it."""
+
+
+def open_store(uri: str) -> Store:
+    """The store at `uri`: a folder's path, or s3://bucket/prefix."""
+    if uri.startswith("s3://"):
+        raise ConfigError(f"store {uri}: buckets are not supported yet", next="wm run --store ./runs")
+    if "://" in uri:
+        raise ConfigError(f"store {uri}: only a folder's path is understood", next="wm run --store ./runs")
+    return LocalStore(Path(uri))
+
+
+class LocalStore:
+    """A folder. Files appear by link or rename, after fsync, so a reader never sees a part of one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.uri = str(root)
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            return self._path(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._error("read", key, error) from error
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._errors("write", key), self._temporary(key, data) as temporary:
+            os.replace(temporary, self._path(key))
+
+    def create(self, key: str, data: bytes) -> bool:
+        if self._path(key).exists():
+            return False
+        with self._errors("write", key), self._temporary(key, data) as temporary:
+            try:
+                os.link(temporary, self._path(key))
+            except FileExistsError:
+                return False
+            _sync_folder(self._path(key).parent)
+            return True
+
+    def upload(self, key: str, path: Path) -> None:
+        with self._errors("write", key):
+            target = self._path(key)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+            try:
+                shutil.copyfile(path, temporary)
+                _sync(temporary)
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def fetch(self, key: str, scratch: Path) -> Path | None:
+        path = self._path(key)
+        return path if path.is_file() else None
+
+    def follow(self, key: str, data: bytes) -> None:
+        with self._errors("write", key):
+            path = self._path(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a+b") as file:
+                file.seek(0)
+                old = file.read()
+                if data.startswith(old):
+                    file.write(data[len(old) :])
+                else:
+                    file.truncate(0)
+                    file.write(data)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        folder = self._path(prefix.rpartition("/")[0])
+        found = []
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                path = Path(parent, name)
+                key = path.relative_to(self.root).as_posix()
+                if key.startswith(prefix) and not name.startswith("."):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = path.stat()
+                        found.append(Entry(key, status.st_size, status.st_mtime))
+        yield from sorted(found, key=lambda entry: entry.key)
+
+    def folders(self, prefix: str) -> list[str]:
+        try:
+            return sorted(p.name for p in self._path(prefix).iterdir() if p.is_dir() and not p.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._error("read", prefix, error) from error
+
+    def delete(self, key: str) -> None:
+        with self._errors("delete", key):
+            self._path(key).unlink(missing_ok=True)
+
+    def now(self) -> float:
+        return time.time()
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        with self._errors("write", name):
+            path = self._path(name).with_name(f".{name.rpartition('/')[2]}.lock")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a")  # noqa: SIM115 - held for the whole block
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(f"another `wm run` works on {name} in {self.uri}", next=f"wm logs --run {name} -f") from None
+            yield
+
+    def _path(self, key: str) -> Path:
+        return self.root / key
+
+    @contextlib.contextmanager
+    def _temporary(self, key: str, data: bytes) -> Iterator[Path]:
+        target = self._path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            temporary.write_bytes(data)
+            _sync(temporary)
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _errors(self, verb: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._error(verb, key, error) from error
+
+    def _error(self, verb: str, key: str, error: OSError) -> StoreError:
+        reasons = {
+            errno.ENOSPC: ("the disk is full", f"df -h {self.uri}"),
+            errno.EDQUOT: ("the disk quota is used up", f"df -h {self.uri}"),
+            errno.EACCES: ("permission denied", f"ls -ld {self.uri}"),
+            errno.EPERM: ("permission denied", f"ls -ld {self.uri}"),
+            errno.EROFS: ("the file system is read-only", "wm run --store DIR"),
+            errno.ENOTDIR: ("a file is where a folder should be", "wm run --store DIR"),
+        }
+        reason, command = reasons.get(error.errno or 0, (error.strerror or str(error), f"ls -ld {self.uri}"))
+        return StoreError(f"store {self.uri}: cannot {verb} {key}: {reason}", next=command)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

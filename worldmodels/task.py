@@ -1,0 +1,228 @@
+"""What a stage is given, and how it says how far it is.
+
+Three kinds of stage (`stages.py` says which is which):
+
+    single    run(ctx) -> None                      writes ctx.results and ctx.telemetry
+    sharded   shards(ctx, todo) -> Iterator[(shard index, {logical name: content})], in any order, and perhaps
+              collect(ctx, shards) -> None          writes ctx.results and ctx.telemetry once all shards are there
+    exchange  work(ctx) -> None                     runs in every worker at once; they meet in ctx.area
+"""
+
+import io
+import logging
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from .artifacts import Artifact, Shard
+from .config import Config
+from .errors import ConfigError, MissingInput, Stopped
+from .store import Store
+
+__all__ = ["Area", "Artifact", "Checkpoints", "Context", "Pulse", "Shard", "StoreArea"]
+
+
+class Area(Protocol):
+    """Where the workers of one piece of work meet: a prefix of the store, apart from every other work's."""
+
+    def get(self, key: str) -> bytes | None: ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write only if nothing is there; False if something was."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or overwrite; for heartbeats."""
+
+    def keys(self, prefix: str) -> list[str]: ...
+
+    def age(self, key: str) -> float | None:
+        """Seconds since it was written, by the store's clock; None if it is not there."""
+
+    def parent(self, generation: int) -> "Area":
+        """The area of an earlier evolution from the same inputs that has that generation, or MissingInput."""
+
+
+class StoreArea:
+    """An Area below `prefix`; `stage_prefix` is where the stage's other areas are."""
+
+    def __init__(self, store: Store, stage_prefix: str, work: str, inputs: str) -> None:
+        self._store = store
+        self._stage_prefix = stage_prefix
+        self._work = work
+        self._inputs = inputs
+        self._prefix = f"{stage_prefix}/{work}/"
+
+    def get(self, key: str) -> bytes | None:
+        return self._store.get(self._prefix + key)
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._store.create(self._prefix + key, data)
+
+    def put(self, key: str, data: bytes) -> None:
+        self._store.put(self._prefix + key, data)
+
+    def keys(self, prefix: str) -> list[str]:
+        return [entry.key.removeprefix(self._prefix) for entry in self._store.entries(self._prefix + prefix)]
+
+    def age(self, key: str) -> float | None:
+        entry = next((e for e in self._store.entries(self._prefix + key) if e.key == self._prefix + key), None)
+        return None if entry is None else max(0.0, self._store.now() - entry.modified)
+
+    def open(self) -> None:
+        """Leave a note of what this area's work is made from, so that a later evolution may start from it."""
+        self.create("inputs", self._inputs.encode())
+
+    def parent(self, generation: int) -> "StoreArea":
+        found: list[tuple[float, StoreArea]] = []
+        for work in self._store.folders(f"{self._stage_prefix}/"):
+            other = StoreArea(self._store, self._stage_prefix, work, self._inputs)
+            key = f"{other._prefix}generations/{generation + 1:05d}/params"
+            final = f"{other._prefix}generations/{generation:05d}/results/"
+            if work == self._work or other.get("inputs") != self._inputs.encode():
+                continue
+            found += [(e.modified, other) for e in self._store.entries(key)] or [
+                (e.modified, other) for e in self._store.entries(final)
+            ]
+        if not found:
+            raise MissingInput(
+                f"controller.start_from={generation}: no earlier evolution in {self._stage_prefix} has that generation",
+                next="wm logs controller",
+            )
+        return max(found, key=lambda pair: pair[0])[1]
+
+
+class Checkpoints:
+    """The last two states of one piece of work: arrays by name, written as one object each."""
+
+    def __init__(self, store: Store, prefix: str, log: logging.Logger) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._log = log
+
+    def save(self, step: int, arrays: Mapping[str, Any]) -> None:
+        """Write the state after `step`; the two newest are kept."""
+        import numpy as np
+
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        self._store.put(self._key(step), buffer.getvalue())
+        for key in self._keys()[:-2]:
+            self._store.delete(key)
+
+    def load(self) -> "tuple[int, dict[str, Any]] | None":
+        """The newest readable state as (step, arrays), or None."""
+        import numpy as np
+
+        for key in reversed(self._keys()):
+            try:
+                with np.load(io.BytesIO(self._store.get(key) or b"")) as arrays:
+                    return int(key[-12:-4]), {name: arrays[name] for name in arrays.files}
+            except (ValueError, EOFError, OSError, zipfile.BadZipFile):
+                self._log.warning("checkpoint %s cannot be read; going on from an earlier one", key)
+        return None
+
+    def clear(self) -> None:
+        for key in self._keys():
+            self._store.delete(key)
+
+    def _key(self, step: int) -> str:
+        return f"{self._prefix}/{step:08d}.npz"
+
+    def _keys(self) -> list[str]:
+        return [entry.key for entry in self._store.entries(f"{self._prefix}/")]
+
+
+@dataclass
+class Pulse:
+    """Progress of one worker: events for a screen, a log line now and then, and the place where a stop is noticed."""
+
+    log: logging.Logger
+    emit: Callable[[dict[str, Any]], None] = lambda event: None
+    stop: threading.Event = field(default_factory=threading.Event)
+    event_seconds: float = 0.2
+    log_seconds: float = 15.0
+    beat: float = field(default_factory=time.monotonic)
+    _emitted: float = 0.0
+    _logged: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
+
+    def __call__(self, done: float, total: float, unit: str, rate: float, figures: Mapping[str, float]) -> None:
+        self.beat = now = time.monotonic()
+        if self.stop.is_set():
+            raise Stopped("stopped on request; the same command goes on from here")
+        if now - self._emitted >= self.event_seconds or done >= total:
+            self._emitted = now
+            self.emit({"done": done, "total": total, "unit": unit, "rate": rate, "figures": dict(figures)})
+        if now - self._logged >= self.log_seconds:
+            self._logged = now
+            words = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
+            self.log.info(
+                "%s of %s %s  %.4g/s%s%s", f"{done:g}", f"{total:g}", unit, rate, words, self._left(done, total)
+            )
+
+    def _left(self, done: float, total: float) -> str:
+        spent = time.monotonic() - self._began
+        return f"  {spent / done * (total - done):.0f} s left" if 0 < done < total and spent > 5 else ""
+
+
+@dataclass
+class Context:
+    """Everything that a stage may know and touch."""
+
+    config: Config
+    run: str
+    iteration: int
+    stage: str
+    inputs: Mapping[str, tuple[Artifact, ...]]
+    results: Path
+    telemetry: Path
+    checkpoints: Checkpoints
+    area: Area
+    worker: int
+    workers: int
+    lanes: int
+    log: logging.Logger
+    pulse: Pulse
+    follow: Callable[[str, bytes], None] = lambda name, data: None
+    publish_seconds: float = 2.0
+    _published: dict[str, float] = field(default_factory=dict)
+
+    def one(self, stage: str) -> Artifact:
+        """The latest input of that stage."""
+        found = self.inputs.get(stage, ())
+        if not found:
+            raise MissingInput(
+                f"{self.stage} of {self.run} needs {stage}, which is not committed",
+                next=f"wm run {stage} --run {self.run}",
+            )
+        return found[-1]
+
+    def sources(self) -> list[Shard]:
+        """The rollouts shards that latents are made of, in latents' shard order: oldest iteration first."""
+        chosen = self.config.latents.episodes
+        first, last = (0, 10**9) if chosen == "all" else (int(part) for part in chosen.split(":"))
+        found: list[Shard] = []
+        for artifact in self.inputs["rollouts"]:
+            size = int(artifact.manifest["config"]["rollouts.shard_episodes"])
+            if first % size or (last % size and chosen != "all") or first >= last:
+                raise ConfigError(
+                    f"latents.episodes = {chosen}: needed are A < B, multiples of rollouts.shard_episodes ({size})",
+                    next=f"wm run latents --run {self.run} -o latents.episodes=0:{size}",
+                )
+            found += [shard for shard in artifact.shards if first <= shard.index * size < last]
+        return found
+
+    def progress(self, done: float, total: float, unit: str, rate: float, **figures: float) -> None:
+        """Say how far this worker is; cheap enough for every step. Raises Stopped if the process was asked to stop."""
+        self.pulse(done, total, unit, rate, figures)
+
+    def publish(self, name: str, *, now: bool = False) -> None:
+        """Show telemetry/`name` as it is to whoever follows it; at most every `publish_seconds` unless `now`."""
+        moment = time.monotonic()
+        if now or moment - self._published.get(name, -1e9) >= self.publish_seconds:
+            self._published[name] = moment
+            self.follow(name, (self.telemetry / name).read_bytes())
