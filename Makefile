@@ -22,7 +22,7 @@ demo: install  ## from nothing to a car that drives: the run `demo` in ./runs
 	$(WM) run --preset demo --run demo
 
 test: install  ## every test that needs nothing but this machine
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: install  ## kill and repeat whole runs: minutes
 	$(BIN)/python -m pytest -n 0 -m slow

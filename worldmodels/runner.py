@@ -98,7 +98,7 @@ def committed(store: Store, task: Task, work: Identity) -> dict[str, Any] | None
 
 
 def run(store: Store, task: Task, worker: int, workers: int, pulse: Pulse) -> dict[str, Any] | None:
-    """Do this worker's part of the task. Returns the manifest, or None while other workers still have shards to make."""
+    """Do this worker's part of the task. Returns the manifest, or None while others still have shards to make."""
     inputs = input_manifests(store, task)
     work = identify(task, inputs)
     if manifest := committed(store, task, work):

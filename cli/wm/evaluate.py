@@ -11,7 +11,7 @@ from wm import options
 @options.run
 @options.store
 @options.iteration
-@click.option()
+@click.option("--seeds", default="300000000:300000010", show_default=True, metavar="A:B", help="From A to before B.")
 @click.option("--engine", type=click.Choice(["envpool", "gymnasium"]), default="gymnasium", show_default=True)
 @click.option("--workers", type=click.IntRange(0, 256), default=0, metavar="N", help="Processes; 0: one per core.")
 @options.as_json
@@ -20,7 +20,7 @@ def evaluate(
 ) -> None:
     """Score a run's mean controller on tracks of your choosing; nothing is committed.
 
-    The seeds' ranges: 0 to 99999999 random driving, from 100000000 CMA-ES, from 200000000 validation, from 300000000 test.
+    Seeds below 100000000 are for random driving, then CMA-ES, from 200000000 validation, from 300000000 test.
 
     \b
     wm evaluate --run demo --seeds 0:20 --engine envpool

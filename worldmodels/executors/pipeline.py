@@ -85,7 +85,7 @@ def refuse(steps: Sequence[Step]) -> None:
     names = ", ".join(step.task.stage for step in unfit)
     raise Conflict(
         f"{first.task.name} is committed, but {'; '.join(first.reasons)}. This would redo {names}",
-        next=f"wm run --run {first.task.run} --iteration {first.task.iteration} --redo …, or another --run to keep both",
+        next=f"wm run --run {first.task.run} --iteration {first.task.iteration} --redo …, or another --run",
     )
 
 

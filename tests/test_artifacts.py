@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from worldmodels import artifacts
+from worldmodels.artifacts import Name
+from worldmodels.config import resolve
+from worldmodels.errors import ConfigError, Conflict, CorruptArtifact, MissingInput
+from worldmodels.store import LocalStore
+
+NAME = Name("run", 1, "vae")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LocalStore(tmp_path / "store")
+
+
+def identity(*overrides, inputs=(), name=NAME, sections=("vae",)):
+    return artifacts.identity(name, resolve("demo", (), overrides)[0], sections, dict(inputs))
+
+
+def commit(store, work, tmp_path, content=b"weights"):
+    folder = tmp_path / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / "weights").write_bytes(content)
+    files = artifacts.upload(store, work.name, "attempt", folder)
+    made = {"finished": "now"}
+    return artifacts.commit(store, work, files=files, telemetry={}, shards=[], resolved={}, made=made)
+
+
+def test_execution_settings_are_not_part_of_an_identity():
+    assert identity("execution.workers=1").work == identity("execution.workers=7").work
+    assert identity("vae.epochs=1").work != identity("vae.epochs=7").work
+    assert identity("seed=1").work != identity("seed=2").work
+
+
+def test_an_extent_goes_on_in_the_same_place_under_a_manifest_of_its_own():
+    name = Name("run", 1, "rollouts")
+    few, many = (identity(f"rollouts.episodes={n}", name=name, sections=("rollouts",)) for n in (8, 16))
+    assert few.work == many.work
+    assert few.manifest_key == "run/iter-1/rollouts/manifest-8.json"
+    assert many.manifest_key == "run/iter-1/rollouts/manifest-16.json"
+    assert few.digest_of([]) != many.digest_of([])
+
+
+def test_the_digest_follows_content_and_nothing_else(store, tmp_path):
+    work = identity(inputs={"iter-1/rollouts": "abc"})
+    first = commit(store, work, tmp_path)
+    store.delete(work.manifest_key)
+    assert commit(store, work, tmp_path)["digest"] == first["digest"]
+    store.delete(work.manifest_key)
+    assert commit(store, work, tmp_path, b"other")["digest"] != first["digest"]
+
+
+def test_a_second_commit_of_the_same_work_is_success(store, tmp_path):
+    first = commit(store, identity(), tmp_path)
+    assert commit(store, identity(), tmp_path) == first
+
+
+def test_a_second_commit_of_other_work_is_a_conflict_that_names_the_field(store, tmp_path):
+    commit(store, identity(), tmp_path)
+    with pytest.raises(Conflict, match=r"vae\.epochs was 4 and is now 9") as caught:
+        commit(store, identity("vae.epochs=9"), tmp_path)
+    assert "--redo" in caught.value.next
+
+
+def test_a_retired_artifact_makes_room_and_stays_readable(store, tmp_path):
+    work = identity()
+    manifest = commit(store, work, tmp_path)
+    artifacts.retire(store, work, manifest)
+    assert artifacts.manifests(store, NAME) == []
+    assert json.loads(store.get(f"run/iter-1/vae/retired/{manifest['digest'][:16]}.json"))["digest"] == manifest["digest"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.write_bytes(b"weighty"), "has changed"),
+        (lambda path: path.write_bytes(b"weig"), "has 4 bytes, not 7"),
+        (lambda path: path.unlink(), "is gone"),
+    ],
+)
+def test_damaged_files_are_never_read(store, tmp_path, damage, words):
+    manifest = commit(store, identity(), tmp_path)
+    artifact = artifacts.load(store, NAME, manifest, tmp_path)
+    assert artifact.path("weights").read_bytes() == b"weights"
+    damage(store.root / manifest["files"]["weights"]["key"])
+    with pytest.raises(CorruptArtifact, match=words) as caught:
+        artifacts.load(store, NAME, manifest, tmp_path).path("weights")
+    assert caught.value.next == "wm run vae --run run --iteration 1 --redo"
+
+
+def test_a_manifest_that_is_not_json_is_corrupt(store):
+    store.put(identity().manifest_key, b"{")
+    with pytest.raises(CorruptArtifact, match="not JSON"):
+        artifacts.manifests(store, NAME)
+
+
+def test_an_unknown_file_names_the_ones_that_are_there(store, tmp_path):
+    artifact = artifacts.load(store, NAME, commit(store, identity(), tmp_path), tmp_path)
+    with pytest.raises(MissingInput, match="it has weights"):
+        artifact.path("weight")
+
+
+@pytest.mark.parametrize("name", ["", "Über", "a/b", "../x", "-a", "a" * 60])
+def test_run_names_are_checked(name):
+    with pytest.raises(ConfigError, match="run name"):
+        Name(name, 1, "vae")
