@@ -70,7 +70,9 @@ def test_a_retired_artifact_makes_room_and_stays_readable(store, tmp_path):
     manifest = commit(store, work, tmp_path)
     artifacts.retire(store, work, manifest)
     assert artifacts.manifests(store, NAME) == []
-    assert json.loads(store.get(f"run/iter-1/vae/retired/{manifest['digest'][:16]}.json"))["digest"] == manifest["digest"]
+    assert (
+        json.loads(store.get(f"run/iter-1/vae/retired/{manifest['digest'][:16]}.json"))["digest"] == manifest["digest"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,9 @@ def test_no_temporary_files_are_left(store, tmp_path):
     assert sorted(os.listdir(store.root / "a")) == ["x", "y"]
 
 
-@pytest.mark.parametrize("action", [lambda s: s.put("k", b""), lambda s: s.create("k", b""), lambda s: s.follow("k", b"")])
+@pytest.mark.parametrize(
+    "action", [lambda s: s.put("k", b""), lambda s: s.create("k", b""), lambda s: s.follow("k", b"")]
+)
 def test_a_store_that_is_a_file_is_refused_with_its_name(tmp_path, action):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file") as caught:

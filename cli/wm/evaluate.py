@@ -12,7 +12,13 @@ from wm import options
 @options.store
 @options.iteration
 @click.option("--seeds", default="300000000:300000010", show_default=True, metavar="A:B", help="From A to before B.")
-@click.option("--engine", type=click.Choice(["envpool", "gymnasium"]), default="gymnasium", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["envpool", "gymnasium"]),
+    default="gymnasium",
+    show_default=True,
+    help="The reference, or the fast one; a seed's track is the same on both.",
+)
 @click.option("--workers", type=click.IntRange(0, 256), default=0, metavar="N", help="Processes; 0: one per core.")
 @options.as_json
 def evaluate(

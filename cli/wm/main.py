@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -66,8 +67,12 @@ def cli() -> None:
 
 
 def main() -> None:
-    from worldmodels.errors import WmError
+    from worldmodels.errors import Stopped, WmError
 
+    def stop(*_: object) -> None:
+        raise Stopped("stopped; the same command goes on from here")
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -1,0 +1,92 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TINY = """
+[rollouts]
+episodes = 8
+steps = 40
+shard_episodes = 4
+
+[vae]
+z = 8
+width = 0.125
+batch = 40
+
+[memory]
+hidden = 16
+mixtures = 2
+epochs = 2
+batch = 4
+sequence = 20
+held_out = 0.25
+
+[controller]
+population = 4
+tracks = 1
+steps = 40
+patience = 0
+generations = 3
+evaluate_every = 2
+evaluate_tracks = 1
+
+[evaluate]
+tracks = 4
+shard_tracks = 2
+steps = 40
+engine = "envpool"
+"""
+
+
+@dataclass
+class Wm:
+    """`wm` as a user calls it, on a store of its own and a config that takes seconds."""
+
+    store: Path
+    toml: Path
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"WM_STORE": str(self.store), "WM_RUN": "tiny"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "wm", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=self.environment())
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        stdout, stderr = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self("run", *arguments, "--config", str(self.toml))
+
+    def ok(self, *arguments: str) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def digests(self) -> dict[str, str]:
+        """Artifact digests, without the report (it has no results)."""
+        rows = json.loads(self("ls", "tiny", "--json").stdout)
+        return {row["artifact"] + row["extent"]: row["digest"] for row in rows}
+
+
+@pytest.fixture(scope="session")
+def make_wm(tmp_path_factory):
+    def make() -> Wm:
+        folder = tmp_path_factory.mktemp("wm")
+        (folder / "tiny.toml").write_text(TINY)
+        return Wm(folder / "store", folder / "tiny.toml")
+
+    return make
+
+
+@pytest.fixture
+def wm(make_wm) -> Wm:
+    return make_wm()

@@ -1,0 +1,97 @@
+import json
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+from wm.main import COMMANDS, cli
+
+
+def commands():
+    context = click.Context(cli)
+    return [(name, cli.get_command(context, name)) for name in COMMANDS]
+
+
+@pytest.fixture
+def wm(tmp_path):
+    """Run `wm` with a store of its own; gives (exit code, stdout, stderr)."""
+
+    def run(*arguments, **environment):
+        env = os.environ | {"WM_STORE": str(tmp_path / "store")} | environment
+        done = subprocess.run([sys.executable, "-m", "wm", *arguments], capture_output=True, text=True, env=env)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(("name", "command"), commands())
+def test_every_command_has_help_with_an_example(name, command):
+    assert f"wm {name}" in command.help
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or parameter.help, f"{name} {parameter.name}"
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = "import sys, wm.main; wm.main.cli(['--help'], standalone_mode=False); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    assert not {"numpy", "pydantic", "rich", "tensorflow", "cma", "gymnasium", "envpool"} & set(modules)
+
+
+def test_help_names_every_command_and_exit_code():
+    text = CliRunner().invoke(cli, ["--help"]).output
+    assert all(name in text for name in COMMANDS)
+    assert all(f" {code} " in text for code in (0, 1, 2, 10, 11, 12, 13, 14, 42, 43, 44, 130))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "rolouts"], 43, "did you mean 'rollouts'"),
+        (["run", "--preset", "papr"], 43, "did you mean 'paper'"),
+        (["run", "-o", "vae.epoch=2"], 43, "did you mean 'vae.epochs'"),
+        (["run", "-o", "vae.epochs=-1"], 43, "vae.epochs = -1"),
+        (["run", "--config", "missing.toml"], 43, "missing.toml"),
+        (["run", "--run", "Bad Name"], 43, "run name 'Bad Name'"),
+        (["run", "rollouts", "-o", "rollouts.controller=mean"], 43, "iteration 1"),
+        (["run", "--store", "/proc/no", "--preset", "demo"], 13, "/proc/no"),
+        (["run", "--store", "gs://bucket"], 43, "gs://bucket"),
+        (["run", "memory"], 11, "is not committed"),
+        (["show", "vae"], 11, "not committed"),
+        (["show", "a/b"], 43, "RUN/iter-N/STAGE"),
+        (["logs", "vae"], 11, "has no log"),
+        (["evaluate"], 11, "not committed"),
+        (["evaluate", "--seeds", "5:1"], 2, "5:1"),
+        (["rnu"], 2, "wm run"),
+    ],
+)
+def test_bad_input_has_one_message_a_next_command_and_a_documented_code(wm, arguments, code, words):
+    got, _, stderr = wm(*arguments)
+    assert got == code
+    assert words in stderr
+    assert "Traceback" not in stderr
+    assert code == 2 or "next: " in stderr
+
+
+def test_config_prints_toml_that_config_takes(wm, tmp_path):
+    _, text, _ = wm("config", "--preset", "laptop", "-o", "seed=9")
+    (tmp_path / "again.toml").write_text(text)
+    _, again, _ = wm("config", "--config", str(tmp_path / "again.toml"), "--json")
+    _, first, _ = wm("config", "--preset", "laptop", "-o", "seed=9", "--json")
+    assert json.loads(again)["config"] == json.loads(first)["config"]
+    assert json.loads(first)["origins"]["seed"] == "-o seed=9"
+
+
+def test_ls_of_an_empty_store_says_what_to_do(wm):
+    code, stdout, _ = wm("ls")
+    assert code == 0
+    assert "next: wm run --preset demo" in stdout
+    assert json.loads(wm("ls", "--json")[1]) == []
+
+
+def test_dry_run_changes_nothing(wm, tmp_path):
+    code, stdout, _ = wm("run", "--preset", "demo", "--dry-run")
+    assert code == 0
+    assert "rollouts    to do" in stdout
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,171 @@
+"""The whole pipeline on real frames, tiny: what a newcomer's first run does, and how it survives."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+
+from worldmodels.stages import STAGES
+
+
+@pytest.fixture(scope="module")
+def finished(make_wm):
+    wm = make_wm()
+    wm.stdout = wm.ok()
+    return wm
+
+
+@pytest.fixture
+def copy(finished, wm):
+    """A copy of the finished run, to be damaged."""
+    shutil.copytree(finished.store, wm.store)
+    return wm
+
+
+def test_one_command_commits_every_stage_and_prints_the_score(finished):
+    rows = json.loads(finished("ls", "--json").stdout)
+    assert [row["artifact"] for row in rows] == [f"tiny/iter-1/{stage}" for stage in STAGES]
+    assert "score: " in finished.stdout
+    assert "95 % interval" in finished.stdout
+    assert f"report: {finished.store}/tiny/iter-1/report/live/report.html" in finished.stdout
+    page = (finished.store / "tiny/iter-1/report/live/report.html").read_text()
+    assert "<html" in page
+    assert 'src="http' not in page
+
+
+def test_a_second_run_does_nothing(finished):
+    before = finished.digests()
+    assert "everything is committed; nothing to do" in finished.ok()
+    assert finished.digests() == before
+
+
+def test_a_changed_setting_names_what_would_be_redone(finished):
+    done = finished.run("-o", "vae.epochs=2")
+    assert done.returncode == 10
+    assert "vae.epochs was 1 and is now 2" in done.stderr
+    assert "vae, latents, memory, controller, evaluate, report" in done.stderr
+    assert "--redo" in done.stderr
+
+
+def test_the_run_remembers_its_config(finished):
+    config = json.loads(finished("config", "--json").stdout)
+    assert config["config"]["vae"]["width"] == 0.125
+    assert config["origins"]["vae.width"] == str(finished.toml)
+    assert "nothing to do" in finished("run").stdout
+
+
+def test_show_tells_how_an_artifact_was_made(finished):
+    manifest = json.loads(finished("show", "controller", "--json").stdout)
+    assert set(manifest["inputs"]) == {"iter-1/vae", "iter-1/memory"}
+    assert manifest["made"]["versions"]["cma"]
+    text = finished("show", "tiny/iter-1/rollouts").stdout
+    assert "shards    2" in text
+    assert "rollouts.steps = 40" in text
+
+
+def test_tables_and_logs_can_be_followed(finished):
+    for stage, file, column in (
+        ("vae", "training.csv", "loss"),
+        ("memory", "training.csv", "loss"),
+        ("controller", "rewards.csv", "mean"),
+    ):
+        header, *rows = finished("logs", stage, "--file", file).stdout.strip().splitlines()
+        assert column in header
+        assert rows
+    assert "is committed" in finished("logs", "controller").stdout
+
+
+def test_evaluate_scores_chosen_tracks_and_commits_nothing(finished):
+    before = finished.digests()
+    done = finished("evaluate", "--seeds", "5:7", "--engine", "envpool", "--json")
+    scores = json.loads(done.stdout)
+    assert [row["track"] for row in scores["scores"]] == [5, 6]
+    assert finished.digests() == before
+
+
+def test_workers_and_lanes_do_not_change_a_digest(finished, wm):
+    wm.ok("--workers", "1", "-o", "execution.lanes=3")
+    assert wm.digests() == finished.digests()
+
+
+def test_more_episodes_only_add_shards(copy):
+    shards = "tiny/iter-1/rollouts/*/shards/*.json"
+    before = {path: path.read_bytes() for path in copy.store.glob(shards)}
+    copy.ok("rollouts", "-o", "rollouts.episodes=12")
+    after = {path: path.read_bytes() for path in copy.store.glob(shards)}
+    assert len(after) == len(before) + 1
+    assert before.items() <= after.items()
+
+
+def test_more_generations_go_on_from_the_last(copy):
+    copy.ok("controller", "-o", "controller.generations=4")
+    rows = copy("logs", "controller", "--file", "rewards.csv").stdout.strip().splitlines()
+    assert len(rows) == 5
+
+
+def test_an_older_generation_can_be_started_from(copy):
+    copy.ok("controller", "-o", "controller.start_from=2", "-o", "controller.sigma=0.3", "--redo")
+    rows = (copy.store / "tiny/iter-1/controller/live/rewards.csv").read_text().strip().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3"]
+
+
+def test_an_older_generation_that_is_not_there_is_named(copy):
+    done = copy.run("controller", "-o", "controller.start_from=77", "--redo")
+    assert done.returncode == 11
+    assert "77" in done.stderr
+
+
+def test_iteration_two_drives_with_the_controller(copy):
+    copy.ok("rollouts", "--iteration", "2")
+    manifest = json.loads(copy("show", "tiny/iter-2/rollouts", "--json").stdout)
+    assert set(manifest["inputs"]) == {"iter-1/vae", "iter-1/memory", "iter-1/controller"}
+    assert manifest["config"]["rollouts.controller"] == "mean"
+
+
+def test_a_missing_input_names_the_command_that_makes_it(wm):
+    done = wm.run("memory")
+    assert done.returncode == 11
+    assert "wm run latents" in done.stderr
+
+
+def test_damaged_bytes_are_refused_and_redo_mends_them(copy):
+    before = copy.digests()
+    shard = next(copy.store.glob("tiny/iter-1/rollouts/data/*/shard-00001/*"))
+    shard.write_bytes(shard.read_bytes()[:-10])
+    done = copy.run("vae", "--redo", "-o", "vae.epochs=2")
+    assert done.returncode == 14
+    assert "shard 1 of tiny/iter-1/rollouts" in done.stderr
+    assert "wm run rollouts" in done.stderr
+    copy.ok("rollouts", "--redo")
+    assert copy.digests() == before
+
+
+def test_a_truncated_manifest_is_refused_by_name(copy):
+    manifest = copy.store / "tiny/iter-1/vae/manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:100])
+    done = copy.run()
+    assert done.returncode == 14
+    assert "tiny/iter-1/vae/manifest.json" in done.stderr
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_stopped_run_goes_on_and_leaves_no_process(wm, how, code):
+    first = wm.start("run", "rollouts", "--config", str(wm.toml), "-o", "rollouts.episodes=400")
+    until(lambda: list(wm.store.glob("tiny/iter-1/rollouts/*/shards/*.json")))
+    second = wm.run("rollouts")
+    assert second.returncode == 12
+    assert "another `wm run`" in second.stderr
+    first.send_signal(how)
+    _, stderr = first.communicate(timeout=30)
+    assert first.returncode == code, stderr
+    until(lambda: "nothing" in wm.ok("rollouts", "-o", "rollouts.episodes=16") or True)
+    assert wm.digests()
+
+
+def until(true, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
