@@ -36,8 +36,9 @@ types: install  ## mypy, strict
 	$(BIN)/mypy
 
 bench: install  ## steps per second and core, beside the limit and the plain way, of this machine
-	$(BIN)/python bench/closed_loop.py
-	$(BIN)/python bench/rollouts.py
+	taskset -c 0 $(BIN)/python bench/closed_loop.py
+	taskset -c 0 $(BIN)/python bench/closed_loop.py 1.0
+	taskset -c 0 $(BIN)/python bench/rollouts.py
 
 lock: install  ## renew the lock files (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -158,7 +158,7 @@ class FileSet:
         return path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
     """One committed piece of a sharded artifact."""
 
@@ -170,7 +170,7 @@ class Shard:
         return self.files.path(name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Artifact:
     """A committed artifact, as its manifest describes it."""
 

@@ -156,7 +156,8 @@ class Pulse:
             raise Stopped("stopped on request; the same command goes on from here")
         if now - self._emitted >= self.event_seconds or done >= total:
             self._emitted = now
-            self.emit({"done": done, "total": total, "unit": unit, "rate": rate, "figures": dict(figures)})
+            numbers = {"done": float(done), "total": float(total), "rate": float(rate)}  # NumPy's own are no JSON
+            self.emit({**numbers, "unit": unit, "figures": {name: float(value) for name, value in figures.items()}})
         if now - self._logged >= self.log_seconds:
             self._logged = now
             words = "".join(f"  {name} {value:.4g}" for name, value in figures.items())

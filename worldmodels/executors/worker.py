@@ -123,7 +123,8 @@ def _emitter(descriptor: str | None) -> Callable[[dict[str, Any]], None]:
 
 
 def _die_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin: its lock would be held while the interpreter ends
+        pass
     os._exit(Stopped.exit_code)
 
 

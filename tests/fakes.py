@@ -1,0 +1,122 @@
+"""Stand-ins that tests hand to stages: artifacts that are folders, and a context that lives in one."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodels.config import resolve
+from worldmodels.rollouts.episodes import Episode, encode
+from worldmodels.store import LocalStore
+from worldmodels.task import Checkpoints, Context, Pulse
+
+
+@dataclass(frozen=True)
+class FolderShard:
+    index: int
+    folder: Path
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+@dataclass(frozen=True)
+class FolderArtifact:
+    folder: Path
+    shards: tuple[FolderShard, ...] = ()
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+def folder_shards(folder: Path, contents: list[dict[str, bytes]]) -> FolderArtifact:
+    shards = tuple(FolderShard(i, folder / str(i)) for i in range(len(contents)))
+    for shard, files in zip(shards, contents, strict=True):
+        shard.folder.mkdir(parents=True)
+        for name, data in files.items():
+            shard.path(name).write_bytes(data)
+    return FolderArtifact(folder, shards)
+
+
+def episode(rng: np.random.Generator, length: int, track: int = 0) -> Episode:
+    """Frames with something to learn: a coloured square that the actions move."""
+    actions = rng.uniform(-1, 1, (length, 3)).astype(np.float32)
+    frames = np.full((length, 64, 64, 3), 60, np.uint8)
+    for t, x in enumerate(np.clip(24 + np.cumsum(4 * actions[:, 0]), 0, 48).astype(int)):
+        frames[t, 20:36, x : x + 16] = (200, 40 + track, 20)
+    return Episode(frames, actions, np.zeros(length, np.float32), track, False)
+
+
+def rollouts(folder: Path, shards: int = 2, episodes: int = 2, length: int = 20) -> FolderArtifact:
+    rng = np.random.default_rng(0)
+    made = [[episode(rng, length, 10 * i + j) for j in range(episodes)] for i in range(shards)]
+    return folder_shards(folder, [encode(shard) for shard in made])
+
+
+def context(folder: Path, stage: str, overrides: dict[str, Any], **inputs: Any) -> Context:
+    """A Context in `folder`; made again in the same folder, it finds its checkpoints."""
+    for name in ("results", "telemetry"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger("test")
+    return Context(
+        config=resolve("demo", overrides=[f"{key}={value}" for key, value in overrides.items()])[0],
+        run="tiny", iteration=1, stage=stage,
+        inputs={name: value if isinstance(value, tuple) else (value,) for name, value in inputs.items()},
+        results=folder / "results", telemetry=folder / "telemetry",
+        checkpoints=Checkpoints(LocalStore(folder / "store"), "checkpoints", log),
+        area=None, worker=0, workers=1, lanes=1, log=log, pulse=Pulse(log),
+    )  # fmt: skip
+
+
+def fix_threads() -> None:
+    """Before anything runs on TensorFlow: a process has one number of threads, and stages insist on theirs."""
+    from worldmodels.vision.training import prepare
+
+    prepare(2)
+
+
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+def kill_after(ctx: Context, steps: int) -> Context:
+    """The process dies at the end of that step, whatever it is doing."""
+    pulse = ctx.pulse
+
+    def deadly(done: float, *rest: Any) -> None:
+        pulse(done, *rest)
+        if done >= steps:
+            raise Killed
+
+    ctx.pulse = deadly
+    ctx.pulse.stop = pulse.stop
+    return ctx
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "results").iterdir())}
+
+
+class Sees:
+    """V of three pixels; takes a file's path like the real one, and does not read it."""
+
+    z = 3
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __call__(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        z = frames.reshape(len(frames), -1)[:, 3000:3003].astype(np.float32) / 255
+        return z, z
+
+
+class Remembers:
+    """M of two numbers."""
+
+    hidden = 2
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __call__(self, z: np.ndarray, a: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return h * 0.5 + a[:, :2], c

@@ -1,0 +1,371 @@
+"""The evolution is a function of its settings: who plays, leads, dies or comes back never shows in its files."""
+
+import io
+import logging
+import multiprocessing
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FolderArtifact, Remembers, Sees, context
+
+from worldmodels.control import history, stage
+from worldmodels.control.blocks import MEAN, divide
+from worldmodels.control.evolution import Evolution, Settings
+from worldmodels.control.exchange import Exchange, Plan, run
+from worldmodels.control.feed import Limits
+from worldmodels.control.members import Members, Timing
+from worldmodels.control.records import Generation, claim_key, final_key, params_key, result_key
+from worldmodels.errors import ConfigError, Conflict, MissingInput, WorkFailed
+from worldmodels.rollouts.player import Job
+from worldmodels.store import LocalStore
+from worldmodels.task import Area, StoreArea
+
+pytestmark = pytest.mark.filterwarnings("ignore:TPA")
+LOG = logging.getLogger("test")
+QUICK = Timing(heartbeat=0.05, fresh=0.5, takeover=0.2, overdue=5.0, poll=0.005, look=0.05)
+SETTINGS = Settings(seed=3, parameters=7, population=6, tracks=3, sigma=0.1)
+
+
+@dataclass(frozen=True)
+class Played:
+    job: Job
+    score: float
+    steps: int
+
+
+def plan(settings: Settings = SETTINGS, generations: int = 5) -> Plan:
+    return Plan(
+        settings,
+        generations,
+        Limits(8, 3),
+        Limits(12, 0),
+        lambda g: tuple(range(100 * g, 100 * g + settings.tracks)),
+        lambda g: tuple(range(10_000 + g, 10_004 + g)) if g % 2 == 0 else (),
+    )
+
+
+def player(lanes: int, pause: float = 0.0) -> Callable[..., Iterator[Played]]:
+    """An engine whose tracks are noise on a quadratic and whose episodes differ in length."""
+
+    def play(next_job: Callable[[], Job | None], limits: Limits, on_step: Callable[[int], None]) -> Iterator[Played]:
+        active: list[list] = []
+        while True:
+            while len(active) < lanes and (job := next_job()) is not None:
+                active.append([job, 0])
+            if not active:
+                return
+            time.sleep(pause)
+            on_step(len(active))
+            for lane in list(active):
+                lane[1] += 1
+                job, steps = lane
+                noise = np.random.default_rng(job.track)
+                if steps >= min(limits.steps, int(noise.integers(4, 12))):
+                    active.remove(lane)
+                    yield Played(job, float(noise.normal() - ((job.parameters - 0.3) ** 2).sum()), steps)
+
+    return play
+
+
+def area(folder: Path, work: str = "own") -> StoreArea:
+    found = StoreArea(LocalStore(folder), "run/iter-1/controller", work, "{}")
+    found.open()
+    return found
+
+
+def work(
+    where: Area, what: Plan, worker: int = 0, lanes: int = 4, pause: float = 0.0, timing: Timing = QUICK
+) -> dict[str, bytes]:
+    return run(Exchange(where, what, worker, lanes, LOG, timing), player(lanes, pause), lambda rate: None)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return work(area(tmp_path_factory.mktemp("undisturbed")), plan())
+
+
+def test_files_are_complete(undisturbed: dict[str, bytes]) -> None:
+    rows = undisturbed["rewards.csv"].decode().splitlines()
+    assert rows[0] == ",".join(history.COLUMNS) and len(rows) == 6
+    assert [row.split(",")[6] != "" for row in rows[1:]] == [False, True, False, True, False]
+    generations = np.load(io.BytesIO(undisturbed["generations.npz"]))
+    mean = np.load(io.BytesIO(undisturbed["mean.npy"]))
+    assert generations["mean"].shape == (5, 7) and generations["mean"].dtype == np.float32
+    assert np.array_equal(generations["mean"][-1], mean)
+    assert np.load(io.BytesIO(undisturbed["best.npy"])).shape == (7,)
+
+
+@pytest.mark.parametrize("lanes", [1, 32])
+def test_lanes_do_not_show(undisturbed: dict[str, bytes], tmp_path: Path, lanes: int) -> None:
+    assert work(area(tmp_path), plan(), lanes=lanes) == undisturbed
+
+
+def test_workers_do_not_show(undisturbed: dict[str, bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda w: work(area(tmp_path), plan(), w, pause=0.002), range(3)))
+    assert found == [undisturbed] * 3
+    assert not caplog.records
+
+
+def test_every_worker_plays(tmp_path: Path) -> None:
+    played = [0, 0]
+
+    def count(worker: int) -> None:
+        exchange = Exchange(area(tmp_path), plan(), worker, 4, LOG, QUICK)
+
+        def tick(rate: float) -> None:
+            played[worker] += exchange.feed.outstanding() > 0
+
+        run(exchange, player(4, 0.002), tick)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(count, range(2)))
+    assert min(played) > 0.5 * max(played)
+
+
+def test_finished_evolution_is_not_played_again(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    work(area(tmp_path), plan())
+    assert run(Exchange(area(tmp_path), plan(), 1, 4, LOG, QUICK), None, lambda rate: None) == undisturbed
+
+
+def test_more_generations_go_on_from_the_last(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    work(area(tmp_path), plan(generations=2))
+    assert work(area(tmp_path), plan()) == undisturbed
+
+
+def test_fewer_generations_are_rebuilt(tmp_path: Path) -> None:
+    work(area(tmp_path / "a"), plan())
+    assert work(area(tmp_path / "a"), plan(generations=3)) == work(area(tmp_path / "b"), plan(generations=3))
+
+
+class Dies(Exception):
+    """Instead of a SIGKILL, at one exact store operation."""
+
+
+class Mortal:
+    """An area that fails for good before or after its n-th writing operation."""
+
+    def __init__(self, inner: StoreArea, writes: int, after: bool) -> None:
+        self._inner, self._left, self._after, self._lock = inner, writes, after, threading.Lock()
+        self.get, self.keys, self.age, self.put, self.parent = inner.get, inner.keys, inner.age, inner.put, inner.parent
+
+    def create(self, key: str, data: bytes) -> bool:
+        with self._lock:
+            self._left -= 1
+            if self._left < 0 or (self._left == 0 and not self._after):
+                raise Dies
+        made = self._inner.create(key, data)
+        if self._left == 0:
+            raise Dies
+        return made
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_death_at_any_write_does_not_show(undisturbed: dict[str, bytes], tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(12):
+        mortal = Mortal(area(tmp_path), draw.randint(1, 25), draw.random() < 0.5)
+        try:
+            work(mortal, plan(), worker=draw.randint(0, 1), lanes=draw.choice([2, 8]))
+        except Dies:
+            continue
+        break
+    assert work(area(tmp_path), plan()) == undisturbed
+
+
+def test_sigkill_of_processes_does_not_show(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    draw, fork = random.Random(0), multiprocessing.get_context("fork")
+
+    def start(worker: int) -> multiprocessing.process.BaseProcess:
+        process = fork.Process(target=work, args=(area(tmp_path), plan(), worker, draw.choice([2, 8]), 0.01))
+        process.start()
+        return process
+
+    workers = [start(0), start(1)]
+    for _ in range(8):
+        time.sleep(draw.uniform(0.05, 0.3))
+        victims = [0, 1] if draw.random() < 0.3 else [draw.randint(0, 1)]
+        for victim in victims:
+            workers[victim].kill()
+            workers[victim].join()
+        for victim in victims:
+            workers[victim] = start(victim)
+    for process in workers:
+        process.join(30)
+    assert [process.exitcode for process in workers] == [0, 0]
+    assert work(area(tmp_path), plan()) == undisturbed
+
+
+def test_another_worker_leads_when_the_first_is_gone(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    with pytest.raises(Dies):
+        work(Mortal(area(tmp_path), 20, True), plan(), worker=0)
+    assert work(area(tmp_path), plan(), worker=5) == undisturbed
+
+
+def test_block_of_a_silent_worker_is_overdue(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    where = area(tmp_path)
+    with pytest.raises(Dies):
+        work(Mortal(where, 3, True), plan(), worker=0)
+    ghost = Members(where, 1, replace(QUICK, fresh=60))
+    for block in range(4):
+        where.create(claim_key(1, block, 0), ghost.claim())
+    ghost.start()
+    began = time.monotonic()
+    try:
+        assert work(where, plan(), timing=replace(QUICK, overdue=0.3)) == undisturbed
+    finally:
+        ghost.stop()
+    assert time.monotonic() - began > 0.3
+
+
+def test_error_of_a_block_ends_the_worker(tmp_path: Path) -> None:
+    def broken(*_: object) -> Iterator[Played]:
+        raise WorkFailed("the engine is broken")
+        yield
+
+    with pytest.raises(WorkFailed, match="engine"):
+        run(Exchange(area(tmp_path), plan(), 0, 4, LOG, QUICK), broken, lambda rate: None)
+
+
+def test_error_of_the_exchange_ends_the_worker(tmp_path: Path) -> None:
+    with pytest.raises(Dies):
+        work(Mortal(area(tmp_path), 10, False), plan(), pause=0.01)
+
+
+def test_stop_request_ends_the_worker_at_once(tmp_path: Path) -> None:
+    def stop(rate: float) -> None:
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(Exchange(area(tmp_path), plan(), 0, 4, LOG, QUICK), player(4), stop)
+    assert time.monotonic() - began < 1
+
+
+def test_area_of_other_settings_is_refused(tmp_path: Path) -> None:
+    work(area(tmp_path), plan(generations=1))
+    with pytest.raises(Conflict, match="population"):
+        work(area(tmp_path), plan(replace(SETTINGS, population=8)))
+
+
+def child(**changes: object) -> Plan:
+    return plan(replace(SETTINGS, start_from=3, **changes))
+
+
+def test_start_from_continues_the_parents_state(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    work(area(tmp_path, "parent"), plan())
+    found = work(area(tmp_path, "child"), child())
+    assert {**found, "best.npy": b""} == {**undisturbed, "best.npy": b""}
+
+
+def test_start_from_takes_the_new_sigma_and_tracks(tmp_path: Path) -> None:
+    work(area(tmp_path, "parent"), plan())
+    work(area(tmp_path, "child"), child(sigma=0.02, tracks=5))
+    first = Generation.decode(area(tmp_path, "child").get(params_key(4)) or b"")
+    assert first.sigma == 0.02 and len(first.tracks) == 5 and first.before is None
+
+
+def test_start_from_of_a_child(tmp_path: Path) -> None:
+    work(area(tmp_path, "parent"), plan())
+    work(area(tmp_path, "child"), child(sigma=0.05))
+    grandchild = plan(replace(SETTINGS, start_from=4, sigma=0.05, tracks=4))
+    rows = work(area(tmp_path, "grandchild"), grandchild)["rewards.csv"].decode().splitlines()
+    assert len(rows) == 6
+
+
+@pytest.mark.parametrize("field", ["population", "covariance"])
+def test_start_from_names_what_cannot_change(tmp_path: Path, field: str) -> None:
+    work(area(tmp_path, "parent"), plan())
+    with pytest.raises(ConfigError, match=field):
+        work(
+            area(tmp_path, "child"),
+            child(**{"population": {"population": 8}, "covariance": {"covariance": "diagonal"}}[field]),
+        )
+
+
+def test_start_from_needs_a_finished_generation(tmp_path: Path) -> None:
+    work(area(tmp_path, "parent"), plan(generations=2))
+    with pytest.raises(MissingInput, match="3"):
+        work(area(tmp_path, "child"), child())
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_cma_es_finds_a_quadratics_optimum(covariance: str) -> None:
+    evolution = Evolution(Settings(1, 10, 12, 1, 0.5, covariance))
+    for _ in range(150):
+        candidates = evolution.ask(1)
+        evolution.tell(candidates, [-float(((x - 1) ** 2).sum()) for x in candidates])
+    assert np.allclose(evolution.mean, 1, atol=1e-3)
+
+
+def test_evolution_repeats_bit_for_bit() -> None:
+    def course() -> list[bytes]:
+        evolution, found = Evolution(Settings(1, 320, 8, 1, 0.1)), []
+        for _ in range(4):
+            candidates = evolution.ask(1)
+            evolution.tell(candidates, [-float(((x - 1) ** 2).sum()) for x in candidates])
+            found.append(candidates.tobytes())
+        return found
+
+    assert course() == course()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64])
+def test_blocks_cover_every_episode_once(workers: int) -> None:
+    blocks = divide(64, 16, 10, range(workers))
+    played = sorted((b.candidate, b.first + i) for b in blocks for i in range(b.count))
+    assert played == sorted([(MEAN, i) for i in range(10)] + [(c, t) for c in range(64) for t in range(16)])
+    assert blocks[0].candidate == MEAN and blocks[-1].count == 1 and len(blocks) < 450
+
+
+def test_a_generation_survives_its_bytes(tmp_path: Path) -> None:
+    work(area(tmp_path), plan(generations=1))
+    data = area(tmp_path).get(params_key(2)) or b""
+    assert Generation.decode(data).encode() == data
+    assert area(tmp_path).get(result_key(1, 0)) and area(tmp_path).get(final_key(1))
+
+
+@pytest.fixture
+def evolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, bytes]]]:
+    """The stage on a real engine, as so many workers of one area."""
+    monkeypatch.setattr(stage, "Encoder", Sees)
+    monkeypatch.setattr(stage, "Step", Remembers)
+    monkeypatch.setattr(stage, "VALIDATION_STEPS", 25)
+    settings = {"population": 4, "tracks": 2, "steps": 20, "generations": 3, "evaluate_every": 2, "evaluate_tracks": 2}
+
+    def one(name: str, worker: int, lanes: int, overrides: dict[str, object]) -> dict[str, bytes]:
+        chosen = {f"controller.{key}": value for key, value in {**settings, **overrides}.items()}
+        inputs = {stage: FolderArtifact(tmp_path) for stage in ("vae", "memory")}
+        ctx = context(tmp_path / name / str(worker), "controller", chosen, **inputs)
+        ctx.area, ctx.worker, ctx.lanes = area(tmp_path / name), worker, lanes
+        stage.work(ctx)
+        return {path.name: path.read_bytes() for path in ctx.results.iterdir()}
+
+    def all_of_them(name: str, workers: int, lanes: int, **overrides: object) -> list[dict[str, bytes]]:
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(lambda worker: one(name, worker, lanes, overrides), range(workers)))
+
+    return all_of_them
+
+
+def test_stage_on_a_real_engine(evolve: Callable[..., list[dict[str, bytes]]]) -> None:
+    (alone,) = evolve("alone", 1, 8)
+    assert evolve("together", 2, 1) == [alone] * 2
+    assert len(alone["rewards.csv"].decode().splitlines()) == 4
+
+
+def test_live_rewards_are_the_final_ones(evolve: Callable[..., list[dict[str, bytes]]], tmp_path: Path) -> None:
+    (files,) = evolve("live", 1, 4)
+    assert (tmp_path / "live/0/telemetry/rewards.csv").read_bytes() == files["rewards.csv"]
+
+
+def test_start_from_must_leave_something_to_do(evolve: Callable[..., list[dict[str, bytes]]]) -> None:
+    with pytest.raises(ConfigError, match="start_from"):
+        evolve("late", 1, 1, start_from=3)

@@ -1,0 +1,195 @@
+"""Between a process's two threads: episodes to play go one way, their outcomes and blocks' results the other."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..rollouts.player import Job
+from .records import BlockResult
+
+STUCK_SECONDS = 60.0
+
+
+class Superseded(Exception):
+    """What is being played has been done by others; the next generation is there."""
+
+
+class Closed(Exception):
+    """This process ends."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long an episode may last: environment steps, and steps without a new tile (0: any number)."""
+
+    steps: int
+    patience: int
+
+
+class Episode(Protocol):
+    """An episode's outcome, as the player gives it."""
+
+    @property
+    def job(self) -> Job: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def steps(self) -> int: ...
+
+
+@dataclass
+class Open:
+    """A block that this process plays."""
+
+    results: list[tuple[float, int] | None]
+    started: float = field(default_factory=time.monotonic)
+
+
+class Feed:
+    """Jobs of one generation at a time. A job's key is (generation, block, position in the block)."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._changed = threading.Condition()
+        self._news = False
+        self._queue: deque[tuple[Limits, Job]] = deque()
+        self._open: dict[int, Open] = {}
+        self._results: deque[tuple[int, BlockResult, float]] = deque()
+        self._playing = 0
+        self._error: BaseException | None = None
+        self._ended = False
+        self._closed = False
+        self._awake = time.monotonic()
+
+    # For the thread that plays.
+
+    def wait(self, tick: Callable[[], None]) -> Limits | None:
+        """The limits of the next jobs, as soon as there are some; None when the evolution is finished.
+
+        Calls `tick` about once a second, unless the other thread is stuck: then whoever watches this process should
+        know.
+        """
+        while True:
+            with self._changed:
+                self._check()
+                if self._ended:
+                    return None
+                if self._queue:
+                    self._playing = self.generation
+                    return self._queue[0][0]
+                self._changed.wait(1.0)
+            if time.monotonic() - self._awake < STUCK_SECONDS:
+                tick()
+
+    def next_job(self, limits: Limits) -> Job | None:
+        """The next episode to play under these limits; None if there is none now. Raises Superseded."""
+        self.check()
+        with self._changed:
+            if not self._queue or self._queue[0][0] != limits:
+                return None
+            return self._queue.popleft()[1]
+
+    def check(self) -> None:
+        """To be called after every step. Raises Superseded, or the other thread's error."""
+        self._check()
+        if self._playing != self.generation:
+            raise Superseded
+
+    def finished(self, episode: Episode) -> None:
+        """Take in an episode's outcome."""
+        generation, index, position = episode.job.key
+        with self._changed:
+            block = self._open.get(index)
+            if generation != self.generation or block is None:
+                return
+            block.results[position] = (float(episode.score), int(episode.steps))
+            done = [result for result in block.results if result is not None]
+            if len(done) == len(block.results):
+                del self._open[index]
+                result = BlockResult(tuple(score for score, _ in done), tuple(steps for _, steps in done))
+                self._results.append((index, result, time.monotonic() - block.started))
+            self._notify()
+
+    def close(self) -> None:
+        """Make the other thread end."""
+        with self._changed:
+            self._closed = True
+            self._notify()
+
+    # For the thread that exchanges.
+
+    def begin(self, generation: int) -> None:
+        """Drop what is left of the generation before."""
+        with self._changed:
+            self.generation = generation
+            self._queue.clear()
+            self._open.clear()
+            self._results.clear()
+            self._notify()
+
+    def add(self, index: int, limits: Limits, jobs: Sequence[Job]) -> None:
+        """A block's episodes."""
+        with self._changed:
+            self._open[index] = Open([None] * len(jobs))
+            self._queue.extend((limits, job) for job in jobs)
+            self._notify()
+
+    def take(self) -> tuple[int, BlockResult, float] | None:
+        """A block that is done: its index, result, and seconds."""
+        with self._changed:
+            return self._results.popleft() if self._results else None
+
+    def outstanding(self) -> int:
+        """Episodes added and not finished."""
+        with self._changed:
+            return sum(block.results.count(None) for block in self._open.values())
+
+    def pause(self, seconds: float) -> None:
+        """Until something changes, at most that long. Raises Closed."""
+        self.tick()
+        with self._changed:
+            if not self._news and not self._closed:
+                self._changed.wait(seconds)
+            self._news = False
+
+    def tick(self) -> None:
+        """This thread is not stuck. Raises Closed."""
+        self._awake = time.monotonic()
+        if self._closed:
+            raise Closed
+
+    def end(self, error: BaseException | None = None) -> None:
+        """No job will follow; `error` is raised in the other thread."""
+        with self._changed:
+            self.generation = -1
+            self._error, self._ended = error, True
+            self._notify()
+
+    def _notify(self) -> None:
+        self._news = True
+        self._changed.notify_all()
+
+    def _check(self) -> None:
+        if self._error:
+            raise self._error
+
+
+class Speed:
+    """Environment steps per second, over a few seconds."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self.rate = 0.0
+        self._seconds = seconds
+        self._began = time.monotonic()
+        self._steps = 0
+
+    def add(self, steps: int) -> None:
+        self._steps += steps
+        spent = time.monotonic() - self._began
+        if spent >= 1.0:
+            self.rate = self._steps / spent
+            if spent > self._seconds:
+                self._began, self._steps = time.monotonic(), 0

@@ -1,0 +1,93 @@
+"""An evolution's course, one row a generation, and the files that are made of it."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .records import Generation, npz
+
+COLUMNS = ("generation", "best", "mean", "worst", "std", "sigma", "validation", "steps")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a generation gave. `centre` is the mean after it was told; `sigma` too. `scores` are the candidates' [N].
+
+    `validation` is the score of the mean that the candidates were drawn around (before the tell), nan when not scored.
+    """
+
+    generation: int
+    scores: tuple[float, ...]
+    centre: np.ndarray  # float32 [P]
+    sigma: float
+    validation: float
+    steps: int
+
+    @property
+    def mean(self) -> float:
+        return average(self.scores)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The candidate with the highest training score so far: mostly luck with its tracks. It is the mean that counts."""
+
+    score: float
+    candidate: np.ndarray  # float32 [P]
+
+
+def average(values: Sequence[float]) -> float:
+    """Mean, exact in every order of summation; nan of nothing."""
+    return math.fsum(values) / len(values) if len(values) else math.nan
+
+
+def candidate_scores(scores: np.ndarray) -> tuple[float, ...]:
+    """A score per candidate [N], from one per candidate and track [N, T]."""
+    return tuple(average(row) for row in scores.tolist())
+
+
+def row(after: Generation) -> Row:
+    """The row of the generation before `after`."""
+    assert after.before is not None
+    return Row(
+        after.number - 1,
+        candidate_scores(after.before.scores),
+        after.mean,
+        after.sigma,
+        average(after.before.validation.tolist()),
+        after.before.steps,
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """rewards.csv: scores in reward units, `validation` empty where the mean was not scored, environment `steps`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for r in rows:
+        std = math.sqrt(average([(score - r.mean) ** 2 for score in r.scores]))
+        figures = [f"{v:.4f}" for v in (max(r.scores), r.mean, min(r.scores), std)]
+        validation = "" if math.isnan(r.validation) else f"{r.validation:.4f}"
+        writer.writerow([r.generation, *figures, f"{r.sigma:.8f}", validation, r.steps])
+    return text.getvalue()
+
+
+def files(rows: Sequence[Row], best: Best) -> dict[str, bytes]:
+    """The stage's result files by logical name. generations.npz: mean float32 [G, P] and sigma [G] after each tell."""
+    means = np.stack([r.centre for r in rows])
+    return {
+        "mean.npy": _npy(means[-1]),
+        "best.npy": _npy(best.candidate),
+        "generations.npz": npz({"mean": means, "sigma": np.array([r.sigma for r in rows])}),
+        "rewards.csv": table(rows).encode(),
+    }
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,145 @@
+"""The evolution's state, rebuilt from what is committed: replay of ask and tell, from the first ancestor on."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import CorruptArtifact, MissingInput
+from ..task import Area
+from . import history
+from .evolution import Evolution, Settings
+from .history import Best, Row
+from .records import Generation, Outcome, params_key
+
+READ_AHEAD = 16
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Generations `first` to `last` (None: open) of one area."""
+
+    area: Area
+    settings: Settings
+    first: int
+    last: int | None
+
+
+def ancestry(area: Area, settings: Settings) -> list[Segment]:
+    """The areas that an evolution's generations are in, oldest first.
+
+    ConfigError if it cannot continue its parent; MissingInput if the parent has not finished that generation.
+    """
+    if settings.start_from is None:
+        return [Segment(area, settings, 1, None)]
+    parent = area.parent(settings.start_from)
+    stored = parent.get("settings")
+    if stored is None or parent.get(params_key(settings.start_from + 1)) is None:
+        raise MissingInput(
+            f"controller.start_from = {settings.start_from}: no earlier evolution has finished that generation",
+            next="wm logs controller --file rewards.csv",
+        )
+    theirs = Settings.decode(stored)
+    settings.continues(theirs)
+    *older, last = ancestry(parent, theirs)
+    ended = Segment(last.area, last.settings, last.first, settings.start_from)
+    return [*older, ended, Segment(area, settings, settings.start_from + 1, None)]
+
+
+class Lineage:
+    """The state before generation `self.generation` is told, and the rows of all before it.
+
+    `best` is of the open segment only: an ancestor may have had fewer tracks, or other ones.
+    """
+
+    def __init__(self, segments: list[Segment], log: logging.Logger, tick: Callable[[], None] = lambda: None) -> None:
+        self.rows: list[Row] = []
+        self.best: Best | None = None
+        self._segments = segments
+        self._log = log
+        self._tick = tick
+        self._evolution = Evolution(segments[0].settings)
+        self._asked: np.ndarray | None = None
+        self._warned = False
+
+    @property
+    def generation(self) -> int:
+        return self._evolution.generation
+
+    def advance(self, generation: int) -> None:
+        """Replay what is committed until `generation` is the next to be told."""
+        if self.generation < generation:
+            self._log.info("replaying generations %d to %d", self.generation, generation - 1)
+        for now, after in self._committed(generation):
+            assert after.before is not None
+            self._tell(now, after.before)
+            self.rows.append(history.row(after))
+            self._compare(self._evolution.mean, after.mean)
+            self._tick()
+
+    def tell(self, now: Generation, outcome: Outcome) -> None:
+        """What `now`, the next generation to be told, gave."""
+        self._tell(now, outcome)
+        scores = history.candidate_scores(outcome.scores)
+        validation = history.average(outcome.validation.tolist())
+        self.rows.append(
+            Row(now.number, scores, self._evolution.mean, self._evolution.sigma, validation, outcome.steps)
+        )
+
+    def ask(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """The next generation's candidates float32 [N, P], and the mean float32 [P] and sigma they are drawn with."""
+        segment = self._segment(self.generation)
+        if self._asked is None:
+            index = self._segments.index(segment)
+            before = self._segments[index - 1].settings if index else segment.settings
+            if self.generation == segment.first and before.sigma != segment.settings.sigma:
+                self._evolution.set_sigma(segment.settings.sigma)
+            self._asked = self._evolution.ask(segment.settings.seed)
+        return self._asked, self._evolution.mean, self._evolution.sigma
+
+    def _tell(self, now: Generation, outcome: Outcome) -> None:
+        self._compare(self.ask()[0], now.candidates)
+        self._asked = None
+        scores = history.candidate_scores(outcome.scores)
+        self._evolution.tell(now.candidates, scores)
+        top = int(np.argmax(scores))
+        if now.number >= self._segments[-1].first and (self.best is None or scores[top] > self.best.score):
+            self.best = Best(scores[top], now.candidates[top])
+
+    def _compare(self, mine: np.ndarray, committed: np.ndarray) -> None:
+        """Another kind of CPU may round differently. What is committed counts; a repetition may differ."""
+        if not self._warned and not np.array_equal(mine, committed):
+            self._warned = True
+            self._log.warning(
+                "generation %d was computed on another kind of CPU: it differs by up to %.1e",
+                self.generation,
+                float(np.max(np.abs(mine - committed))),
+            )
+
+    def _segment(self, generation: int) -> Segment:
+        return next(s for s in self._segments if generation >= s.first and (s.last is None or generation <= s.last))
+
+    def _committed(self, end: int) -> Iterator[tuple[Generation, Generation]]:
+        """(generation, the one that follows it in the same area) for every one from here to before `end`."""
+        for segment in self._segments:
+            first, last = max(segment.first, self.generation), min(segment.last or end, end - 1)
+            if first > last:
+                continue
+            numbers = range(first, last + 2)
+            with ThreadPoolExecutor(READ_AHEAD) as pool:
+                now = None
+                for start in range(0, len(numbers), READ_AHEAD):
+                    chunk = numbers[start : start + READ_AHEAD]
+                    for after in pool.map(lambda n, area=segment.area: _read(area, n), chunk):
+                        if now is not None:
+                            yield now, after
+                        now = after
+
+
+def _read(area: Area, number: int) -> Generation:
+    data = area.get(params_key(number))
+    if data is None:
+        raise CorruptArtifact(f"generation {number} of the evolution is gone from the store", next="wm gc --dry-run")
+    return Generation.decode(data)

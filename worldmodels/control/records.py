@@ -1,0 +1,147 @@
+"""What workers commit: a generation's parameters and a block's results, as bytes that follow from their content alone.
+
+settings                             what the evolution follows from, JSON
+generations/00042/params             Generation, an npz without pickle (numpy.load reads it)
+generations/00042/claims/00007-0     who plays block 7, JSON (advice; -1 if that worker is gone or late, and so on)
+generations/00042/results/00007      BlockResult of block 7, JSON
+final/00100                          the stage's result files after generation 100, an npz of their bytes
+workers/3                            worker 3's heartbeat, JSON; the only key that is ever overwritten
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import CorruptArtifact
+from .blocks import Block
+
+
+def params_key(generation: int) -> str:
+    return f"generations/{generation:05d}/params"
+
+
+def result_key(generation: int, block: int) -> str:
+    return f"generations/{generation:05d}/results/{block:05d}"
+
+
+def claim_key(generation: int, block: int, attempt: int) -> str:
+    return f"generations/{generation:05d}/claims/{block:05d}-{attempt}"
+
+
+def final_key(generations: int) -> str:
+    return f"final/{generations:05d}"
+
+
+def npz(arrays: Mapping[str, Any]) -> bytes:
+    """Stable bytes: numpy.savez gives every member the same date."""
+    buffer = io.BytesIO()
+    members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    np.savez(buffer, **members)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the generation before gave: `scores` float64 [N, T], `validation` float64 [V], environment steps in all."""
+
+    scores: np.ndarray
+    validation: np.ndarray
+    steps: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One committed generation. `mean` and `sigma` are those its candidates were drawn with.
+
+    `alive` are the workers known to run, the one that committed this first; `before` is None in an area's first
+    generation.
+    """
+
+    number: int
+    candidates: np.ndarray  # float32 [N, P]
+    mean: np.ndarray  # float32 [P]
+    sigma: float
+    tracks: tuple[int, ...]
+    validation: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    alive: tuple[int, ...]
+    before: Outcome | None
+
+    def encode(self) -> bytes:
+        before = self.before or Outcome(np.zeros((0, 0)), np.zeros(0), 0)
+        blocks = [[b.candidate, b.first, b.count, b.owner] for b in self.blocks]
+        return npz(
+            {
+                "number": self.number,
+                "candidates": self.candidates,
+                "mean": self.mean,
+                "sigma": self.sigma,
+                "tracks": np.asarray(self.tracks, np.int64),
+                "validation": np.asarray(self.validation, np.int64),
+                "blocks": np.asarray(blocks, np.int64),
+                "alive": np.asarray(self.alive, np.int64),
+                "before_scores": before.scores,
+                "before_validation": before.validation,
+                "before_steps": before.steps,
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Generation":
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                a = {name: arrays[name] for name in arrays.files}
+            before = Outcome(a["before_scores"], a["before_validation"], int(a["before_steps"]))
+            return cls(
+                number=int(a["number"]),
+                candidates=a["candidates"],
+                mean=a["mean"],
+                sigma=float(a["sigma"]),
+                tracks=tuple(a["tracks"].tolist()),
+                validation=tuple(a["validation"].tolist()),
+                blocks=tuple(Block(*row) for row in a["blocks"].tolist()),
+                alive=tuple(a["alive"].tolist()),
+                before=before if before.scores.size else None,
+            )
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise CorruptArtifact(f"a generation's params cannot be read: {error}", next="wm verify") from error
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """Of every episode of a block, in track order: sum of rewards, and environment steps."""
+
+    scores: tuple[float, ...]
+    steps: tuple[int, ...]
+
+    def encode(self) -> bytes:
+        return json.dumps({"scores": self.scores, "steps": self.steps}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "BlockResult":
+        value = json.loads(data)
+        return cls(tuple(value["scores"]), tuple(value["steps"]))
+
+
+def gather(generation: Generation, results: Mapping[int, BlockResult]) -> Outcome:
+    """All blocks' results, by candidate and track."""
+    scores = np.full((len(generation.candidates), len(generation.tracks)), np.nan)
+    validation = np.full(len(generation.validation), np.nan)
+    for index, block in enumerate(generation.blocks):
+        row = validation if block.candidate < 0 else scores[block.candidate]
+        row[block.first : block.first + block.count] = results[index].scores
+    return Outcome(scores, validation, sum(sum(result.steps) for result in results.values()))
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    return npz({name: np.frombuffer(data, np.uint8) for name, data in files.items()})
+
+
+def unpack(data: bytes) -> dict[str, bytes]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name].tobytes() for name in arrays.files}

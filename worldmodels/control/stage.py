@@ -1,0 +1,73 @@
+"""The stage `controller`: evolve C together with whoever else works on it."""
+
+from collections.abc import Callable, Iterator
+
+from ..envs import make, tracks
+from ..errors import ConfigError
+from ..networks import Encoder, Step, parameters
+from ..rollouts.player import Job, Outcome, play
+from ..rollouts.policies import WorldPolicy
+from ..task import Context
+from . import history
+from .evolution import Settings
+from .exchange import Exchange, Plan, run
+from .feed import Limits
+from .history import Row
+
+VALIDATION_STEPS = 1000
+
+
+def work(ctx: Context) -> None:
+    """Play and exchange until the last generation is told: mean.npy, best.npy, generations.npz, rewards.csv."""
+    encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
+    step = Step(ctx.one("memory").path("step.tflite"))
+    lanes = make(ctx.config.controller.engine, ctx.lanes)
+    policy = WorldPolicy(encoder, step, ctx.lanes)
+    evolution = plan(ctx, parameters(encoder.z, step.hidden))
+    exchange = Exchange(ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, told=lambda rows: _show(ctx, rows))
+
+    def drive(next_job: Callable[[], Job | None], limits: Limits, on_step: Callable[[int], None]) -> Iterator[Outcome]:
+        return play(lanes, policy, next_job, steps=limits.steps, patience=limits.patience, on_step=on_step)
+
+    def tick(rate: float) -> None:
+        ctx.progress(exchange.done, evolution.generations, "generations", rate, **_figures(exchange.latest))
+
+    try:
+        files = run(exchange, drive, tick)
+    finally:
+        lanes.close()
+    for name, data in files.items():
+        (ctx.results / name).write_bytes(data)
+    ctx.progress(evolution.generations, evolution.generations, "generations", 0.0, **_figures(exchange.latest))
+
+
+def plan(ctx: Context, length: int) -> Plan:
+    """The evolution that the config asks for, of candidates of `length` parameters."""
+    c, seed, iteration = ctx.config.controller, ctx.config.seed, ctx.iteration
+    if c.start_from is not None and c.start_from >= c.generations:
+        raise ConfigError(
+            f"controller.start_from = {c.start_from}, but there are {c.generations} generations in all",
+            next=f"wm run controller -o controller.generations={c.start_from + 50}",
+        )
+
+    def validation_tracks(generation: int) -> tuple[int, ...]:
+        due = c.evaluate_every and generation % c.evaluate_every == 0
+        return tuple(tracks.validation_tracks(seed, c.evaluate_tracks)) if due else ()
+
+    return Plan(
+        settings=Settings(seed, length, c.population, c.tracks, c.sigma, c.covariance, c.start_from),
+        generations=c.generations,
+        training=Limits(c.steps, c.patience),
+        validating=Limits(VALIDATION_STEPS, 0),
+        training_tracks=lambda g: tuple(tracks.training_tracks(seed, iteration, g, c.tracks)),
+        validation_tracks=validation_tracks,
+    )
+
+
+def _show(ctx: Context, rows: list[Row]) -> None:
+    (ctx.telemetry / "rewards.csv").write_text(history.table(rows))
+    ctx.publish("rewards.csv")
+
+
+def _figures(row: Row | None) -> dict[str, float]:
+    return {} if row is None else {"mean": row.mean, "best": max(row.scores), "sigma": row.sigma}

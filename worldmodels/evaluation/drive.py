@@ -1,0 +1,85 @@
+"""One drive as an animated picture."""
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..envs.base import Bools, Floats, Frames
+from ..envs.gymnasium import GymnasiumLanes
+from ..rollouts.player import Job, play
+from ..rollouts.policies import Remembers, Sees, WorldPolicy
+
+SIZE = (300, 200)
+STEP_MILLISECONDS = 20  # the environment's 50 steps a second
+LARGEST = 2_000_000
+
+
+class Camera:
+    """Gymnasium's lanes, of which one is filmed: every `every`-th picture as a person sees it, SIZE pixels."""
+
+    def __init__(self, every: int) -> None:
+        self.count = 1
+        self.pictures: list[Image.Image] = []
+        self._lanes = GymnasiumLanes(1)
+        self._every = every
+        self._steps = 0
+
+    def start(self, lane: int, track: int) -> Frames:
+        return self._lanes.start(lane, track)
+
+    def step(self, lanes: Sequence[int], actions: Floats) -> tuple[Frames, Floats, Bools]:
+        result = self._lanes.step(lanes, actions)
+        if self._steps % self._every == 0:
+            picture = Image.fromarray(self._lanes.render(lanes[0]))
+            self.pictures.append(picture.resize(SIZE, Image.Resampling.BILINEAR))
+        self._steps += 1
+        return result
+
+    def tiles(self, lane: int) -> tuple[int, int]:
+        return self._lanes.tiles(lane)
+
+    def close(self) -> None:
+        self._lanes.close()
+
+
+def film(
+    encoder: Sees,
+    step: Remembers,
+    parameters: NDArray[np.float32],
+    track: int,
+    steps: int,
+    every: int = 4,
+    on_step: Callable[[int], None] | None = None,
+) -> bytes:
+    """An animated WebP of parameters [P] driving a track on Gymnasium, in real time; at most LARGEST bytes."""
+    camera = Camera(every)
+    jobs = iter([Job(0, track, parameters)])
+    try:
+        for _ in play(camera, WorldPolicy(encoder, step, 1), lambda: next(jobs, None), steps=steps, on_step=on_step):
+            pass
+    finally:
+        camera.close()
+    for quality in (60, 40, 20, 5):
+        data = _webp(camera.pictures, every, quality)
+        if len(data) <= LARGEST:
+            break
+    return data
+
+
+def _webp(pictures: list[Image.Image], every: int, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    first, *rest = pictures
+    first.save(
+        buffer,
+        "WEBP",
+        save_all=True,
+        append_images=rest,
+        duration=every * STEP_MILLISECONDS,
+        loop=0,
+        quality=quality,
+        method=2,
+    )
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""M: what it is, how it is trained, and what it must beat."""

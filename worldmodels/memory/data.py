@@ -1,0 +1,127 @@
+"""Windows of latents for truncated back-propagation: groups of episodes, window after window, the state carried on.
+
+An epoch is a permutation of the shards, cut into pools; a pool's episodes are permuted and cut into groups. Everything
+follows from (seed, epoch). A window never reaches into another episode, and ragged ends are masked.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..task import Shard
+from ..vision import latents
+from ..vision.data import START, Cache, Mark, Position, walk
+from ..vision.latents import Latents
+
+Floats = NDArray[np.float32]
+POOL_FRAMES = 1_000_000
+"""Frames whose episodes are shuffled together, 270 MB at Z = 32: part of the data order, hence a constant."""
+HELD_OUT, DRAW = 1, 2
+
+
+@dataclass(frozen=True)
+class Window:
+    """S steps of B episodes; frame S is only a target. `mask` [B, S] is 1 where the step and its target exist."""
+
+    mean: Floats  # [B, S + 1, Z]
+    logvar: Floats  # [B, S + 1, Z]
+    actions: Floats  # [B, S, 3]
+    mask: Floats  # [B, S]
+    first: bool  # of its episodes: the state before it is zero
+
+
+class Episodes:
+    """Which episodes of which shards are trained on and which are held out, from their lengths alone."""
+
+    def __init__(self, shards: Sequence[Shard], seed: int, held_out: float, cache_bytes: int) -> None:
+        """A shard's share follows from those before it, so that later shards leave the earlier choice as it is."""
+        self.lengths = [latents.lengths(shard) for shard in shards]
+        self._held = [np.zeros(len(n), np.bool_) for n in self.lengths]
+        self._trained = [n > 1 for n in self.lengths]  # of one frame nothing can be predicted
+        due = 0
+        for i, usable in enumerate(self._trained):
+            before, due = due, due + int(usable.sum())
+            count = _share(held_out, due) - _share(held_out, before)
+            lots = np.random.default_rng([seed, HELD_OUT, i]).permutation(np.flatnonzero(usable))
+            self._held[i][lots[:count]] = True
+            self._trained[i] = usable & ~self._held[i]
+        self.load = Cache(lambda i: latents.read(shards[i]), _bytes, cache_bytes)
+        self.seed = seed
+        self.per_pool = POOL_FRAMES // max(int(n.sum()) for n in self.lengths)
+
+    @property
+    def trained(self) -> int:
+        return int(sum(mask.sum() for mask in self._trained))
+
+    @property
+    def held(self) -> int:
+        return int(sum(mask.sum() for mask in self._held))
+
+    def longest(self) -> int:
+        """Steps of the longest episode."""
+        return int(max(n.max() for n in self.lengths)) - 1
+
+    def training(self, shards: Sequence[int]) -> list[Latents]:
+        return self._chosen(shards, self._trained)
+
+    def held_out(self) -> Iterator[tuple[Latents, Floats]]:
+        """Held-out episodes and their z [T, Z], always the same draws."""
+        for shard, mask in enumerate(self._held):
+            if mask.any():
+                for number, episode in zip(np.flatnonzero(mask), self._chosen([shard], self._held), strict=True):
+                    rng = np.random.default_rng([self.seed, DRAW, shard, int(number)])
+                    noise = rng.standard_normal(episode.mean.shape, dtype=np.float32)
+                    z = (episode.mean + np.exp(episode.logvar / 2) * noise).astype(np.float32)
+                    yield episode, z
+
+    def _chosen(self, shards: Sequence[int], masks: list[NDArray[np.bool_]]) -> list[Latents]:
+        loaded = zip(shards, self.load(shards), strict=True)
+        return [episode for i, found in loaded for episode, keep in zip(found, masks[i], strict=True) if keep]
+
+
+def _share(part: float, whole: int) -> int:
+    """At least one of any."""
+    return math.ceil(part * whole - 1e-9)
+
+
+def _bytes(episodes: Sequence[Latents]) -> int:
+    return sum(e.mean.nbytes + e.logvar.nbytes + e.actions.nbytes for e in episodes)
+
+
+def windows(
+    episodes: Episodes, *, batch: int, sequence: int, epochs: int, start: Position = START
+) -> Iterator[tuple[Window, Mark]]:
+    """All training windows from `start` on, in order; the last group of a pool may have fewer episodes."""
+
+    def split(found: list[Latents], rng: np.random.Generator) -> list[tuple[list[Latents], int]]:
+        order = rng.permutation(len(found))
+        groups = [[found[i] for i in order[at : at + batch]] for at in range(0, len(found), batch)]
+        return [(group, at) for group in groups for at in range(0, max(len(e.mean) for e in group) - 1, sequence)]
+
+    shards, seed = len(episodes.lengths), episodes.seed
+    units = walk(shards, episodes.per_pool, episodes.training, split, epochs=epochs, seed=seed, start=start)
+    for (group, at), mark in units:
+        yield cut(group, at, sequence), mark
+
+
+def cut(group: Sequence[Latents], at: int, sequence: int) -> Window:
+    """Steps at..at+S of every episode of a group."""
+
+    def padded(arrays: Sequence[Floats], size: int) -> Floats:
+        out = np.zeros((len(arrays), size, arrays[0].shape[1]), np.float32)
+        for row, array in zip(out, arrays, strict=True):
+            part = array[at : at + size]
+            row[: len(part)] = part
+        return out
+
+    steps = np.array([len(e.mean) - 1 - at for e in group])
+    return Window(
+        mean=padded([e.mean for e in group], sequence + 1),
+        logvar=padded([e.logvar for e in group], sequence + 1),
+        actions=padded([e.actions for e in group], sequence),
+        mask=(np.arange(sequence) < steps[:, None]).astype(np.float32),
+        first=at == 0,
+    )

@@ -1,0 +1,79 @@
+"""M: an LSTM with a mixture-density output (Ha & Schmidhuber 2018, appendix A.2), in TensorFlow."""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+ACTIONS = 3
+HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+State = tuple[tf.Tensor, tf.Tensor]
+Mixture = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+
+class Memory(keras.Model):  # type: ignore[misc]
+    """(z_t, a_t) -> the density of z_{t+1}: per dimension a mixture of K Gaussians, dimensions independent."""
+
+    def __init__(self, z: int, hidden: int, mixtures: int, seed: int = 0) -> None:
+        super().__init__(name="memory")
+        self.z, self.hidden, self.mixtures = z, hidden, mixtures
+        self.lstm = keras.layers.LSTM(
+            hidden,
+            return_sequences=True,
+            return_state=True,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=1000 * seed),
+            recurrent_initializer=keras.initializers.Orthogonal(seed=1000 * seed + 1),
+            name="lstm",
+        )
+        self.density = keras.layers.Dense(
+            3 * z * mixtures, kernel_initializer=keras.initializers.GlorotUniform(seed=1000 * seed + 2), name="density"
+        )
+        self.predict_sequence(tf.zeros((1, 1, z)), tf.zeros((1, 1, ACTIONS)), self.zero_state(1))  # makes the variables
+        self.built = True
+
+    def zero_state(self, rows: int) -> State:
+        return tf.zeros((rows, self.hidden)), tf.zeros((rows, self.hidden))
+
+    def predict_sequence(self, z: tf.Tensor, a: tf.Tensor, state: State) -> tuple[Mixture, State]:
+        """z [B, T, Z], a [B, T, 3] from `state` on -> mixtures [B, T, Z, K] and the state after them."""
+        hs, h, c = self.lstm(tf.concat([z, a], axis=-1), initial_state=list(state))
+        return self.mixture(hs), (h, c)
+
+    def mixture(self, h: tf.Tensor) -> Mixture:
+        """[..., H] -> logits of the weights, mu, log sigma [..., Z, K]."""
+        out = self.density(h)
+        shape = [-1, *h.shape[1:-1], self.z, self.mixtures]
+        logits, mu, log_sigma = (tf.reshape(part, shape) for part in tf.split(out, 3, axis=-1))
+        return logits, mu, log_sigma
+
+    def step(self, z: tf.Tensor, a: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> State:
+        """One step of the LSTM, [B, ...]; Keras' order of gates: input, forget, candidate, output."""
+        cell = self.lstm.cell
+        weights = tf.concat([cell.kernel, cell.recurrent_kernel], axis=0)
+        gates = tf.matmul(tf.concat([z, a, h], axis=-1), weights) + cell.bias  # [B, 4 H]
+        i, f, g, o = tf.split(gates, 4, axis=-1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+        return tf.sigmoid(o) * tf.tanh(c), c
+
+    def dream(self, z: tf.Tensor, a: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        h, c = self.step(z, a, h, c)
+        return h, c, *self.mixture(h)
+
+
+def negative_log_likelihood(mixture: Mixture, target: tf.Tensor) -> tf.Tensor:
+    """Nats per frame [B, T], summed over dimensions, of targets [B, T, Z]. Sigma may be as small as it likes."""
+    logits, mu, log_sigma = mixture
+    distance = (target[..., None] - mu) * tf.exp(-log_sigma)
+    log_normal = -0.5 * distance**2 - log_sigma - HALF_LOG_TAU  # [B, T, Z, K]
+    return -tf.reduce_sum(tf.reduce_logsumexp(tf.nn.log_softmax(logits) + log_normal, axis=-1), axis=-1)
+
+
+def play_functions(memory: Memory) -> dict[str, Any]:
+    """The functions that play, by file name: concrete, for any batch."""
+    sizes = {"z": memory.z, "a": ACTIONS, "h": memory.hidden, "c": memory.hidden}
+    signature = [tf.TensorSpec((None, n), tf.float32, name=name) for name, n in sizes.items()]
+    return {
+        "step.tflite": tf.function(memory.step, autograph=False, input_signature=signature).get_concrete_function(),
+        "dream.tflite": tf.function(memory.dream, autograph=False, input_signature=signature).get_concrete_function(),
+    }

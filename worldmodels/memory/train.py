@@ -1,0 +1,183 @@
+"""The `memory` stage: latents in, M out, with its held-out likelihood beside trivial baselines."""
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..errors import WorkFailed
+from ..networks import Dream, Step
+from ..task import Context
+from ..vision import data as frames
+from ..vision import training
+from ..vision.latents import Latents
+from . import baselines
+from .data import Episodes, Window, cut, windows
+from .model import ACTIONS, Memory, negative_log_likelihood, play_functions
+
+COLUMNS = ("step", "epoch", "loss", "held_out", "learning_rate", "frames_per_s")
+ROW_STEPS = 20
+CHECKED = 16
+
+
+def train(ctx: Context) -> None:
+    """Write step.tflite, dream.tflite, memory.weights.h5, memory.json and heldout.json; goes on from a checkpoint."""
+    config = ctx.config.memory
+    training.prepare(config.threads)
+    cache = ctx.config.execution.cache_mb << 20
+    episodes = Episodes(ctx.one("latents").shards, ctx.config.seed, config.held_out, cache)
+    if not episodes.trained:
+        raise WorkFailed(
+            f"{episodes.held} episode(s) of two frames or more: one is held out and none is left to train on",
+            next=f"wm run memory --run {ctx.run} -o rollouts.episodes={2 * ctx.config.rollouts.shard_episodes}",
+        )
+    z = episodes.load([0])[0][0].mean.shape[1]
+    memory = Memory(z, config.hidden, config.mixtures, ctx.config.seed)
+    if config.warm_start and ctx.inputs.get("memory"):
+        training.warm_start(memory, ctx.one("memory").path("memory.weights.h5"), "memory")
+    trainer = Trainer(ctx, memory, episodes)
+    steps = trainer.fit()
+    _write(ctx, memory, episodes, trainer.held_out(), steps)
+
+
+def learning_rate(step: int, first: float, least: float, decay: float) -> float:
+    """(first - least) decay^step + least, the paper's code."""
+    return (first - least) * decay**step + least
+
+
+class Trainer:
+    """The loop, and what it carries from window to window."""
+
+    def __init__(self, ctx: Context, memory: Memory, episodes: Episodes) -> None:
+        self.ctx, self.memory, self.episodes = ctx, memory, episodes
+        self.config = ctx.config.memory
+        self.sequence = min(self.config.sequence, episodes.longest())
+        self.optimizer = keras.optimizers.Adam(self.config.learning_rate, global_clipnorm=self.config.clip)
+        self.optimizer.build(memory.trainable_variables)
+        self._train, self._nll = self._functions()
+
+    def _functions(self) -> tuple[Any, Any]:
+        memory, steps, seed = self.memory, self.sequence, self.ctx.config.seed
+
+        def spec(*shape: int | None) -> tf.TensorSpec:
+            return tf.TensorSpec((None, *shape), tf.float32)
+
+        state = [spec(memory.hidden), spec(memory.hidden)]
+        inputs = [spec(steps + 1, memory.z), spec(steps, ACTIONS), spec(steps), *state]
+
+        def nll(z: Any, a: Any, mask: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
+            """Nats summed over frames and dimensions, and the state after the window."""
+            mixture, (h, c) = memory.predict_sequence(z[:, :-1], a, (h, c))
+            return tf.reduce_sum(negative_log_likelihood(mixture, z[:, 1:]) * mask), h, c
+
+        def train(mean: Any, logvar: Any, a: Any, mask: Any, h: Any, c: Any, number: Any) -> tuple[Any, Any, Any]:
+            z = mean + tf.exp(logvar / 2) * tf.random.stateless_normal(tf.shape(mean), tf.stack([seed, number]))
+            count = tf.reduce_sum(mask)
+            with tf.GradientTape() as tape:
+                nats, h, c = nll(z, a, mask, h, c)
+                loss = nats / (count * memory.z)  # per dimension, as the paper's: the scale that `clip` is for
+            variables = memory.trainable_variables
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+            return nats / count, h, c
+
+        number = tf.TensorSpec((), tf.int32)
+        return (
+            tf.function(train, autograph=False, input_signature=[inputs[0], *inputs, number]),
+            tf.function(nll, autograph=False, input_signature=inputs),
+        )
+
+    def fit(self) -> int:
+        """Train from the latest checkpoint to the end; the number of steps."""
+        ctx, config = self.ctx, self.config
+        variables = [*self.memory.variables, *self.optimizer.variables]
+        checkpoint = training.Checkpoint(ctx, variables, COLUMNS)
+        start = frames.Position(*map(int, checkpoint.extra.get("position", (0, 0, 0))))
+        h, c = checkpoint.extra.get("h"), checkpoint.extra.get("c")
+        stream = frames.prefetch(
+            windows(self.episodes, batch=config.batch, sequence=self.sequence, epochs=config.epochs, start=start)
+        )
+        number, meter = checkpoint.step, training.Meter()
+        losses = [float(loss) for loss in checkpoint.extra.get("losses", ())]
+        try:
+            for window, mark in stream:
+                if window.first or h is None:
+                    h, c = self.memory.zero_state(len(window.mask))
+                rate = learning_rate(number, config.learning_rate, config.learning_rate_min, config.decay)
+                self.optimizer.learning_rate.assign(rate)
+                loss, h, c = self._step(window, h, c, number)
+                number += 1
+                losses.append(float(loss))
+                speed = meter(int(window.mask.sum()))
+                if mark.last_of_epoch or number % ROW_STEPS == 0:
+                    row = {"step": number, "epoch": mark.done, "loss": float(np.mean(losses)), "learning_rate": rate}
+                    if mark.last_of_epoch:
+                        row["held_out"] = self.held_out()
+                    checkpoint.log.row(**row, frames_per_s=speed)
+                    losses.clear()
+                if checkpoint.due():
+                    carried = {"position": mark.after, "h": h, "c": c, "losses": losses}
+                    checkpoint.save(number, {name: np.array(value) for name, value in carried.items()})
+                total = round(number / mark.done * config.epochs)
+                ctx.progress(number, total, "steps", speed / window.mask.sum(), loss=float(loss), frames_per_s=speed)
+        finally:
+            stream.close()
+        return number
+
+    def _step(self, window: Window, h: Any, c: Any, number: int) -> tuple[Any, Any, Any]:
+        step = tf.constant(number, tf.int32)
+        return self._train(window.mean, window.logvar, window.actions, window.mask, h, c, step)  # type: ignore[no-any-return]
+
+    def held_out(self) -> float:
+        """Nats per held-out frame under M: always the same frames and draws."""
+        sums: list[tuple[float, float]] = []
+        group: list[Latents] = []
+        for episode, z in self.episodes.held_out():
+            group.append(replace(episode, mean=z))
+            if len(group) == self.config.batch:
+                sums.append(self._group_nll(group))
+                group = []
+        if group:
+            sums.append(self._group_nll(group))
+        nats, count = np.sum(sums, axis=0)
+        return float(nats / count)
+
+    def _group_nll(self, group: list[Latents]) -> tuple[float, float]:
+        h, c = self.memory.zero_state(len(group))
+        nats = count = 0.0
+        for at in range(0, max(len(e.mean) for e in group) - 1, self.sequence):
+            window = cut(group, at, self.sequence)
+            value, h, c = self._nll(window.mean, window.actions, window.mask, h, c)
+            nats += float(value)
+            count += float(window.mask.sum())
+        return nats, count
+
+
+def _write(ctx: Context, memory: Memory, episodes: Episodes, mdn_rnn: float, steps: int) -> None:
+    functions = play_functions(memory)
+    inputs = _real_inputs(memory, episodes)
+    training.write_player(ctx.results / "step.tflite", functions["step.tflite"], Step, inputs)
+    training.write_player(ctx.results / "dream.tflite", functions["dream.tflite"], Dream, inputs)
+    memory.save_weights(ctx.results / "memory.weights.h5")
+    sizes = {"z": memory.z, "hidden": memory.hidden, "mixtures": memory.mixtures}
+    training.write_json(ctx.results / "memory.json", {**sizes, "parameters": memory.count_params(), "steps": steps})
+    trivial = baselines.fit(e for i in range(len(episodes.lengths)) for e in episodes.training([i]))
+    held = [(len(z) - 1, *trivial.nll(z)) for _, z in episodes.held_out()]
+    count, unchanged, gaussian = np.sum(held, axis=0)
+    figures = {"mdn_rnn": mdn_rnn, "unchanged": unchanged / count, "gaussian": gaussian / count}
+    training.write_json(ctx.results / "heldout.json", {**figures, "frames": int(count), "episodes": episodes.held})
+    ctx.log.info("held out, nats per frame: %s", "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+
+
+def _real_inputs(memory: Memory, episodes: Episodes) -> list[np.ndarray[Any, Any]]:
+    """z, a, h, c as they occur: the state after up to CHECKED frames of a held-out episode."""
+    episode, z = next(episodes.held_out())
+    rows = min(CHECKED, len(z) - 1)
+    h, c = (s.numpy() for s in memory.zero_state(1))
+    states = []
+    for t in range(rows):
+        states.append((h, c))
+        h, c = (s.numpy() for s in memory.step(z[t : t + 1], episode.actions[t : t + 1], h, c))
+    hs, cs = (np.concatenate(part) for part in zip(*states, strict=True))
+    return [z[:rows], episode.actions[:rows], hs, cs]

@@ -1,0 +1,185 @@
+"""Curves and histograms as SVG; the only module of this project that imports matplotlib.
+
+Every figure is one small panel (a phone shows one to a row, a desk two) drawn in the light colours of `THEME`;
+the page swaps those for CSS variables, so the same drawing follows the reader's light or dark scheme.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+# name -> (light, dark); text colours keep 4.5:1 against their background, line colours 3:1
+THEME: Mapping[str, tuple[str, str]] = {
+    "paper": ("#ffffff", "#14181d"),
+    "panel": ("#f5f7f9", "#1c2229"),
+    "ink": ("#1b2733", "#e4e9ee"),
+    "muted": ("#566473", "#a3afbb"),
+    "rule": ("#dbe1e7", "#343d47"),
+    "blue": ("#2468b0", "#6cb0f5"),
+    "orange": ("#c25a06", "#f5a356"),
+    "green": ("#237a57", "#5cc79a"),
+}
+INK, MUTED, RULE = (THEME[name][0] for name in ("ink", "muted", "rule"))
+
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": THEME["paper"][0],
+    "axes.facecolor": THEME["paper"][0],
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """File name (its suffix says what it is), content, what it shows, and what to read from it."""
+
+    name: str
+    data: bytes
+    alt: str
+    caption: str = ""
+    still: bytes = b""  # PNG shown instead of an animation to readers who asked for less motion
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: label for the legend, points (NaN where there is none), name of a colour in `THEME`."""
+
+    label: str
+    x: Sequence[float] | np.ndarray
+    y: Sequence[float] | np.ndarray
+    colour: str = "blue"
+    style: str = "-"
+    points: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What a figure is called, what its axes are called (with units), and what is said about it."""
+
+    name: str
+    x: str
+    y: str
+    alt: str
+    caption: str = ""
+    levels: Mapping[str, float] = field(default_factory=dict)  # dashed horizontal references, labelled at the line
+
+
+def curves(panel: Panel, lines: Sequence[Line]) -> Picture:
+    """Lines over one x axis, the legend above them."""
+    with _axes(panel) as (axes, out):
+        for line in lines:
+            x, y = (np.asarray(v, dtype=float) for v in (line.x, line.y))
+            seen = np.isfinite(x) & np.isfinite(y)
+            marker = "o" if line.points or seen.sum() < 3 else None  # one point alone would draw no line
+            axes.plot(x[seen], y[seen], line.style, color=THEME[line.colour][0], label=line.label,
+                      marker=marker, markersize=4, linewidth=1.2 if line.style != "-" else None)  # fmt: skip
+        for label, level in panel.levels.items():
+            axes.axhline(level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
+            axes.annotate(label, (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+                          textcoords="offset points", ha="right", color=MUTED, fontsize=9)  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if len(lines) > 1:
+            _legend(axes)
+    return Picture(f"{panel.name}.svg", out.getvalue(), panel.alt, panel.caption)
+
+
+def histogram(panel: Panel, values: np.ndarray, interval: tuple[float, float], reference: tuple[str, float]) -> Picture:
+    """How `values` spread: bars, a tick for each value, the mean as a line with its `interval`, and a `reference`."""
+    mean = float(values.mean())
+    with _axes(panel) as (axes, out):
+        low, high = min(values.min(), reference[1]), max(values.max(), reference[1])
+        width = _round_width((high - low) / 20)
+        edges = np.arange(np.floor(low / width), np.ceil(high / width) + 1.5) * width
+        axes.hist(values, bins=list(edges), color=THEME["blue"][0], alpha=0.45, rwidth=0.92)
+        axes.plot(values, np.zeros(len(values)), "|", color=THEME["blue"][0], markersize=9, clip_on=False)
+        axes.axvspan(*interval, color=THEME["orange"][0], alpha=0.2, linewidth=0)
+        axes.axvline(mean, color=THEME["orange"][0], label=f"mean {mean:.0f}, with its 95 % interval")
+        axes.axvline(reference[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label=reference[0])
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _legend(axes)
+    return Picture(f"{panel.name}.svg", out.getvalue(), panel.alt, panel.caption)
+
+
+def bars(panel: Panel, values: Mapping[str, float], colours: Sequence[str]) -> Picture:
+    """Named values as horizontal bars, each with its number."""
+    with _axes(panel) as (axes, out):
+        numbers = list(values.values())
+        axes.barh(range(len(numbers)), numbers, color=[THEME[c][0] for c in colours], height=0.42)
+        span = max(max(numbers), 0.0) - min(min(numbers), 0.0) or 1.0
+        for row, (name, number) in enumerate(values.items()):
+            axes.annotate(name, (0, row), xycoords=("axes fraction", "data"), xytext=(2, 17),
+                          textcoords="offset points", fontsize=10)  # fmt: skip
+            side = 1 if number >= 0 else -1
+            axes.annotate(f"{number:,.1f}", (number, row), xytext=(4 * side, 0), textcoords="offset points",
+                          va="center", ha="left" if side > 0 else "right", fontsize=10)  # fmt: skip
+        axes.set_xlim(min(min(numbers) * 1.0, 0) - 0.14 * span * (min(numbers) < 0),
+                      max(max(numbers), 0) + 0.14 * span * (max(numbers) > 0))  # fmt: skip
+        axes.set_ylim(len(numbers) - 0.5, -0.75)
+        axes.set_yticks([])
+        axes.axvline(0, color=MUTED, linewidth=1)
+        axes.grid(visible=False)
+        axes.spines["left"].set_visible(False)
+    return Picture(f"{panel.name}.svg", out.getvalue(), panel.alt, panel.caption)
+
+
+@contextmanager
+def _axes(panel: Panel) -> Iterator[tuple[Axes, io.BytesIO]]:
+    """Labelled axes to draw on; the drawing stands in the buffer afterwards, its bytes a function of what was drawn."""
+    out = io.BytesIO()
+    with plt.rc_context({**STYLE, "svg.hashsalt": panel.name}):
+        figure, axes = plt.subplots(figsize=(4.5, 2.95), layout="constrained")
+        try:
+            axes.set_xlabel(panel.x)
+            axes.set_ylabel(panel.y)
+            yield axes, out
+            figure.savefig(out, format="svg", metadata={"Date": None})
+        finally:
+            plt.close(figure)
+
+
+def _legend(axes: Axes) -> None:
+    """Above the drawing, at most two to a row: their texts must not decide how wide the axes are."""
+    handles, _ = axes.get_legend_handles_labels()
+    columns = min(2, len(handles))
+    rows = -(-len(handles) // columns)
+    axes.set_title("\n".join([" "] * rows), fontsize=10, pad=7)  # keeps the room
+    legend = axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, handlelength=1.3, columnspacing=1.2, borderpad=0.2
+    )
+    legend.set_in_layout(False)
+
+
+def _round_width(width: float) -> float:
+    """The next of 1, 2, 5, 10 … at or above `width`."""
+    power = 10.0 ** np.floor(np.log10(max(width, 1.0)))
+    return float(next(m * power for m in (1, 2, 5, 10) if m * power >= width - 1e-9))

@@ -1,0 +1,105 @@
+"""Where every number comes from: digests, inputs, configs, versions, machines, times."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+
+from worldmodels.reports import page
+from worldmodels.reports.page import Part
+from worldmodels.reports.sources import document, duration, optional, short, table
+from worldmodels.rollouts import episodes
+from worldmodels.task import Artifact, Context
+
+
+def lineage(ctx: Context) -> list[Part]:
+    """One table of all artifacts, then each in full."""
+    found = [artifact for stage in ctx.inputs.values() for artifact in stage]
+    if not found:
+        return [page.paragraph("Nothing is committed yet.", "missing")]
+    head = ("artifact", "digest", "wall time", "environment steps", "throughput", "engine", "code")
+    parts: list[Part] = [page.table(head, [_row(artifact) for artifact in found])]
+    parts.append(page.paragraph("Wall time and throughput are those of the attempt that committed.", "look"))
+    kinds = {_processor(artifact) for artifact in found}
+    if len(kinds) > 1:
+        parts.append(
+            page.paragraph(f"Made on {len(kinds)} kinds of processor: bit-equal repeats need one kind.", "missing")
+        )
+    parts += [
+        page.details(f"{artifact.name}: config, inputs, files, versions", _details(artifact)) for artifact in found
+    ]
+    return parts
+
+
+def environment_steps(artifact: Artifact) -> int:
+    """Steps that the engine made for this artifact, as its results tell; 0 for a stage that trains or encodes."""
+    if artifact.stage == "rollouts":
+        return sum(int(episodes.lengths(shard).sum()) for shard in artifact.shards)
+    if artifact.stage == "controller":
+        return int(table(artifact.path("rewards.csv"))["steps"].sum())
+    if artifact.stage == "evaluate":
+        return sum(int(row["steps"]) for row in document(artifact.path("scores.json"))["scores"])
+    return 0
+
+
+def throughput(artifact: Artifact, steps: int, seconds: float | None) -> str:
+    """Environment steps per second of wall time, or the median rate of a training."""
+    if steps and seconds:
+        return f"{steps / seconds:,.0f} steps/s"
+    if path := optional(artifact, "training.csv"):
+        rates = {name: values for name, values in table(path).items() if name.endswith("_per_s")}
+        return ", ".join(f"{np.nanmedian(v):,.0f} {name.removesuffix('_per_s')}/s" for name, v in rates.items()) or "–"
+    return "–"
+
+
+def _row(artifact: Artifact) -> Iterator[str]:
+    made, config = artifact.manifest["made"], artifact.manifest["config"]
+    steps, seconds = environment_steps(artifact), made.get("seconds")
+    yield f"iter-{artifact.name.iteration}/{artifact.stage}"
+    yield short(artifact.digest)
+    yield duration(seconds) if seconds is not None else "–"
+    yield f"{steps:,}" if steps else "–"
+    yield throughput(artifact, steps, seconds)
+    yield str(config.get(f"{artifact.stage}.engine", "–"))
+    yield made.get("git") or "–"
+
+
+def _details(artifact: Artifact) -> str:
+    manifest = artifact.manifest
+    made = manifest["made"]
+    config = {**manifest["config"], **manifest["extent"]}
+    files = {**manifest["files"], **manifest["telemetry"]}
+    facts = {
+        "digest": artifact.digest,
+        "started": made.get("started"),
+        "finished": made.get("finished"),
+        "processor": _processor(artifact),
+        "python": made.get("python"),
+        **made.get("versions", {}),
+    }
+    shards = manifest["shards"]
+    size = sum(f["size"] for s in shards for f in s["files"].values())
+    return (
+        _list("Config", config)
+        + _list("Inputs", manifest["inputs"] or {"none": "made from the config alone"})
+        + _list("Made", facts)
+        + _list("Files", {name: f"{_size(f['size'])}  {short(f['sha256'])}" for name, f in sorted(files.items())})
+        + _list("Shards", {f"{len(shards)} shards": _size(size)} if shards else {})
+    )
+
+
+def _list(title: str, values: dict[str, object]) -> str:
+    if not values:
+        return ""
+    width = max(map(len, values))
+    rows = (f"{k:{width}}  {v if isinstance(v, str) else json.dumps(v)}" for k, v in values.items())
+    return page.paragraph(title) + page.preformatted("\n".join(rows))
+
+
+def _processor(artifact: Artifact) -> str:
+    cpu = artifact.manifest["made"].get("cpu", {})
+    return f"{cpu.get('model', 'unknown')} ({', '.join(cpu.get('features', ())) or 'features unknown'})"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"

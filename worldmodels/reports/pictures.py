@@ -1,0 +1,48 @@
+"""Pictures out of the models: reconstructions, a dream, and animations."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from worldmodels.reports.figures import Picture
+
+GAP = 3  # pixels between two pictures of a sheet, before they are enlarged
+FRAME_MS = 40  # with every second step shown, the 50 steps per second of CarRacing
+
+
+def sheet(rows: Sequence[np.ndarray], scale: int = 3) -> bytes:
+    """PNG of frames u8 [N, 64, 64, 3] per row, enlarged; a transparent gap between them."""
+    height, width = rows[0].shape[1:3]
+    columns = max(len(row) for row in rows)
+    size = (columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
+    canvas = Image.new("RGBA", size, (0, 0, 0, 0))
+    for y, row in enumerate(rows):
+        for x, frame in enumerate(row):
+            canvas.paste(Image.fromarray(frame), (x * (width + GAP), y * (height + GAP)))
+    return _png(canvas.resize((size[0] * scale, size[1] * scale), Image.Resampling.NEAREST))
+
+
+def animation(name: str, frames: np.ndarray, alt: str, caption: str, scale: int = 5) -> Picture:
+    """Frames u8 [N, 64, 64, 3] as an animated WebP, enlarged and endless."""
+    size = (frames.shape[2] * scale, frames.shape[1] * scale)
+    images = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
+    out = io.BytesIO()
+    images[0].save(
+        out, format="WEBP", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0, quality=70, method=4
+    )
+    return Picture(name, out.getvalue(), alt, caption, still=_png(images[0]))
+
+
+def animated(name: str, data: bytes, alt: str, caption: str) -> Picture:
+    """An animated WebP as it is, with the picture from its middle as the still one."""
+    image = Image.open(io.BytesIO(data))
+    image.seek(getattr(image, "n_frames", 1) // 2)
+    return Picture(name, data, alt, caption, still=_png(image.convert("RGB")))
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format="PNG", optimize=True)
+    return out.getvalue()

@@ -1,0 +1,87 @@
+"""How well it drives, and how evolution got there."""
+
+import numpy as np
+
+from worldmodels.reports import page
+from worldmodels.reports.figures import Line, Panel, curves, histogram
+from worldmodels.reports.page import Part
+from worldmodels.reports.pictures import animated
+from worldmodels.reports.sources import document, optional, table
+from worldmodels.task import Context
+
+PAPER = (906, 21)  # Ha & Schmidhuber 2018, table 1: 100 tracks of Gym's CarRacing-v0
+STEPS_PER_SECOND = 50
+
+
+def headline(ctx: Context) -> list[Part]:
+    """The score as large numbers, the paper's beside it."""
+    found = document(ctx.one("evaluate").path("scores.json"))
+    tracks = found["tracks"]
+    low, high = found["interval"]
+    missed = np.median([row["missed"] for row in found["scores"]])
+    tiles = [
+        (f"{found['mean']:.0f} ± {found['std']:.0f}", f"mean ± standard deviation over {tracks} tracks",
+         f"95 % interval of the mean: {low:.0f} to {high:.0f}"),
+        (f"{found['laps']} of {tracks}", "laps completed", "every tile of the track driven over"),
+        (f"{found['tiles_missed']:.1f}", "tiles missed per track", f"median {missed:.0f}"),
+        (f"{PAPER[0]} ± {PAPER[1]}", "the paper's score, for reference",
+         "100 tracks of Gym's CarRacing-v0; scores of v0 and v3 are not strictly comparable"),
+    ]  # fmt: skip
+    lap = found["lap_steps"]
+    took = f" A completed lap took {lap:.0f} steps on average, {lap / STEPS_PER_SECOND:.1f} s." if lap else ""
+    return [
+        page.tiles(tiles),
+        page.paragraph(
+            f"The mean of CMA-ES's search distribution drove {tracks} test tracks that training never saw, "
+            f"once each, on {found['engine']} {found['version']} ({found['env']}).{took}"
+        ),
+    ]
+
+
+def evolution(ctx: Context) -> list[Part]:
+    """CMA-ES over generations: scores and step size."""
+    rows = table(ctx.one("controller").path("rewards.csv"))
+    x = rows["generation"]
+    lines = [
+        Line("population mean", x, rows["mean"]),
+        Line("best candidate", x, rows["best"], "muted", ":"),
+        Line("mean, validation tracks", x, rows["validation"], "orange", points=True),
+    ]
+    last = rows["validation"][np.isfinite(rows["validation"])]
+    said = f" Its last validation score is {last[-1]:.0f}." if len(last) else ""
+    score = Panel(
+        "evolution", "generation", "score",
+        f"Scores over {len(x)} generations: the population's mean ends at {rows['mean'][-1]:.0f}, "
+        f"its best at {rows['best'][-1]:.0f}.{said}",
+        "A generation's tracks are its own, so population curves wobble with their difficulty. The best candidate is "
+        "partly luck; the orange points score the mean parameters on the same validation tracks each time.",
+    )  # fmt: skip
+    sigma = Panel(
+        "sigma", "generation", "step size σ",
+        f"CMA-ES's step size, from {rows['sigma'][0]:.3g} to {rows['sigma'][-1]:.3g}.",
+        "How widely candidates are scattered around the mean. It should shrink once the car drives well; while it "
+        "grows and the score does not, scores are too noisy: use more tracks or longer episodes.",
+    )  # fmt: skip
+    return [[curves(score, lines), curves(sigma, [Line("σ", x, rows["sigma"])])]]
+
+
+def scores(ctx: Context) -> list[Part]:
+    """Histogram of the scores over test tracks."""
+    found = document(ctx.one("evaluate").path("scores.json"))
+    extremes = f"lowest {found['min']:.0f}, median {found['median']:.0f}, highest {found['max']:.0f}"
+    panel = Panel(
+        "scores", "score of an episode", "tracks",
+        f"Histogram of {found['tracks']} scores: {extremes}; mean {found['mean']:.0f}, the paper's mean {PAPER[0]}.",
+        f"{extremes.capitalize()}. Each tick at the bottom is one track.",
+    )  # fmt: skip
+    values = np.array([row["score"] for row in found["scores"]])
+    return [[histogram(panel, values, found["interval"], (f"the paper's {PAPER[0]}", PAPER[0]))]]
+
+
+def drive(ctx: Context) -> list[Part]:
+    """The evaluation's video."""
+    path = optional(ctx.one("evaluate"), "drive.webp")
+    if path is None:
+        return [page.paragraph("This evaluation recorded no drive.", "missing")]
+    alt = "Animation: the car on a test track, seen from above as the engine draws it."
+    return [[animated("drive.webp", path.read_bytes(), alt, "The track with the median score, in real time.")]]

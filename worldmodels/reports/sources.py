@@ -1,0 +1,58 @@
+"""What the report reads: tables and numbers of committed artifacts."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodels.artifacts import Artifact
+from worldmodels.errors import MissingInput
+
+Columns = dict[str, np.ndarray]
+
+
+def table(path: Path) -> Columns:
+    """A CSV file's numeric columns by name, [rows] each; NaN where a cell is empty or not a number."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise MissingInput(f"{path.name} has no rows yet")
+    return {name: np.array([_number(row.get(name)) for row in rows]) for name in rows[0] if name}
+
+
+def document(path: Path) -> Any:
+    """A JSON file's content."""
+    return json.loads(path.read_text())
+
+
+def optional(artifact: Artifact, name: str) -> Path | None:
+    """The artifact's file of that name, or None if it has none."""
+    try:
+        return artifact.path(name)
+    except MissingInput:
+        return None
+
+
+def short(digest: str) -> str:
+    """The first characters of a digest, enough to tell two apart."""
+    return digest[:12]
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 48 s, 3 min 20 s, 5 h 02 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.0f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan

@@ -1,0 +1,90 @@
+"""Stage `report`: one HTML page that needs nothing beside it, and its pictures as files. All of it is telemetry."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worldmodels.errors import MissingInput
+from worldmodels.reports import learning, lineage, page, results
+from worldmodels.reports.page import Part, Section
+from worldmodels.task import Context
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A section to be: its title, what to look for in it, and what makes its body."""
+
+    title: str
+    look: str
+    build: Callable[[Context], list[Part]]
+
+
+CHAPTERS = (
+    Chapter(
+        "Score",
+        "Look at the interval first: two runs whose intervals overlap widely are not told apart by these tracks.",
+        results.headline,
+    ),
+    Chapter("A drive", "Look for tiles cut at corners: each one missed costs the lap's completion.", results.drive),
+    Chapter(
+        "Scores over tracks",
+        "Look at the left end: a mean is pulled down by the few tracks on which the car was lost.",
+        results.scores,
+    ),
+    Chapter(
+        "Evolution of the controller",
+        "Look at the orange points, the mean on fixed tracks: while they rise, more generations pay.",
+        results.evolution,
+    ),
+    Chapter(
+        "What V sees",
+        "Look for the road's edges, and for curves ahead of the car: what is lost here, nothing later can know.",
+        learning.reconstructions,
+    ),
+    Chapter(
+        "V's training", "Look for curves that have flattened; a slope at the end asks for more epochs.", learning.vision
+    ),
+    Chapter(
+        "What M predicts",
+        "Look for M's bar ending well left of both others: a memory that beats neither adds nothing.",
+        learning.memory,
+    ),
+    Chapter(
+        "A dream",
+        "Look for a road that stays a road and turns as the car steers; blur that grows is drift.",
+        learning.dream,
+    ),
+    Chapter("Lineage", "Look here to repeat it: the same config and code give the same digests.", lineage.lineage),
+)
+
+
+def write(ctx: Context) -> None:
+    """Write report.html and its pictures to telemetry. What is not committed yet is said in a sentence."""
+    sections = []
+    for i, chapter in enumerate(CHAPTERS):
+        ctx.progress(i, len(CHAPTERS), "sections", 0.0)
+        sections.append(Section(chapter.title, chapter.look, _body(chapter, ctx)))
+    pictures = [picture for s in sections for part in s.body if isinstance(part, list) for picture in part]
+    for picture in pictures:
+        (ctx.telemetry / picture.name).write_bytes(picture.data)
+    html = page.render(
+        f"{ctx.run}: World Models on CarRacing", f"Iteration {ctx.iteration}, seed {ctx.config.seed}", sections
+    )
+    (ctx.telemetry / "report.html").write_text(html, encoding="utf-8")
+    for path in sorted(ctx.telemetry.iterdir()):
+        ctx.publish(path.name, now=True)
+    ctx.progress(len(CHAPTERS), len(CHAPTERS), "sections", 0.0)
+
+
+def _body(chapter: Chapter, ctx: Context) -> list[Part]:
+    """What the chapter has to show, or the sentence why it cannot. A corrupt artifact stops the report."""
+    try:
+        return chapter.build(ctx)
+    except MissingInput as missing:
+        return [page.paragraph(f"Not here yet: {missing}.", "missing")]
+    except (KeyError, ValueError, IndexError) as error:
+        ctx.log.warning("report section %r cannot be made", chapter.title, exc_info=True)
+        return [
+            page.paragraph(
+                f"This part cannot be made of what is committed ({type(error).__name__}: {error}).", "missing"
+            )
+        ]

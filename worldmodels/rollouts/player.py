@@ -1,0 +1,119 @@
+"""The closed loop: see, decide, act, in all lanes at once, with a new episode in every lane as soon as one ends."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodels.envs import Lanes
+
+from .episodes import FRAME_SHAPE, Episode
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to play. `key` is the caller's name for it."""
+
+    key: Any
+    track: int
+    parameters: NDArray[np.float32] | None = None  # [P] of the linear controller, where one drives
+
+
+@dataclass(frozen=True)
+class Outcome:
+    job: Job
+    score: float  # sum of rewards
+    steps: int
+    terminated: bool  # by the environment: the lap is complete, or the car left the field
+    tiles_visited: int
+    tiles_total: int
+    episode: Episode | None  # where recorded
+
+    @property
+    def lap_complete(self) -> bool:
+        return self.tiles_visited == self.tiles_total
+
+
+class Policy(Protocol):
+    """Decides for all lanes at once; what it decides for one must not depend on the others."""
+
+    def begin(self, lane: int, job: Job) -> None:
+        """A new episode in that lane."""
+
+    def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """frames [n, 64, 64, 3] of those lanes -> actions [n, 3]."""
+
+
+def play(
+    lanes: Lanes,
+    policy: Policy,
+    next_job: Callable[[], Job | None],
+    *,
+    steps: int,
+    patience: int = 0,
+    record: bool = False,
+    on_step: Callable[[int], None] | None = None,
+) -> Iterator[Outcome]:
+    """Plays jobs until `next_job` gives None while no lane is active; yields each episode as it ends.
+
+    An episode ends when the environment terminates it, after `steps` steps, or (patience > 0) after `patience` steps
+    without a new tile. `on_step` is told how many steps were just taken, once for all active lanes. An outcome depends
+    on its job and the policy only, never on the number of lanes or the order of jobs.
+    """
+    runs: dict[int, _Run] = {}
+    seen = np.empty((lanes.count, *FRAME_SHAPE), np.uint8)
+    while True:
+        for lane in range(lanes.count):
+            if lane not in runs:
+                job = next_job()
+                if job is None:
+                    break
+                runs[lane] = _Run(job, steps, record)
+                seen[lane] = lanes.start(lane, job.track)
+                policy.begin(lane, job)
+        if not runs:
+            return
+        active = sorted(runs)
+        frames = seen[active]
+        actions = policy.act(active, frames)
+        seen[active], rewards, terminated = lanes.step(active, actions)
+        if on_step is not None:
+            on_step(len(active))
+        for i, lane in enumerate(active):
+            run = runs[lane]
+            run.add(frames[i], actions[i], float(rewards[i]))
+            if terminated[i] or run.steps == steps or (patience and run.steps - run.last_tile >= patience):
+                del runs[lane]
+                yield run.outcome(bool(terminated[i]), lanes.tiles(lane))
+
+
+class _Run:
+    """One episode under way."""
+
+    def __init__(self, job: Job, steps: int, record: bool) -> None:
+        self.job = job
+        self.steps = 0
+        self.score = 0.0
+        self.last_tile = 0
+        self._frames = np.empty((steps, *FRAME_SHAPE), np.uint8) if record else None
+        self._actions: list[NDArray[np.float32]] = []
+        self._rewards: list[float] = []
+
+    def add(self, frame: NDArray[np.uint8], action: NDArray[np.float32], reward: float) -> None:
+        if self._frames is not None:
+            self._frames[self.steps] = frame
+            self._actions.append(action)
+            self._rewards.append(reward)
+        self.steps += 1
+        self.score += reward
+        if reward > 0:
+            self.last_tile = self.steps
+
+    def outcome(self, terminated: bool, tiles: tuple[int, int]) -> Outcome:
+        episode = None
+        if self._frames is not None:
+            actions, rewards = np.array(self._actions, np.float32), np.array(self._rewards, np.float32)
+            episode = Episode(self._frames[: self.steps], actions, rewards, self.job.track, terminated)
+        return Outcome(self.job, self.score, self.steps, terminated, *tiles, episode)

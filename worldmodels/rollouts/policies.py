@@ -1,0 +1,97 @@
+"""Who drives: chance, or the trained networks."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodels.networks import linear
+
+from .player import Job
+
+Floats = NDArray[np.float32]
+
+
+def random_actions(rng: np.random.Generator, steps: int, hold: float) -> Floats:
+    """Actions [steps, 3], each held for a geometric number of steps with mean `hold`.
+
+    White noise keeps the car shaking on its first metres. So actions are held, and every episode has a temper: how much
+    gas it gives (mostly little, so that the car stays on the road for a while, and the field) and how hard it steers.
+    """
+    gas, hardness, lean = 0.1 + 0.7 * rng.random() ** 2, rng.uniform(0.03, 0.5), rng.normal(0, 0.02)
+    changes = rng.random(steps) < 1 / hold
+    changes[0] = True
+    n = int(changes.sum())
+    kind = rng.random(n)  # 4 of 5 give gas, 1 of 16 brakes, the others coast
+    steering = np.clip(rng.normal(lean, hardness, n), -1, 1)
+    driving = np.where(kind < 0.8, np.clip(rng.normal(gas, 0.7 * gas, n), 0, 1), 0)
+    braking = np.where(kind > 15 / 16, rng.uniform(0, 0.6, n), 0)
+    held = np.stack([steering, driving, braking], axis=1).astype(np.float32)
+    return np.asarray(held[np.cumsum(changes) - 1])
+
+
+class RandomPolicy:
+    """Random actions that follow from (seed, iteration, the job's key: an episode's number) alone."""
+
+    def __init__(self, seed: int, iteration: int, steps: int, hold: float) -> None:
+        self._seed = (seed, iteration)
+        self._steps = steps
+        self._hold = hold
+        self._plans: dict[int, Floats] = {}
+        self._at: dict[int, int] = {}
+
+    def begin(self, lane: int, job: Job) -> None:
+        rng = np.random.default_rng((*self._seed, int(job.key)))
+        self._plans[lane] = random_actions(rng, self._steps, self._hold)
+        self._at[lane] = -1
+
+    def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> Floats:
+        actions = np.empty((len(lanes), 3), np.float32)
+        for i, lane in enumerate(lanes):
+            self._at[lane] += 1
+            actions[i] = self._plans[lane][self._at[lane]]
+        return actions
+
+
+class Sees(Protocol):
+    """V, as far as driving goes: frames -> mean [n, Z], log-variance [n, Z]."""
+
+    @property
+    def z(self) -> int: ...
+
+    def __call__(self, frames: NDArray[np.uint8], /) -> tuple[Floats, Floats]: ...
+
+
+class Remembers(Protocol):
+    """M, as far as driving goes: z, a, h, c -> h, c."""
+
+    @property
+    def hidden(self) -> int: ...
+
+    def __call__(self, z: Floats, a: Floats, h: Floats, c: Floats, /) -> tuple[Floats, Floats]: ...
+
+
+class WorldPolicy:
+    """V, M and C (paper, section 3): z is the encoder's mean, h_t follows from (z, a) of step t - 1, and h_0 = 0."""
+
+    def __init__(self, encoder: Sees, step: Remembers, lanes: int) -> None:
+        self._encoder = encoder
+        self._step = step
+        self._h = np.zeros((lanes, step.hidden), np.float32)
+        self._c = np.zeros((lanes, step.hidden), np.float32)
+        self._parameters = np.zeros((lanes, linear.parameters(encoder.z, step.hidden)), np.float32)
+
+    def begin(self, lane: int, job: Job) -> None:
+        if job.parameters is None:
+            raise ValueError(f"job {job.key!r} has no controller parameters")
+        self._h[lane] = self._c[lane] = 0
+        self._parameters[lane] = job.parameters
+
+    def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> Floats:
+        rows = list(lanes)
+        z, _ = self._encoder(frames)  # [n, Z]
+        h, c = self._h[rows], self._c[rows]  # [n, H]
+        actions: Floats = linear.act(self._parameters[rows], z, h)
+        self._h[rows], self._c[rows] = self._step(z, actions, h, c)
+        return actions

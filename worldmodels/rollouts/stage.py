@@ -1,0 +1,95 @@
+"""The stage `rollouts`: drive, and store what was seen, done and earned."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodels.envs import make, tracks
+from worldmodels.errors import MissingInput
+from worldmodels.networks import Encoder, Step
+from worldmodels.task import Context
+
+from . import episodes
+from .player import Job, Policy, play
+from .policies import RandomPolicy, WorldPolicy
+
+
+def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """Plays the shards' episodes; yields (shard index, its files) as soon as its last episode has ended.
+
+    Lanes go on with the next shard meanwhile. Memory: one uncompressed episode per lane.
+    """
+    settings, seed, iteration = ctx.config.rollouts, ctx.config.seed, ctx.iteration
+    size = settings.shard_episodes
+    policy, parameters = _driver(ctx)
+    jobs = (
+        Job(episode, tracks.rollout_track(seed, iteration, episode), parameters)
+        for shard in todo
+        for episode in range(shard * size, (shard + 1) * size)
+    )
+    progress = _Progress(ctx, len(todo) * size * settings.steps)
+    finished: dict[int, dict[int, episodes.Packed]] = {shard: {} for shard in todo}
+    lanes = make(settings.engine, ctx.lanes)
+    try:
+        for outcome in play(
+            lanes, policy, lambda: next(jobs, None), steps=settings.steps, record=True, on_step=progress.add
+        ):
+            assert outcome.episode is not None
+            shard, place = divmod(outcome.job.key, size)
+            finished[shard][place] = episodes.pack(outcome.episode)
+            progress.end(settings.steps - outcome.steps, outcome.score)
+            if len(finished[shard]) == size:
+                done = finished.pop(shard)
+                yield shard, episodes.join([done[i] for i in range(size)])
+    finally:
+        lanes.close()
+
+
+def _driver(ctx: Context) -> tuple[Policy, NDArray[np.float32] | None]:
+    """Who drives, and with which parameters: chance, or the previous iteration's networks."""
+    settings = ctx.config.rollouts
+    if settings.controller == "random":
+        return RandomPolicy(ctx.config.seed, ctx.iteration, settings.steps, settings.hold), None
+    encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
+    step = Step(ctx.one("memory").path("step.tflite"))
+    return WorldPolicy(encoder, step, ctx.lanes), load_parameters(ctx.one("controller"), settings.controller)
+
+
+def load_parameters(controller: Any, which: str | int) -> NDArray[np.float32]:
+    """Parameters [P] of a controller artifact: "mean", "best", or the mean after generation `which`, counted from 1.
+
+    Raises MissingInput for a generation that it does not have.
+    """
+    if isinstance(which, str):
+        return np.asarray(np.load(controller.path(f"{which}.npy"), allow_pickle=False), np.float32)
+    with np.load(controller.path("generations.npz"), allow_pickle=False) as history:
+        means = history["mean"]  # [G, P]
+    if not 1 <= which <= len(means):
+        raise MissingInput(
+            f"rollouts.controller = {which}: the controller has generations 1 to {len(means)}",
+            next=f"wm run rollouts -o rollouts.controller={len(means)}",
+        )
+    return np.asarray(means[which - 1], np.float32)
+
+
+class _Progress:
+    """Steps done of those expected; an episode that ends early makes the rest less."""
+
+    def __init__(self, ctx: Context, total: int) -> None:
+        self._ctx = ctx
+        self._total = total
+        self._done = 0
+        self._began = time.monotonic()
+        self._figures: dict[str, float] = {}
+
+    def add(self, steps: int) -> None:
+        self._done += steps
+        rate = self._done / max(time.monotonic() - self._began, 1e-9)
+        self._ctx.progress(self._done, self._total, "steps", rate, **self._figures)
+
+    def end(self, saved: int, score: float) -> None:
+        self._total -= saved
+        self._figures = {"score": score}

@@ -1,0 +1,75 @@
+"""The `latents` stage: mean and log-variance of every stored frame, one shard per shard of rollouts."""
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..networks import Encoder
+from ..rollouts import episodes
+from ..task import Context, Shard
+
+Floats = NDArray[np.float32]
+FILE = "latents.npz"
+CHUNK = 64
+"""Frames per call of the encoder; more are not faster."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """One episode: what V saw in frame t, and the action taken there."""
+
+    mean: Floats  # [T, Z]
+    logvar: Floats  # [T, Z]
+    actions: Floats  # [T, 3]
+
+
+def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """Encode the shards `todo` of ctx.sources()."""
+    sources = ctx.sources()
+    encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
+    began, frames = time.monotonic(), 0
+    for done, index in enumerate(todo):
+        found, encoded = episodes.read(sources[index]), []
+        for episode in found:
+            encoded.append(Latents(*_encode(encoder, episode.frames), episode.actions))
+            frames += len(episode.frames)
+            seconds, part = time.monotonic() - began, done + len(encoded) / len(found)
+            ctx.progress(part, len(todo), "shards", part / seconds, frames_per_s=frames / seconds)
+        yield index, {FILE: pack(encoded)}
+
+
+def _encode(encoder: Encoder, frames: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    parts = [encoder(frames[i : i + CHUNK]) for i in range(0, len(frames), CHUNK)]
+    mean, logvar = (np.concatenate(moments) for moments in zip(*parts, strict=True))
+    return mean, logvar
+
+
+def pack(encoded: Sequence[Latents]) -> bytes:
+    """The bytes of `latents.npz`; the same for the same latents (npz members carry no date)."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        mean=np.concatenate([e.mean for e in encoded]),
+        logvar=np.concatenate([e.logvar for e in encoded]),
+        actions=np.concatenate([e.actions for e in encoded]),
+        lengths=np.array([len(e.actions) for e in encoded], np.int32),
+    )
+    return buffer.getvalue()
+
+
+def lengths(shard: Shard) -> NDArray[np.int32]:
+    """Frames of each episode, without reading them."""
+    with np.load(shard.path(FILE)) as arrays:
+        return np.asarray(arrays["lengths"], np.int32)
+
+
+def read(shard: Shard) -> list[Latents]:
+    """The shard's episodes, in the order in which they were recorded."""
+    with np.load(shard.path(FILE)) as arrays:
+        ends = np.cumsum(arrays["lengths"])[:-1]
+        split = [np.split(arrays[name], ends) for name in ("mean", "logvar", "actions")]
+    return [Latents(*parts) for parts in zip(*split, strict=True)]

@@ -1,0 +1,132 @@
+"""The `vae` stage: frames of all rollouts in, V out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..networks import Decoder, Encoder
+from ..rollouts import episodes
+from ..task import Context, Shard
+from . import data, training
+from .model import SIDE, Vae, play_functions
+
+COLUMNS = ("step", "epoch", "loss", "squared_error", "kl", "images_per_s")
+ROW_STEPS = 20
+SAMPLE = 16
+
+
+def train(ctx: Context) -> None:
+    """Write encoder.tflite, decoder.tflite, vae.weights.h5 and vae.json; goes on from the latest checkpoint."""
+    config = ctx.config.vae
+    training.prepare(config.threads)
+    vae = Vae(config.z, config.width, ctx.config.seed)
+    if config.warm_start and ctx.inputs.get("vae"):
+        training.warm_start(vae, ctx.one("vae").path("vae.weights.h5"), "vae")
+    shards = _shards(ctx)
+    sample = _sample(shards)
+    step = _fit(ctx, vae, shards, sample)
+    _write(ctx, vae, sample, step)
+
+
+def _shards(ctx: Context) -> list[Shard]:
+    ctx.one("rollouts")
+    artifacts = ctx.inputs["rollouts"][-1:] if ctx.config.vae.episodes == "latest" else ctx.inputs["rollouts"]
+    return [shard for artifact in artifacts for shard in artifact.shards]
+
+
+def _decode(shard: Shard) -> NDArray[np.uint8]:
+    """All frames of a shard [N, 64, 64, 3]."""
+    return np.concatenate([episode.frames for episode in episodes.read(shard)])
+
+
+def _sample(shards: Sequence[Shard]) -> NDArray[np.uint8]:
+    """Frames to look at and to check the committed networks with, from the first and the last shard."""
+    ends = [_decode(shard) for shard in dict.fromkeys((shards[0], shards[-1]))]
+    each = SAMPLE // len(ends)
+    return np.concatenate([frames[np.linspace(0, len(frames) - 1, each).astype(int)] for frames in ends])
+
+
+def make_step(vae: Vae, optimizer: Any, seed: int, kl_tolerance: float) -> Any:
+    """(frames uint8 [B, 64, 64, 3], step) -> loss, squared error, KL. The noise follows from (seed, step)."""
+
+    def step(frames: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        noise = tf.random.stateless_normal((tf.shape(frames)[0], vae.z), tf.stack([seed, number]))
+        with tf.GradientTape() as tape:
+            loss, error, kl = vae.objective(frames, noise, kl_tolerance)
+        variables = vae.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return loss, error, kl
+
+    signature = [tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8), tf.TensorSpec((), tf.int32)]
+    return tf.function(step, autograph=False, input_signature=signature)
+
+
+def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uint8]) -> int:
+    config, seed = ctx.config.vae, ctx.config.seed
+    optimizer = keras.optimizers.Adam(config.learning_rate)
+    optimizer.build(vae.trainable_variables)
+    checkpoint = training.Checkpoint(ctx, [*vae.variables, *optimizer.variables], COLUMNS)
+    start = data.Position(*map(int, checkpoint.extra.get("position", (0, 0, 0))))
+    stream = data.batches(
+        data.Cache(lambda i: _decode(shards[i]), lambda frames: frames.nbytes, ctx.config.execution.cache_mb << 20),
+        len(shards),
+        per_pool=data.POOL_FRAMES // (ctx.config.rollouts.shard_episodes * ctx.config.rollouts.steps),
+        batch=config.batch,
+        epochs=config.epochs,
+        seed=seed,
+        start=start,
+    )
+    step = make_step(vae, optimizer, seed, config.kl_tolerance)
+    number, meter = checkpoint.step, training.Meter()
+    figures: list[Any] = list(checkpoint.extra.get("figures", ()))
+    batches = data.prefetch(stream)
+    try:
+        for frames, mark in batches:
+            figures.append([float(x) for x in step(frames, tf.constant(number, tf.int32))])
+            number += 1
+            rate = meter(len(frames))
+            loss, error, kl = map(float, np.mean(figures, axis=0))
+            if mark.last_of_epoch or number % ROW_STEPS == 0:
+                checkpoint.log.row(
+                    step=number, epoch=mark.done, loss=loss, squared_error=error, kl=kl, images_per_s=rate
+                )
+                figures.clear()
+            if mark.last_of_epoch:
+                draw(ctx, vae, sample)
+            if checkpoint.due():
+                checkpoint.save(number, {"position": np.array(mark.after), "figures": np.array(figures)})
+            ctx.progress(
+                number, round(number / mark.done * config.epochs), "steps", rate / config.batch,
+                loss=loss, squared_error=error, kl=kl, images_per_s=rate,
+            )  # fmt: skip
+    finally:
+        batches.close()
+    return number
+
+
+def draw(ctx: Context, vae: Vae, frames: NDArray[np.uint8]) -> None:
+    """reconstructions.png: frames above, what V makes of their mean below."""
+    mean, _ = vae.encode(tf.constant(frames))
+    rows = [np.concatenate(list(row), axis=1) for row in (frames, vae.pixels(mean).numpy())]
+    picture = Image.fromarray(np.concatenate(rows))
+    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(
+        ctx.telemetry / "reconstructions.png"
+    )
+    ctx.publish("reconstructions.png")
+
+
+def _write(ctx: Context, vae: Vae, sample: NDArray[np.uint8], steps: int) -> None:
+    draw(ctx, vae, sample)
+    functions = play_functions(vae)
+    encoder, decoder = functions["encoder.tflite"], functions["decoder.tflite"]
+    training.write_player(ctx.results / "encoder.tflite", encoder, Encoder, [sample])
+    mean = vae.encode(tf.constant(sample))[0].numpy()
+    training.write_player(ctx.results / "decoder.tflite", decoder, Decoder, [mean])
+    vae.save_weights(ctx.results / "vae.weights.h5")
+    sizes = {"z": vae.z, "width": ctx.config.vae.width, "parameters": vae.count_params(), "steps": steps}
+    training.write_json(ctx.results / "vae.json", sizes)

@@ -1,0 +1,154 @@
+"""What both trainings share: threads, checkpoints, the training log, and the way from TensorFlow to what plays."""
+
+import csv
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..errors import ConfigError, WorkFailed
+from ..task import Context
+
+CHECKPOINT_SECONDS = 30.0
+TOLERANCE = 1e-5
+"""Largest deviation of a network that plays from the one that was trained, relative to values above 1."""
+
+
+def prepare(threads: int) -> None:
+    """Fix TensorFlow's threads: with another number, sums are added in another order."""
+    config = tf.config
+    if (config.threading.get_intra_op_parallelism_threads(), config.threading.get_inter_op_parallelism_threads()) != (
+        threads,
+        threads,
+    ):
+        try:
+            config.threading.set_intra_op_parallelism_threads(threads)
+            config.threading.set_inter_op_parallelism_threads(threads)
+        except RuntimeError:
+            raise WorkFailed(f"TensorFlow runs already, with other than {threads} threads, in this process") from None
+    if config.list_physical_devices("GPU"):
+        config.experimental.enable_op_determinism()
+
+
+def warm_start(model: keras.Model, path: Path, setting: str) -> None:
+    """Load an earlier iteration's weights; ConfigError if they are another network's."""
+    try:
+        model.load_weights(path)
+    except ValueError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{setting}.warm_start: {path.name} holds the weights of another network ({reason})",
+            next=f"wm run {setting} -o {setting}.warm_start=false",
+        ) from None
+
+
+class Meter:
+    """Units per second, smoothed over the last steps."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._seconds = self._units = 0.0
+
+    def __call__(self, units: int) -> float:
+        now = time.monotonic()
+        self._seconds = 0.95 * self._seconds + now - self._last
+        self._units = 0.95 * self._units + units
+        self._last = now
+        return self._units / max(self._seconds, 1e-9)
+
+
+class Log:
+    """`training.csv`: written row by row, carried by checkpoints, so that no attempt's rows are lost or doubled."""
+
+    def __init__(self, ctx: Context, columns: Sequence[str], text: str = "") -> None:
+        self._ctx = ctx
+        self._path = ctx.telemetry / "training.csv"
+        self._columns = [*columns, "seconds"]
+        self._path.write_text(text or ",".join(self._columns) + "\n")
+        past = list(csv.DictReader(io.StringIO(text)))
+        self._began = time.monotonic() - (float(past[-1]["seconds"]) if past else 0.0)
+
+    def row(self, **values: float) -> None:
+        values["seconds"] = round(time.monotonic() - self._began, 1)
+        with self._path.open("a") as file:
+            file.write(",".join(f"{values[c]:.6g}" if c in values else "" for c in self._columns) + "\n")
+        self._ctx.publish("training.csv")
+
+    def text(self) -> str:
+        return self._path.read_text()
+
+
+class Checkpoint:
+    """State after a step, saved every half minute. When it is saved never changes what is computed."""
+
+    def __init__(self, ctx: Context, variables: Sequence[Any], columns: Sequence[str]) -> None:
+        self._ctx = ctx
+        self._variables = list(variables)
+        self._saved = time.monotonic()
+        found = ctx.checkpoints.load()
+        self.step, arrays = found or (0, {})
+        text = bytes(arrays.pop("training.csv", b"")).decode()
+        self.log = Log(ctx, columns, text)
+        for index, variable in enumerate(self._variables if found else ()):
+            variable.assign(arrays.pop(f"variable{index:03d}"))
+        self.extra = arrays
+        """What `save` was given beside the variables; empty at the beginning."""
+        if found:
+            ctx.log.info("going on from step %d", self.step)
+
+    def due(self) -> bool:
+        """Half a minute has passed, or the process was asked to stop."""
+        return self._ctx.pulse.stop.is_set() or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+
+    def save(self, step: int, extra: Mapping[str, Any]) -> None:
+        arrays = {f"variable{i:03d}": v.numpy() for i, v in enumerate(self._variables)}
+        arrays["training.csv"] = np.frombuffer(self.log.text().encode(), np.uint8)
+        self._ctx.checkpoints.save(step, {**arrays, **extra})
+        self._saved = time.monotonic()
+
+
+def convert(function: Any) -> bytes:
+    """The `.tflite` of a concrete function."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)  # it recommends a second argument, with which the weights would silently be left out
+    try:
+        return bytes(tf.lite.TFLiteConverter.from_concrete_functions([function]).convert())
+    finally:
+        absl.setLevel(level)
+
+
+def write_player(
+    path: Path, function: Any, open_network: Callable[[Path], Any], inputs: Sequence[np.ndarray[Any, Any]]
+) -> None:
+    """Convert, write, and play it as it will be played. Raises WorkFailed if it deviates from TensorFlow."""
+    path.write_bytes(convert(function))
+    expected = [np.asarray(tensor) for tensor in tf.nest.flatten(function(*map(tf.constant, inputs)))]
+    played = open_network(path).run(*inputs)
+    deviation = float(np.max([_deviation(*pair) for pair in zip(played, expected, strict=False)]))
+    if len(played) != len(expected) or not deviation <= 1:
+        raise WorkFailed(
+            f"{path.name} plays otherwise than it was trained: it deviates {deviation:.3g} times as much as is allowed",
+            next="check the versions of tensorflow and ai-edge-litert",
+        )
+
+
+def _deviation(played: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    """In units of what is allowed: one grey level, or TOLERANCE."""
+    if played.shape != expected.shape or played.dtype != expected.dtype:
+        return float("inf")
+    difference = np.abs(played.astype(np.float64) - expected)
+    if expected.dtype == np.uint8:
+        return float(difference.max())
+    return float((difference / (TOLERANCE * np.maximum(1, np.abs(expected)))).max())
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
