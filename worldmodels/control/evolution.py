@@ -68,6 +68,7 @@ class Evolution:
         options = {
             "popsize": settings.population,
             "CMA_diagonal": settings.covariance == "diagonal",
+            "CMA_mirrors": 0,
             "seed": np.nan,
             "randn": lambda *shape: self._noise.standard_normal(shape),
             "signals_filename": "",
