@@ -1,6 +1,5 @@
 import errno
 import multiprocessing
-import os
 import threading
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def test_no_temporary_files_are_left(store, tmp_path):
     store.put("a/x", b"")
     store.create("a/x", b"")
     store.upload("a/y", tmp_path / "file")
-    assert sorted(os.listdir(store.root / "a")) == ["x", "y"]
+    assert sorted(path.name for path in (store.root / "a").iterdir()) == ["x", "y"]
 
 
 @pytest.mark.parametrize(

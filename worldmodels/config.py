@@ -168,22 +168,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "rollouts": {"episodes": 64, "steps": 400},
         "vae": {"width": 0.5, "epochs": 4, "learning_rate": 1e-3},
-        "memory": {"epochs": 40},
-        "controller": {"steps": 600, "generations": 20},
+        "memory": {"epochs": 30},
+        "controller": {"steps": 600, "generations": 25},
     },
     "laptop": {
         "rollouts": {"episodes": 200, "steps": 500},
-        "vae": {"epochs": 3},
-        "memory": {"epochs": 40},
-        "controller": {"steps": 1000, "tracks": 4, "generations": 100, "evaluate_every": 10},
+        "vae": {"width": 0.5, "epochs": 5, "learning_rate": 1e-3},
+        "memory": {"epochs": 20},
+        "controller": {"tracks": 4, "generations": 60, "evaluate_every": 10, "evaluate_tracks": 16},
     },
     "paper": {
         "rollouts": {"episodes": 10_000, "steps": 1000, "shard_episodes": 10},
         "vae": {"epochs": 10},
-        "memory": {"epochs": 20, "batch": 100, "sequence": 1000, "decay": 0.99999},
+        "memory": {"epochs": 20, "batch": 100, "sequence": 1000, "decay": 1.0},
         "controller": {
             "population": 64, "tracks": 16, "generations": 1800, "patience": 0,
-            "evaluate_every": 25, "evaluate_tracks": 100,
+            "evaluate_every": 25, "evaluate_tracks": 1000,
         },
     },
 }  # fmt: skip

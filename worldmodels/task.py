@@ -80,13 +80,10 @@ class StoreArea:
         found: list[tuple[float, StoreArea]] = []
         for work in self._store.folders(f"{self._stage_prefix}/"):
             other = StoreArea(self._store, self._stage_prefix, work, self._inputs)
-            key = f"{other._prefix}generations/{generation + 1:05d}/params"
-            final = f"{other._prefix}generations/{generation:05d}/results/"
+            told = f"{other._prefix}generations/{generation + 1:05d}/params"
             if work == self._work or other.get("inputs") != self._inputs.encode():
                 continue
-            found += [(e.modified, other) for e in self._store.entries(key)] or [
-                (e.modified, other) for e in self._store.entries(final)
-            ]
+            found += [(entry.modified, other) for entry in self._store.entries(told)]
         if not found:
             raise MissingInput(
                 f"controller.start_from={generation}: no earlier evolution in {self._stage_prefix} has that generation",

@@ -21,13 +21,13 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     size = settings.shard_tracks
     every = tracks.test_tracks(settings.first_track, settings.tracks)
     mine = [every[shard * size + i] for shard in todo for i in range(size)]
-    progress = _Progress(ctx, len(mine))
+    progress = _Progress(ctx, len(mine) * settings.steps)
     rows: dict[int, list[TrackScore]] = {shard: [] for shard in todo}
     played = outcomes(*_controller(ctx), mine, settings.engine, settings.steps, ctx.lanes, progress.stepped)
     for outcome in played:
         shard = todo[outcome.job.key // size]
         rows[shard].append(TrackScore.of(outcome))
-        progress.ended(outcome.score)
+        progress.ended(outcome.score, settings.steps - outcome.steps)
         if len(rows[shard]) == size:
             done = sorted(rows.pop(shard), key=lambda row: row.track)
             yield shard, {"scores.json": json.dumps([row.__dict__ for row in done]).encode()}
@@ -53,7 +53,7 @@ def _controller(ctx: Context) -> tuple[Encoder, Step, NDArray[np.float32]]:
 
 
 class _Progress:
-    """Tracks done, and the scores so far."""
+    """Steps done of those expected, and the scores so far; a lap that is completed early makes the rest less."""
 
     def __init__(self, ctx: Context, total: int, scores: Sequence[float] = ()) -> None:
         self._ctx, self._total = ctx, total
@@ -65,7 +65,8 @@ class _Progress:
         self._steps += steps
         rate = self._steps / max(time.monotonic() - self._began, 1e-9)
         figures: dict[str, Any] = {"mean": float(np.mean(self._scores))} if self._scores else {}
-        self._ctx.progress(len(self._scores), self._total, "tracks", rate, **figures)
+        self._ctx.progress(self._steps, self._total, "steps", rate, **figures)
 
-    def ended(self, score: float) -> None:
+    def ended(self, score: float, saved: int) -> None:
         self._scores.append(score)
+        self._total -= saved
