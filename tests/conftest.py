@@ -16,6 +16,7 @@ shard_episodes = 4
 [vae]
 z = 8
 width = 0.125
+epochs = 1
 batch = 40
 
 [memory]

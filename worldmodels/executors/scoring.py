@@ -1,6 +1,7 @@
 """Scores a committed controller on tracks of one's choosing, over all cores; commits nothing."""
 
 import multiprocessing
+import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ def score(store: Store, run: str, iteration: int, tracks: list[int], engine: str
         )
         paths = [str(vae.path("encoder.tflite")), str(memory.path("step.tflite")), str(controller.path("mean.npy"))]
         count = min(workers or runner.cores(), len(tracks))
-        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _quiet) as pool:
             parts = pool.map(_score, [paths] * count, [tracks[i::count] for i in range(count)], [engine] * count)
             scores = [row for part in parts for row in part]
     return evaluation.summary(sorted(scores, key=lambda row: row.track), engine)
@@ -33,6 +34,11 @@ def _score(paths: list[str], tracks: list[int], engine: str) -> list[Any]:
 
     encoder, step = Encoder(paths[0]), Step(paths[1])
     return evaluation.score(encoder, step, np.load(paths[2]), tracks, engine, steps=1000, lanes=8)
+
+
+def _quiet() -> None:
+    """LiteRT greets every process on standard error; exceptions come back another way."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _latest(store: Store, name: Name, scratch: Path) -> Artifact:
