@@ -1,12 +1,16 @@
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 from wm.main import COMMANDS, cli
+
+import worldmodels
 
 
 def commands():
@@ -95,3 +99,10 @@ def test_dry_run_changes_nothing(wm, tmp_path):
     assert code == 0
     assert "rollouts    to do" in stdout
     assert not (tmp_path / "store").exists()
+
+
+def test_every_next_command_exists():
+    sources = [path.read_text() for path in Path(worldmodels.__file__).parents[1].glob("*/**/*.py")]
+    suggested = {word for text in sources for word in re.findall(r'next=f?"wm ([a-z]+)', text)}
+    assert suggested
+    assert suggested <= set(COMMANDS)

@@ -118,10 +118,18 @@ def test_an_older_generation_that_is_not_there_is_named(copy):
 
 
 def test_iteration_two_drives_with_the_controller(copy):
-    copy.ok("rollouts", "--iteration", "2")
-    manifest = json.loads(copy("show", "tiny/iter-2/rollouts", "--json").stdout)
-    assert set(manifest["inputs"]) == {"iter-1/vae", "iter-1/memory", "iter-1/controller"}
-    assert manifest["config"]["rollouts.controller"] == "mean"
+    stdout = copy.ok("--iteration", "2", "-o", "memory.warm_start=true", "-o", "rollouts.controller=2")
+    assert "score: " in stdout
+
+    def inputs(stage: str) -> set[str]:
+        return set(json.loads(copy("show", f"tiny/iter-2/{stage}", "--json").stdout)["inputs"])
+
+    assert inputs("rollouts") == {"iter-1/vae", "iter-1/memory", "iter-1/controller"}
+    assert inputs("vae") == {"iter-1/rollouts", "iter-2/rollouts", "iter-1/vae"}
+    assert inputs("latents") == {"iter-1/rollouts", "iter-2/rollouts", "iter-2/vae"}
+    assert inputs("memory") == {"iter-2/latents", "iter-1/memory"}
+    assert inputs("controller") == {"iter-2/vae", "iter-2/memory"}
+    assert "nothing to do" in copy("run", "--iteration", "2").stdout
 
 
 def test_a_missing_input_names_the_command_that_makes_it(wm):
@@ -148,6 +156,21 @@ def test_a_truncated_manifest_is_refused_by_name(copy):
     done = copy.run()
     assert done.returncode == 14
     assert "tiny/iter-1/vae/manifest.json" in done.stderr
+    copy.ok("vae", "--redo")
+    assert "nothing to do" in copy.ok()
+
+
+def test_a_damaged_generation_is_refused_by_name_and_made_again(copy):
+    damaged = next(copy.store.glob("tiny/iter-1/controller/*/generations/00002/params"))
+    damaged.write_bytes(damaged.read_bytes()[:99])
+    done = copy.run("controller", "-o", "controller.generations=4")
+    assert done.returncode == 14
+    assert "generations/00002/params" in done.stderr
+    before = (copy.store / "tiny/iter-1/controller/live/rewards.csv").read_text()
+    for number in (2, 3, 4):
+        (damaged.parents[1] / f"{number:05d}/params").unlink()
+    copy.ok("controller", "-o", "controller.generations=4")
+    assert (copy.store / "tiny/iter-1/controller/live/rewards.csv").read_text().startswith(before)
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -48,3 +48,12 @@ def test_iteration_two_learns_from_all_rollouts_or_the_latest():
 def test_an_unknown_stage_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'memory'"):
         stages.stage("memroy")
+
+
+def test_help_and_readme_name_every_stage():
+    from wm.run import run
+
+    readme = (Path(worldmodels.__file__).parents[1] / "README.md").read_text()
+    for name in stages.STAGES:
+        assert f"| `{name}` |" in readme
+        assert name in (run.help or "")

@@ -298,6 +298,12 @@ def commit(
     return there
 
 
+def discard_unreadable(store: Store, work: Identity) -> None:
+    """Make room for the artifact whose manifest cannot be read; its bytes stay under retired/."""
+    store.put(work.name.key("retired", "unreadable.json"), store.get(work.manifest_key) or b"")
+    store.delete(work.manifest_key)
+
+
 def retire(store: Store, work: Identity, manifest: Mapping[str, Any]) -> None:
     """Take a committed manifest out of use; it stays readable under retired/, its data until it is collected."""
     store.put(

@@ -188,32 +188,34 @@ def _card(manifest: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("stage_name", metavar="STAGE")
+@click.argument("stage_name", required=False, metavar="[STAGE]")
 @options.run
 @options.store
 @options.iteration
 @click.option("--file", "file", metavar="NAME", help="A live table instead of the log: training.csv or rewards.csv.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until Ctrl-C.")
-def logs(stage_name: str, run_name: str | None, store_uri: str, iteration: int, file: str | None, follow: bool) -> None:
-    """A stage's log, or one of its live tables.
+def logs(
+    stage_name: str | None, run_name: str | None, store_uri: str, iteration: int, file: str | None, follow: bool
+) -> None:
+    """A stage's log (without one: every stage's), or one of its live tables.
 
     \b
     wm logs controller -f
     wm logs vae --file training.csv -f
     """
+    from worldmodels import stages
     from worldmodels.errors import MissingInput
     from worldmodels.store import open_store
 
     store = open_store(store_uri)
-    name = _name(stage_name, run_name, iteration)
-    prefix = name.key("live", file) if file else name.key("logs/")
+    names = [_name(stage, run_name, iteration) for stage in ([stage_name] if stage_name else stages.STAGES)]
+    prefixes = [name.key("live", file) if file else name.key("logs/") for name in names]
     shown: dict[str, int] = {}
     while True:
-        entries = list(store.entries(prefix))
+        entries = [entry for prefix in prefixes for entry in store.entries(prefix)]
         if not entries and not follow:
-            raise MissingInput(
-                f"{name} has no {file or 'log'} in {store_uri} yet", next=f"wm run {name.stage} --run {name.run}"
-            )
+            what = str(names[0]) if stage_name else names[0].run
+            raise MissingInput(f"{what} has no {file or 'log'} in {store_uri} yet", next=f"wm ls {names[0].run}")
         for entry in entries:
             if entry.size != shown.get(entry.key, 0):
                 _print_new(store, entry.key, shown, label=len(entries) > 1)

@@ -1,5 +1,7 @@
 """`wm run`: the main job."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +63,8 @@ def run(
     with store.lock(tasks[0].name.run):
         steps = pipeline.plan(store, tasks, verify=redo)
         wanted = [step for step in steps if step.task.stage in chosen]
-        pipeline.refuse([step for step in steps if not redo or step.task.stage not in chosen])
+        unfit = [step for step in steps if not redo or step.task.stage not in chosen]
+        pipeline.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
         pipeline.store_config(store, name, iteration, config, origins)
         _work(store, store_uri, wanted, redo)
     _conclude(store, store_uri, wanted)

@@ -103,7 +103,7 @@ class Board:
                 raise StoreError(
                     f"{result_key(self.generation.number, index)} was listed and is gone", next="wm run controller"
                 )
-            self._results[index] = BlockResult.decode(data)
+            self._results[index] = BlockResult.decode(data, result_key(self.generation.number, index))
 
     def outcome(self) -> Outcome:
         return gather(self.generation, self._results)

@@ -98,7 +98,8 @@ class Exchange:
         if data := self._area.get(key):
             return unpack(data)
         number = self._newest()
-        generation = Generation.decode(self._area.get(params_key(number)) or b"") if number else self._first()
+        stored = self._area.get(params_key(number)) or b""
+        generation = Generation.decode(stored, params_key(number)) if number else self._first()
         while generation.number <= self._plan.generations:
             generation = self._play(generation)
         return unpack(self._commit(key, generation.alive, lambda: self._finals(generation)))
@@ -131,7 +132,8 @@ class Exchange:
     def _first(self) -> Generation:
         number = (self._plan.settings.start_from or 0) + 1
         alive = tuple(range(self.members.worker + 1))
-        return Generation.decode(self._commit(params_key(number), alive, lambda: self._draw(number, None).encode()))
+        data = self._commit(params_key(number), alive, lambda: self._draw(number, None).encode())
+        return Generation.decode(data, params_key(number))
 
     def _play(self, now: Generation) -> Generation:
         """Take part in a generation until the next one is committed."""
@@ -148,7 +150,7 @@ class Exchange:
             if not playing or time.monotonic() - looked >= self._timing.look:
                 looked = time.monotonic()
                 if data := self._area.get(key):
-                    return Generation.decode(data)
+                    return Generation.decode(data, key)
                 if leads or time.monotonic() - board.looked >= self._timing.look:
                     board.look()
                 if leads:
@@ -158,7 +160,7 @@ class Exchange:
             self.done = now.number - 1 + len(board.done) / len(now.blocks)
             if not board.complete:
                 self.feed.pause(self._timing.look if playing else pause)
-        return Generation.decode(self._commit(key, now.alive, lambda: self._tell(board)))
+        return Generation.decode(self._commit(key, now.alive, lambda: self._tell(board)), key)
 
     def _upload(self, board: Board) -> None:
         while (block := self.feed.take()) is not None:

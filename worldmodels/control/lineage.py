@@ -141,5 +141,5 @@ class Lineage:
 def _read(area: Area, number: int) -> Generation:
     data = area.get(params_key(number))
     if data is None:
-        raise CorruptArtifact(f"generation {number} of the evolution is gone from the store", next="wm gc --dry-run")
-    return Generation.decode(data)
+        raise CorruptArtifact(f"generation {number} of the evolution is gone from the store", next="wm ls")
+    return Generation.decode(data, params_key(number))

@@ -37,6 +37,15 @@ def final_key(generations: int) -> str:
     return f"final/{generations:05d}"
 
 
+def unreadable(key: str, error: Exception) -> CorruptArtifact:
+    """Results outlive params, so an evolution that is cut off at a damaged generation is soon where it was."""
+    return CorruptArtifact(
+        f"controller: {key} cannot be read ({error}); remove it and every later params below the stage's folder, "
+        "and they are made again",
+        next="wm run controller",
+    )
+
+
 def npz(arrays: Mapping[str, Any]) -> bytes:
     """Stable bytes: numpy.savez gives every member the same date."""
     buffer = io.BytesIO()
@@ -92,7 +101,8 @@ class Generation:
         )
 
     @classmethod
-    def decode(cls, data: bytes) -> "Generation":
+    def decode(cls, data: bytes, key: str) -> "Generation":
+        """The generation stored as `key`; CorruptArtifact if these are not its bytes."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 a = {name: arrays[name] for name in arrays.files}
@@ -109,7 +119,7 @@ class Generation:
                 before=before if before.scores.size else None,
             )
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise CorruptArtifact(f"a generation's params cannot be read: {error}", next="wm verify") from error
+            raise unreadable(key, error) from error
 
 
 @dataclass(frozen=True)
@@ -123,9 +133,13 @@ class BlockResult:
         return json.dumps({"scores": self.scores, "steps": self.steps}).encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> "BlockResult":
-        value = json.loads(data)
-        return cls(tuple(value["scores"]), tuple(value["steps"]))
+    def decode(cls, data: bytes, key: str) -> "BlockResult":
+        """The result stored as `key`; CorruptArtifact if these are not its bytes."""
+        try:
+            value = json.loads(data)
+            return cls(tuple(value["scores"]), tuple(value["steps"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise unreadable(key, error) from error
 
 
 def gather(generation: Generation, results: Mapping[int, BlockResult]) -> Outcome:

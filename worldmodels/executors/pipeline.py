@@ -46,7 +46,12 @@ def plan(store: Store, tasks: Sequence[Task], *, verify: bool = False) -> list[S
 
 def _step(store: Store, task: Task, stale: set[Name], renewed: set[Name], verify: bool) -> Step:
     sources = [Name(task.run, i, s) for s, i in stages.stage(task.stage).inputs(task.config, task.iteration)]
-    manifest = runner.find(store, task.name, task.config)
+    try:
+        manifest = runner.find(store, task.name, task.config)
+    except CorruptArtifact as error:
+        if not verify:
+            raise
+        return Step(task, "damaged", None, (error.message,))
     if manifest is None:
         return Step(task, "missing")
     own = runner.identify(task, {}).differences({**manifest, "inputs": {}})
@@ -76,16 +81,17 @@ def _damage(store: Store, task: Task, manifest: dict[str, Any]) -> str:
     return ""
 
 
-def refuse(steps: Sequence[Step]) -> None:
-    """Raise Conflict if any step would undo what is committed, naming everything that would be redone."""
+def refuse(steps: Sequence[Step], command: str = "") -> None:
+    """Raise Conflict if any step would undo what is committed, naming everything that would be redone, and how."""
     unfit = [step for step in steps if step.state in ("differs", "follows")]
     if not unfit:
         return
     first = unfit[0]
     names = ", ".join(step.task.stage for step in unfit)
     raise Conflict(
-        f"{first.task.name} is committed, but {'; '.join(first.reasons)}. This would redo {names}",
-        next=f"wm run --run {first.task.run} --iteration {first.task.iteration} --redo …, or another --run",
+        f"{first.task.name} is committed, but {'; '.join(first.reasons)}. This would redo {names}; "
+        "another --run keeps both",
+        next=command or artifacts.repair_command(first.task.name),
     )
 
 
@@ -103,6 +109,8 @@ def execute(store: Store, steps: Sequence[Step], run: Callable[[Task], None], *,
 def _renew(store: Store, step: Step) -> Step:
     """Look again, now that earlier steps are done, and retire what does not fit."""
     again = plan(store, [step.task])[0] if step.state != "damaged" else step
+    if again.state == "damaged" and again.manifest is None:
+        artifacts.discard_unreadable(store, runner.identify(step.task, {}))
     if again.manifest is None or again.state == "committed":
         return again
     work = runner.identify(step.task, runner.input_manifests(store, step.task))
