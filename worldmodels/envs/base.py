@@ -12,8 +12,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodels.errors import ConfigError
-
 ENV_ID = "CarRacing-v3"
 
 Frames = NDArray[np.uint8]
@@ -39,19 +37,6 @@ class Lanes(Protocol):
         """(tiles visited, tiles of the track) of the lane's episode; known from its first step on."""
 
     def close(self) -> None: ...
-
-
-def make(engine: str, lanes: int) -> Lanes:
-    """`lanes` lanes of "envpool" (fast) or "gymnasium" (the reference, some 9 times slower)."""
-    if engine == "envpool":
-        from .envpool import EnvPoolLanes
-
-        return EnvPoolLanes(lanes)
-    if engine == "gymnasium":
-        from .gymnasium import GymnasiumLanes
-
-        return GymnasiumLanes(lanes)
-    raise ConfigError(f"there is no engine {engine!r}; engines: envpool, gymnasium", next="wm config")
 
 
 def describe(engine: str) -> dict[str, str]:

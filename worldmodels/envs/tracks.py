@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worldmodels.errors import ConfigError
+from ..errors import ConfigError
 
 WIDTH = 100_000_000
 ROLLOUTS, TRAINING, VALIDATION, TEST = (range(i * WIDTH, (i + 1) * WIDTH) for i in range(4))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worldmodels.networks import Decoder, Dream, Encoder, Step, act, sample
-from worldmodels.rollouts.episodes import Episode
+from ..networks import Decoder, Dream, Encoder, Step, act, sample
+from ..rollouts.episodes import Episode
 
 
 @dataclass(frozen=True)

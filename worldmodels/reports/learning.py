@@ -5,16 +5,16 @@ from types import MappingProxyType
 
 import numpy as np
 
-from worldmodels.networks import Decoder, Dream, Encoder, Step
-from worldmodels.reports import page
-from worldmodels.reports.dream import Networks, roll_out
-from worldmodels.reports.figures import Line, Panel, Picture, bars, curves
-from worldmodels.reports.page import Part
-from worldmodels.reports.pictures import animation, sheet
-from worldmodels.reports.sources import Columns, document, optional, table
-from worldmodels.rollouts import episodes
-from worldmodels.rollouts.episodes import Episode
-from worldmodels.task import Context
+from ..networks import Decoder, Dream, Encoder, Step
+from ..rollouts import episodes
+from ..rollouts.episodes import Episode
+from ..task import Context
+from . import page
+from .dream import Networks, roll_out
+from .figures import Line, Panel, Picture, bars, curves
+from .page import Part
+from .pictures import animation, sheet
+from .sources import Columns, document, optional, table
 
 COLUMNS = 5  # frames side by side: still a thumbnail each on a phone
 WARM_UP = 40  # real steps before the dream; the car is moving by then

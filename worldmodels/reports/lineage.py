@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from worldmodels.reports import page
-from worldmodels.reports.page import Part
-from worldmodels.reports.sources import document, duration, optional, short, table
-from worldmodels.rollouts import episodes
-from worldmodels.task import Artifact, Context
+from ..rollouts import episodes
+from ..task import Artifact, Context
+from . import page
+from .page import Part
+from .sources import document, duration, optional, short, table
 
 
 def lineage(ctx: Context) -> list[Part]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from worldmodels.reports.figures import THEME, Picture
+from .figures import THEME, Picture
 
 KINDS = {"png": "image/png", "webp": "image/webp"}
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from worldmodels.reports.figures import Picture
+from .figures import Picture
 
 GAP = 3  # pixels between two pictures of a sheet, before they are enlarged
 FRAME_MS = 40  # with every second step shown, the 50 steps per second of CarRacing

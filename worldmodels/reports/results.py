@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from worldmodels.reports import page
-from worldmodels.reports.figures import Line, Panel, curves, histogram
-from worldmodels.reports.page import Part
-from worldmodels.reports.pictures import animated
-from worldmodels.reports.sources import document, optional, table
-from worldmodels.task import Context
+from ..task import Context
+from . import page
+from .figures import Line, Panel, curves, histogram
+from .page import Part
+from .pictures import animated
+from .sources import document, optional, table
 
 PAPER = (906, 21)  # Ha & Schmidhuber 2018, table 1: 100 tracks of Gym's CarRacing-v0
 STEPS_PER_SECOND = 50

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels.artifacts import Artifact
-from worldmodels.errors import MissingInput
+from ..artifacts import Artifact
+from ..errors import MissingInput
 
 Columns = dict[str, np.ndarray]
 

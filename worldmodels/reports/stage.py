@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from worldmodels.errors import MissingInput
-from worldmodels.reports import learning, lineage, page, results
-from worldmodels.reports.page import Part, Section
-from worldmodels.task import Context
+from ..errors import MissingInput
+from ..task import Context
+from . import learning, lineage, page, results
+from .page import Part, Section
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from worldmodels.errors import CorruptArtifact
+from ..errors import CorruptArtifact
 
 FRAMES, STEPS = "frames.zst", "episodes.npz"
 FRAME_SHAPE = (64, 64, 3)

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodels.envs import Lanes
-
+from ..envs import Lanes
 from .episodes import FRAME_SHAPE, Episode
 
 

@@ -6,8 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodels.networks import linear
-
+from ..networks import linear
 from .player import Job
 
 Floats = NDArray[np.float32]

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodels.envs import make, tracks
-from worldmodels.errors import MissingInput
-from worldmodels.networks import Encoder, Step
-from worldmodels.task import Context
-
+from ..envs import make, tracks
+from ..errors import MissingInput
+from ..networks import Encoder, Step
+from ..task import Context
 from . import episodes
 from .player import Job, Policy, play
 from .policies import RandomPolicy, WorldPolicy
