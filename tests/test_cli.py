@@ -106,3 +106,10 @@ def test_every_next_command_exists():
     suggested = {word for text in sources for word in re.findall(r'next=f?"wm ([a-z]+)', text)}
     assert suggested
     assert suggested <= set(COMMANDS)
+
+
+def test_the_commands_page_is_what_the_commands_say():
+    from wm.documentation import commands
+
+    page = Path(worldmodels.__file__).parents[1] / "docs" / "commands.md"
+    assert page.read_text() == commands(), "stale: make docs"
