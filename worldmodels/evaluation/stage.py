@@ -41,7 +41,7 @@ def collect(ctx: Context, shards: Sequence[Shard]) -> None:
     (ctx.results / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     middle = sorted(rows, key=lambda row: (row.score, row.track))[(len(rows) - 1) // 2]
     ctx.log.info("filming track %d, score %.1f", middle.track, middle.score)
-    alive = _Progress(ctx, len(rows), [row.score for row in rows]).stepped
+    alive = _Progress(ctx, settings.steps, [row.score for row in rows]).stepped
     picture = film(*_controller(ctx), middle.track, settings.steps, on_step=alive)
     (ctx.telemetry / "drive.webp").write_bytes(picture)
 
