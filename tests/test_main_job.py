@@ -62,6 +62,7 @@ def test_show_tells_how_an_artifact_was_made(finished):
     assert manifest["made"]["versions"]["cma"]
     text = finished("show", "tiny/iter-1/rollouts").stdout
     assert "shards    2" in text
+    assert "from        iter-1/latents" in finished("show", "controller").stdout  # memory's input, one level down
     assert "rollouts.steps = 40" in text
 
 
@@ -97,6 +98,14 @@ def test_more_episodes_only_add_shards(copy):
     after = {path: path.read_bytes() for path in copy.store.glob(shards)}
     assert len(after) == len(before) + 1
     assert before.items() <= after.items()
+
+
+def test_latents_of_a_range_of_episodes(copy):
+    copy.ok("latents", "-o", "latents.episodes=0:4")
+    assert len(json.loads((copy.store / "tiny/iter-1/latents/manifest-0to4.json").read_text())["shards"]) == 1
+    done = copy.run("latents", "-o", "latents.episodes=0:3")
+    assert done.returncode == 43
+    assert "latents.episodes = 0:3" in done.stderr
 
 
 def test_more_generations_go_on_from_the_last(copy):

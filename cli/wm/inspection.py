@@ -151,7 +151,7 @@ def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as
     if not found:
         raise MissingInput(f"{name} is not committed in {store_uri}", next=f"wm ls {name.run}")
     for manifest in found:
-        click.echo(json.dumps(manifest, indent=1) if as_json else _card(manifest))
+        click.echo(json.dumps(manifest, indent=1) if as_json else _card(manifest, _lineage(store, name.run, manifest)))
 
 
 def _name(text: str, run_name: str | None, iteration: int) -> "Name":
@@ -167,7 +167,21 @@ def _name(text: str, run_name: str | None, iteration: int) -> "Name":
     return Name(parts[0], int(parts[1].removeprefix("iter-")), stages.stage(parts[2]).name)
 
 
-def _card(manifest: dict[str, Any]) -> str:
+def _lineage(store: "Store", run: str, manifest: dict[str, Any], depth: int = 0) -> list[str]:
+    """What an artifact is made from, and what that is made from, one line each."""
+    from worldmodels import artifacts
+
+    lines = []
+    for source, digest in manifest["inputs"].items():
+        iteration, _, stage = source.partition("/")
+        found = artifacts.manifests(store, artifacts.Name(run, int(iteration.removeprefix("iter-")), stage))
+        match = next((m for m in found if m["digest"] == digest), None)
+        lines.append(f"{'  ' * depth}{source} {digest[:12]}" + ("" if match else "  (not there any more)"))
+        lines += _lineage(store, run, match, depth + 1) if match else []
+    return lines
+
+
+def _card(manifest: dict[str, Any], lineage: list[str]) -> str:
     made = manifest["made"]
     lines = [manifest["artifact"], f"  digest    {manifest['digest']}"]
     lines += [f"  made      {made['finished']} in {_took(made['seconds'])} on {made['cpu']['model']}"]
@@ -175,9 +189,7 @@ def _card(manifest: dict[str, Any]) -> str:
         f"  code      {made['git'] or 'unknown revision'}; "
         + ", ".join(f"{k} {v}" for k, v in made["versions"].items())
     ]
-    lines += [f"  from      {name} {digest[:12]}" for name, digest in manifest["inputs"].items()] or [
-        "  from      nothing"
-    ]
+    lines += [f"  from      {line}" for line in lineage or ["nothing"]]
     lines += [f"  setting   {key} = {value}" for key, value in {**manifest["config"], **manifest["extent"]}.items()]
     lines += [f"  file      {name}  {_size(f['size'])}  {f['sha256'][:12]}" for name, f in manifest["files"].items()]
     lines += [f"  telemetry {name}  {_size(f['size'])}" for name, f in manifest["telemetry"].items()]

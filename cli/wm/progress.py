@@ -90,4 +90,5 @@ class Screen:
 
 def _words(snapshot: "Snapshot") -> str:
     figures = "".join(f"  {name} {value:.4g}" for name, value in snapshot.figures.items())
-    return f"{snapshot.done:g}/{snapshot.total:g} {snapshot.unit}  {snapshot.rate:.4g}/s{figures}"
+    rate = f"  {snapshot.rate:.4g}/s" if snapshot.rate else ""
+    return f"{snapshot.done:.5g}/{snapshot.total:.5g} {snapshot.unit}{rate}{figures}"
