@@ -84,11 +84,12 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
         what = f"of run {run_name} " if run_name else ""
         click.echo(f"nothing {what}is committed in {store_uri}; next: wm run --preset demo")
         return
-    click.echo(f"{'artifact':32}{'digest':14}{'size':>10}{'took':>9}  committed")
-    for row in rows:
+    names = [row["artifact"] + row["extent"] for row in rows]
+    width = max(map(len, names)) + 2
+    click.echo(f"{'artifact':{width}}{'digest':14}{'size':>10}{'took':>9}  committed")
+    for name, row in zip(names, rows, strict=True):
         click.echo(
-            f"{row['artifact'] + row['extent']:32}{row['digest'][:12]:14}{_size(row['bytes']):>10}"
-            f"{_took(row['seconds']):>9}  {row['finished']}"
+            f"{name:{width}}{row['digest'][:12]:14}{_size(row['bytes']):>10}{_took(row['seconds']):>9}  {row['finished']}"
         )
 
 
