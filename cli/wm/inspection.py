@@ -88,9 +88,8 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
     width = max(map(len, names)) + 2
     click.echo(f"{'artifact':{width}}{'digest':14}{'size':>10}{'took':>9}  committed")
     for name, row in zip(names, rows, strict=True):
-        click.echo(
-            f"{name:{width}}{row['digest'][:12]:14}{_size(row['bytes']):>10}{_took(row['seconds']):>9}  {row['finished']}"
-        )
+        size, took = _size(row["bytes"]), _took(row["seconds"])
+        click.echo(f"{name:{width}}{row['digest'][:12]:14}{size:>10}{took:>9}  {row['finished']}")
 
 
 def _rows(store: "Store", run: str) -> list[dict[str, Any]]:
