@@ -69,8 +69,8 @@ class StoreArea:
         return [entry.key.removeprefix(self._prefix) for entry in self._store.entries(self._prefix + prefix)]
 
     def age(self, key: str) -> float | None:
-        entry = next((e for e in self._store.entries(self._prefix + key) if e.key == self._prefix + key), None)
-        return None if entry is None else max(0.0, self._store.now() - entry.modified)
+        written = self._store.modified(self._prefix + key)  # a listing would be billed like a write
+        return None if written is None else max(0.0, self._store.now() - written)
 
     def open(self) -> None:
         """Leave a note of what this area's work is made from, so that a later evolution may start from it."""

@@ -47,6 +47,9 @@ class Store(Protocol):
     def folders(self, prefix: str) -> list[str]:
         """Names directly below `prefix` (which ends in `/` or is empty) that have objects below them."""
 
+    def modified(self, key: str) -> float | None:
+        """When the object was written, by the store's clock (Unix seconds); None if it is not there."""
+
     def delete(self, key: str) -> None:
         """Remove; no error if it is not there."""
 

@@ -96,6 +96,14 @@ class LocalStore:
         except OSError as error:
             raise self._error("read", prefix, error) from error
 
+    def modified(self, key: str) -> float | None:
+        try:
+            return self._path(key).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._error("read", key, error) from error
+
     def delete(self, key: str) -> None:
         with self._errors("delete", key):
             self._path(key).unlink(missing_ok=True)

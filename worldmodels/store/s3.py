@@ -27,6 +27,7 @@ from .lease import LEASE_SECONDS, hold
 from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, redacted, status
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
 PART_BYTES = 16 * 2**20
 CHUNK_BYTES = 2**20
 CLOCK_SECONDS = 60.0
@@ -147,6 +148,17 @@ class S3Store:
         names = (path.removeprefix(self._prefix + prefix).rstrip("/") for path in found)
         return sorted(name for name in names if name and not hidden(name))
 
+    def modified(self, key: str) -> float | None:
+        def attempt() -> float | None:
+            try:
+                return float(self._send("head_object", Key=self._prefix + key)["LastModified"].timestamp())
+            except boto.ClientError as error:
+                if code(error) not in ABSENT:
+                    raise
+                return None
+
+        return self._try("read", key, attempt)
+
     def delete(self, key: str) -> None:
         def attempt() -> None:
             try:
@@ -255,7 +267,7 @@ class S3Store:
                 rewind()
                 raise
             except boto.ClientError as error:
-                if code(error) in ("NoSuchKey", "404"):
+                if code(error) in ABSENT:
                     return None
                 if part and status(error) in (412, 416):  # overwritten since
                     rewind()
