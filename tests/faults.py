@@ -6,7 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from botocore.exceptions import ClientError, FlexibleChecksumError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    FlexibleChecksumError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 Fault = Callable[[Callable[[], Any]], Any]
 
@@ -53,6 +60,22 @@ def damaged(call: Callable[[], Any]) -> Any:
             raise FlexibleChecksumError(error_msg="not what was promised")
 
     return {**call(), "Body": Body()}
+
+
+TIMEOUT = ReadTimeoutError(endpoint_url="http://somewhere")
+TRANSIENT = [
+    refused("InternalError", 500),
+    refused("Bad Gateway", 502),
+    refused("ServiceUnavailable", 503),
+    refused("SlowDown", 503),
+    refused("Gateway Timeout", 504),
+    refused("RequestTimeout", 400),
+    refused("ConditionalRequestConflict", 409),
+    raised(TIMEOUT),
+    raised(EndpointConnectionError(endpoint_url="http://somewhere")),
+    raised(ResponseStreamingError(error="cut")),
+    raised(IncompleteReadError(actual_bytes=1, expected_bytes=2)),
+]
 
 
 class Unlucky:

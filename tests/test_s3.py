@@ -1,36 +1,24 @@
 """A bucket under fire: a real S3 server behind clients that fail and connections that break."""
 
 import logging
+import random
 import subprocess
 import sys
 import threading
 import time
 from functools import partial
 
+import boto3
 import buckets
 import pytest
-from botocore.exceptions import EndpointConnectionError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError
-from faults import Clock, Proxy, Unlucky, damaged, fine, lost, raised, refused
+from botocore.exceptions import ResponseStreamingError
+from faults import TIMEOUT, TRANSIENT, Clock, Proxy, Unlucky, damaged, fine, lost, raised, refused
 
 from worldmodels.errors import Busy, StoreError
 from worldmodels.store.s3 import S3Store, make_client
 from worldmodels.store.tries import DEADLINE_SECONDS, FIRST_ANSWER_SECONDS
 
-TIMEOUT = ReadTimeoutError(endpoint_url="http://somewhere")
 PART_BYTES = 5 * 2**20
-TRANSIENT = [
-    refused("InternalError", 500),
-    refused("Bad Gateway", 502),
-    refused("ServiceUnavailable", 503),
-    refused("SlowDown", 503),
-    refused("Gateway Timeout", 504),
-    refused("RequestTimeout", 400),
-    refused("ConditionalRequestConflict", 409),
-    raised(TIMEOUT),
-    raised(EndpointConnectionError(endpoint_url="http://somewhere")),
-    raised(ResponseStreamingError(error="cut")),
-    raised(IncompleteReadError(actual_bytes=1, expected_bytes=2)),
-]
 
 
 @pytest.fixture
@@ -83,6 +71,22 @@ def test_what_may_pass_is_tried_again(unlucky, store, fault):
     assert unlucky(list_objects_v2=[fault]).folders("") == []
     unlucky(delete_object=[fault]).delete("key")
     assert store.get("key") is None
+
+
+def test_a_bad_hour_in_which_half_of_all_calls_fail_loses_nothing(unlucky, store):
+    chance = random.Random(1)
+
+    def half(call):
+        return chance.choice([fine, refused("SlowDown", 503), lost(TIMEOUT)])(call)
+
+    bad = unlucky(always=half)
+    for i in range(50):
+        assert bad.create(f"a/{i:02}", str(i).encode())
+        assert not bad.create(f"a/{i:02}", b"other")
+    assert [bad.get(entry.key) for entry in bad.entries("a/")] == [str(i).encode() for i in range(50)]
+    for i in range(50):
+        bad.delete(f"a/{i:02}")
+    assert list(store.entries("")) == []
 
 
 def test_retries_are_told_once_when_the_operation_ends(unlucky, caplog):
@@ -217,6 +221,15 @@ def test_a_large_file_goes_in_parts_each_tried_on_its_own(unlucky, store, large,
     sender.upload("large", large)
     assert (sender.calls.count("upload_part"), sender.calls.count("put_object")) == (4, 0)
     assert store.fetch("large", tmp_path / "copy").read_bytes() == large.read_bytes()
+
+
+def test_the_checksums_that_aws_is_sent_do_no_harm(endpoint, prefix, store, large, tmp_path):
+    session = boto3.session.Session(buckets.KEY, buckets.SECRET, region_name="us-east-1")
+    sender = S3Store(session.client("s3", endpoint_url=endpoint), buckets.BUCKET, prefix, part_bytes=PART_BYTES)
+    sender.upload("large", large)
+    sender.put("small", b"data")
+    assert sender.fetch("large", tmp_path / "copy").read_bytes() == large.read_bytes()
+    assert (sender.get("small"), store.get("small")) == (b"data", b"data")
 
 
 def test_a_completion_whose_answer_was_lost_is_a_completion(unlucky, store, large):

@@ -74,6 +74,8 @@ def test_entries_are_in_key_order_with_size_and_time(store):
     assert [e.key for e in store.entries("r/a")] == ["r/a.txt", "r/a/c"]
     assert list(store.entries("nothing/")) == []
     assert all(abs(store.now() - e.modified) < 5 for e in store.entries(""))
+    assert [store.modified(e.key) for e in store.entries("")] == [e.modified for e in store.entries("")]
+    assert store.modified("nothing") is None
 
 
 def test_folders_are_what_has_objects_below(store):
