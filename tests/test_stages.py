@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fakes
 import pytest
 
 import worldmodels
@@ -57,3 +58,15 @@ def test_help_and_readme_name_every_stage():
     for name in stages.STAGES:
         assert f"| `{name}` |" in readme
         assert name in (run.help or "")
+
+
+def test_what_publishing_withheld_is_shown_in_the_end(tmp_path):
+    ctx = fakes.context(tmp_path, "vae", {})
+    shown: list[bytes] = []
+    ctx.follow, ctx.publish_seconds = lambda name, data: shown.append(data), 1000.0
+    for text in ("one", "two", "three"):
+        (ctx.telemetry / "table.csv").write_text(text)
+        ctx.publish("table.csv")
+    ctx.publish_rest()
+    ctx.publish_rest()
+    assert shown == [b"one", b"three"]

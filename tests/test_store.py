@@ -1,16 +1,40 @@
+"""What every store promises, on a folder and on a real S3 server; and what only a folder does."""
+
 import errno
 import multiprocessing
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import buckets
 import pytest
 
 from worldmodels.errors import Busy, ConfigError, StoreError
-from worldmodels.store import LocalStore, open_store
+from worldmodels.store import LocalStore, Store, open_store
+
+LEASE_SECONDS = 2.0
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def reopen(request, tmp_path) -> Callable[[], Store]:
+    """Opens the same store again, in another process if need be."""
+    if request.param == "folder":
+        return partial(LocalStore, tmp_path / "store")
+    url = request.getfixturevalue("endpoint")
+    return partial(buckets.open_bucket, url, buckets.fresh_prefix(), LEASE_SECONDS)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> LocalStore:
+def store(reopen) -> Store:
+    return reopen()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
@@ -19,6 +43,8 @@ def test_put_overwrites_and_get_returns_none_for_what_is_not_there(store):
     store.put("a/b", b"one")
     store.put("a/b", b"two")
     assert store.get("a/b") == b"two"
+    store.put("empty", b"")
+    assert store.get("empty") == b""
 
 
 def test_create_never_overwrites(store):
@@ -41,13 +67,26 @@ def test_of_many_creators_exactly_one_wins(store):
     assert store.get("key") == str(won[0]).encode() * 1000
 
 
-def test_entries_are_sorted_and_hide_temporary_files(store):
-    for key in ("r/b", "r/a/c", "q"):
+def test_entries_are_in_key_order_with_size_and_time(store):
+    for key in ("r/b", "r/a/c", "r/a.txt", "q"):
         store.put(key, b"12")
-    (store.root / "r" / ".b.123").write_bytes(b"half")
-    assert [(e.key, e.size) for e in store.entries("r/")] == [("r/a/c", 2), ("r/b", 2)]
-    assert store.folders("r/") == ["a"]
+    assert [(e.key, e.size) for e in store.entries("r/")] == [("r/a.txt", 2), ("r/a/c", 2), ("r/b", 2)]
+    assert [e.key for e in store.entries("r/a")] == ["r/a.txt", "r/a/c"]
     assert list(store.entries("nothing/")) == []
+    assert all(abs(store.now() - e.modified) < 5 for e in store.entries(""))
+    assert [store.modified(e.key) for e in store.entries("")] == [e.modified for e in store.entries("")]
+    assert store.modified("nothing") is None
+
+
+def test_folders_are_what_has_objects_below(store):
+    for key in ("r/b", "r/a/c", "s/d"):
+        store.put(key, b"12")
+    assert (store.folders("r/"), store.folders(""), store.folders("none/")) == (["a"], ["r", "s"], [])
+
+
+def test_a_lock_is_not_listed(store):
+    with store.lock("run"), store.lock("run/part"):
+        assert (list(store.entries("")), store.folders("")) == ([], ["run"])
 
 
 def test_delete_is_silent_about_what_is_gone(store):
@@ -57,29 +96,86 @@ def test_delete_is_silent_about_what_is_gone(store):
     assert store.get("a") is None
 
 
-def test_follow_appends_so_that_tail_goes_on(store):
-    store.follow("log", b"one\n")
-    with open(store.root / "log", "rb") as reader:
-        assert reader.read() == b"one\n"
-        store.follow("log", b"one\ntwo\n")
-        assert reader.read() == b"two\n"
-    store.follow("log", b"new\n")
-    assert store.get("log") == b"new\n"
+def test_follow_shows_the_text_so_far(store):
+    for text in (b"one\n", b"one\ntwo\n", b"new\n"):
+        store.follow("log", text)
+        assert store.get("log") == text
 
 
 def test_upload_and_fetch_give_the_same_bytes(store, tmp_path):
     (tmp_path / "file").write_bytes(b"content")
     store.upload("a/file", tmp_path / "file")
-    assert store.fetch("a/file", tmp_path).read_bytes() == b"content"
-    assert store.fetch("a/other", tmp_path) is None
+    assert store.fetch("a/file", tmp_path / "scratch").read_bytes() == b"content"
+    assert store.fetch("a/other", tmp_path / "scratch") is None
 
 
-def test_no_temporary_files_are_left(store, tmp_path):
+def _hold(reopen, ready, release) -> None:
+    with reopen().lock("run"):
+        ready.set()
+        release.wait(20)
+
+
+def test_a_lock_is_held_alone_and_ends_with_its_process(reopen, store):
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(reopen, ready, release))
+    holder.start()
+    assert ready.wait(20)
+    with pytest.raises(Busy, match="run"), store.lock("run"):
+        pass
+    holder.kill()
+    holder.join()
+    deadline = time.monotonic() + LEASE_SECONDS + 5
+    while True:
+        try:
+            with store.lock("run"):
+                break
+        except Busy:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+def test_a_lock_is_given_back(store):
+    for _ in range(2):
+        with store.lock("run"):
+            pass
+
+
+@pytest.mark.parametrize("uri", ["ftp://x", "s3://", "s3://no name/x"])
+def test_unknown_kinds_of_store_are_refused(uri):
+    with pytest.raises(ConfigError, match=uri) as caught:
+        open_store(uri)
+    assert caught.value.next
+
+
+def test_a_folder_needs_no_boto3():
+    code = "import sys, worldmodels.store as s; s.open_store('x'); sys.exit('boto3' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Only a folder.
+
+
+def test_follow_appends_so_that_tail_goes_on(folder):
+    folder.follow("log", b"one\n")
+    with open(folder.root / "log", "rb") as reader:
+        assert reader.read() == b"one\n"
+        folder.follow("log", b"one\ntwo\n")
+        assert reader.read() == b"two\n"
+
+
+def test_no_temporary_files_are_left(folder, tmp_path):
     (tmp_path / "file").write_bytes(b"content")
-    store.put("a/x", b"")
-    store.create("a/x", b"")
-    store.upload("a/y", tmp_path / "file")
-    assert sorted(path.name for path in (store.root / "a").iterdir()) == ["x", "y"]
+    folder.put("a/x", b"")
+    folder.create("a/x", b"")
+    folder.upload("a/y", tmp_path / "file")
+    assert sorted(path.name for path in (folder.root / "a").iterdir()) == ["x", "y"]
+
+
+def test_temporary_files_are_not_listed(folder):
+    folder.put("r/b", b"12")
+    (folder.root / "r" / ".b.123").write_bytes(b"half")
+    assert [e.key for e in folder.entries("r/")] == ["r/b"]
 
 
 @pytest.mark.parametrize(
@@ -92,32 +188,10 @@ def test_a_store_that_is_a_file_is_refused_with_its_name(tmp_path, action):
     assert caught.value.next
 
 
-def test_a_full_disk_is_named(store):
-    with pytest.raises(StoreError, match="cannot write key: the disk is full") as caught, store._errors("write", "key"):
+def test_a_full_disk_is_named(folder):
+    with (
+        pytest.raises(StoreError, match="cannot write key: the disk is full") as caught,
+        folder._errors("write", "key"),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.next.startswith("df -h")
-
-
-def _hold(root: Path, ready, release) -> None:
-    with LocalStore(root).lock("run"):
-        ready.set()
-        release.wait(20)
-
-
-def test_a_lock_is_held_alone_and_dies_with_its_process(store):
-    context = multiprocessing.get_context("spawn")
-    ready, release = context.Event(), context.Event()
-    holder = context.Process(target=_hold, args=(store.root, ready, release))
-    holder.start()
-    assert ready.wait(20)
-    with pytest.raises(Busy, match="run"), store.lock("run"):
-        pass
-    holder.kill()
-    holder.join()
-    with store.lock("run"):
-        pass
-
-
-def test_unknown_kinds_of_store_are_refused():
-    with pytest.raises(ConfigError, match="ftp://x"):
-        open_store("ftp://x")

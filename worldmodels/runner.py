@@ -156,6 +156,7 @@ class Attempt:
             log=pulse.log,
             pulse=pulse,
             follow=lambda name, data: store.follow(task.name.key("live", name), data),
+            publish_seconds=store.publish_seconds,
         )
 
     def sharded(self, stage: stages.Stage) -> dict[str, Any] | None:
@@ -192,6 +193,7 @@ class Attempt:
         }
 
     def commit(self, shards: list[dict[str, Any]]) -> dict[str, Any]:
+        self.context.publish_rest()
         if manifest := committed(self.store, self.task, self.work):
             return manifest
         upload = artifacts.upload

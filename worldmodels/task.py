@@ -69,8 +69,8 @@ class StoreArea:
         return [entry.key.removeprefix(self._prefix) for entry in self._store.entries(self._prefix + prefix)]
 
     def age(self, key: str) -> float | None:
-        entry = next((e for e in self._store.entries(self._prefix + key) if e.key == self._prefix + key), None)
-        return None if entry is None else max(0.0, self._store.now() - entry.modified)
+        written = self._store.modified(self._prefix + key)  # a listing would be billed like a write
+        return None if written is None else max(0.0, self._store.now() - written)
 
     def open(self) -> None:
         """Leave a note of what this area's work is made from, so that a later evolution may start from it."""
@@ -188,6 +188,7 @@ class Context:
     follow: Callable[[str, bytes], None] = lambda name, data: None
     publish_seconds: float = 2.0
     _published: dict[str, float] = field(default_factory=dict)
+    _withheld: set[str] = field(default_factory=set)
 
     def one(self, stage: str) -> Artifact:
         """The latest input of that stage."""
@@ -223,4 +224,12 @@ class Context:
         moment = time.monotonic()
         if now or moment - self._published.get(name, -1e9) >= self.publish_seconds:
             self._published[name] = moment
+            self._withheld.discard(name)
             self.follow(name, (self.telemetry / name).read_bytes())
+        else:
+            self._withheld.add(name)
+
+    def publish_rest(self) -> None:
+        """Show the ends of what `publish` withheld."""
+        for name in sorted(self._withheld):
+            self.publish(name, now=True)

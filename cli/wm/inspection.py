@@ -233,7 +233,7 @@ def logs(
                 _print_new(store, entry.key, shown, label=len(entries) > 1)
         if not follow:
             return
-        time.sleep(FOLLOW_SECONDS)
+        time.sleep(max(FOLLOW_SECONDS, store.publish_seconds / 3))
 
 
 def _print_new(store: "Store", key: str, shown: dict[str, int], *, label: bool) -> None:

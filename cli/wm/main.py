@@ -18,7 +18,7 @@ COMMANDS = {
 }
 
 EPILOG = """\b
-Environment: WM_STORE (a folder; default ./runs), WM_RUN (a run's name).
+Environment: WM_STORE (a folder or s3://bucket/prefix; default ./runs), WM_RUN (a run's name).
 Exit codes:
   0 done                      13 store unreadable, unwritable or full
   1 a bug of ours             14 stored bytes are damaged

@@ -22,7 +22,7 @@ def store(command: F) -> F:
         default="./runs",
         show_default=True,
         metavar="URI",
-        help="Where artifacts live.",
+        help="Where artifacts live: a folder, or s3://bucket/prefix.",
     )(command)
 
 

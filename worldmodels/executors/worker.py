@@ -100,7 +100,7 @@ class LogShipper:
     def _run(self) -> None:
         sent = 0
         while True:
-            done = self._done.wait(PUBLISH_LOG_SECONDS)
+            done = self._done.wait(max(PUBLISH_LOG_SECONDS, self._store.publish_seconds))
             if len(self._lines) > sent:
                 sent = len(self._lines)
                 try:

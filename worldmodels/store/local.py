@@ -1,4 +1,4 @@
-"""Where artifacts live: a folder. Keys are `/`-separated; an object is there whole or not at all."""
+"""A folder as store."""
 
 import contextlib
 import errno
@@ -8,70 +8,16 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from .errors import Busy, ConfigError, StoreError
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One stored object: its key, size in bytes, and modification time by the store's clock (Unix seconds)."""
-
-    key: str
-    size: int
-    modified: float
-
-
-class Store(Protocol):
-    uri: str
-
-    def get(self, key: str) -> bytes | None:
-        """The object's bytes, or None if it is not there."""
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write, or overwrite as one step."""
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write only if nothing is there; False if something was."""
-
-    def upload(self, key: str, path: Path) -> None:
-        """Write a file's content."""
-
-    def fetch(self, key: str, scratch: Path) -> Path | None:
-        """A local file with the object's bytes: the stored one itself, or a copy under `scratch`."""
-
-    def follow(self, key: str, data: bytes) -> None:
-        """Write a growing text so that `tail -f` of a stored file goes on."""
-
-    def entries(self, prefix: str) -> Iterator[Entry]:
-        """Every object whose key starts with `prefix`, in key order."""
-
-    def folders(self, prefix: str) -> list[str]:
-        """Names directly below `prefix` (which ends in `/` or is empty) that have objects below them."""
-
-    def delete(self, key: str) -> None:
-        """Remove; no error if it is not there."""
-
-    def now(self) -> float:
-        """The store's clock, Unix seconds."""
-
-    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Hold `name` alone until the block ends or the process dies; Busy if another process has it."""
-
-
-def open_store(uri: str) -> Store:
-    """The store at `uri`: a folder's path, or s3://bucket/prefix."""
-    if uri.startswith("s3://"):
-        raise ConfigError(f"store {uri}: buckets are not supported yet", next="wm run --store ./runs")
-    if "://" in uri:
-        raise ConfigError(f"store {uri}: only a folder's path is understood", next="wm run --store ./runs")
-    return LocalStore(Path(uri))
+from ..errors import Busy, StoreError
+from .base import Entry, hidden
 
 
 class LocalStore:
     """A folder. Files appear by link or rename, after fsync, so a reader never sees a part of one."""
+
+    publish_seconds = 2.0
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -136,7 +82,7 @@ class LocalStore:
             for name in names:
                 path = Path(parent, name)
                 key = path.relative_to(self.root).as_posix()
-                if key.startswith(prefix) and not name.startswith("."):
+                if key.startswith(prefix) and not hidden(name):
                     with contextlib.suppress(FileNotFoundError):
                         status = path.stat()
                         found.append(Entry(key, status.st_size, status.st_mtime))
@@ -144,11 +90,19 @@ class LocalStore:
 
     def folders(self, prefix: str) -> list[str]:
         try:
-            return sorted(p.name for p in self._path(prefix).iterdir() if p.is_dir() and not p.name.startswith("."))
+            return sorted(p.name for p in self._path(prefix).iterdir() if p.is_dir() and not hidden(p.name))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise self._error("read", prefix, error) from error
+
+    def modified(self, key: str) -> float | None:
+        try:
+            return self._path(key).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._error("read", key, error) from error
 
     def delete(self, key: str) -> None:
         with self._errors("delete", key):

@@ -1,0 +1,65 @@
+"""What a store is. Keys are `/`-separated; an object is there whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored object: its key, size in bytes, and modification time by the store's clock (Unix seconds)."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class Store(Protocol):
+    """Names that begin with a dot are the store's own (locks, files being written): they are never listed."""
+
+    uri: str
+    publish_seconds: float
+    """Least pause between two `follow`s of one text: what a write costs decides it."""
+
+    def get(self, key: str) -> bytes | None:
+        """The object's bytes, or None if it is not there."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write, or overwrite as one step."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write only if nothing is there; False if something was."""
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a file's content."""
+
+    def fetch(self, key: str, scratch: Path) -> Path | None:
+        """A local file with the object's bytes: the stored one itself, or a copy under `scratch`."""
+
+    def follow(self, key: str, data: bytes) -> None:
+        """Write a growing text so that `tail -f` of a stored file goes on."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Every object whose key starts with `prefix`, in key order."""
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names directly below `prefix` (which ends in `/` or is empty) that have objects below them."""
+
+    def modified(self, key: str) -> float | None:
+        """When the object was written, by the store's clock (Unix seconds); None if it is not there."""
+
+    def delete(self, key: str) -> None:
+        """Remove; no error if it is not there."""
+
+    def now(self) -> float:
+        """The store's clock, Unix seconds."""
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Hold `name` alone until the block ends or the process dies; Busy if another process has it."""
+
+
+def hidden(key: str) -> bool:
+    """Whether a key, or a folder's name, is the store's own."""
+    return key.rpartition("/")[2].startswith(".")

@@ -1,0 +1,117 @@
+"""A lock on a bucket: a small object that its holder writes again and again. When that stops, it ends by itself.
+
+Times are the server's: when the lease was written, and the date of its answers. A holder that was paused for longer
+than the lease lasts notices at its next beat that somebody else has it; what both write meanwhile is safe, because
+artifacts are created once. So the lease keeps people from starting the same run twice, and no more.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Busy, StoreError
+
+if TYPE_CHECKING:
+    from .s3 import S3Store, Stored
+
+log = logging.getLogger("wm.store")
+# A holder that was killed keeps others out for at most so long.
+LEASE_SECONDS = 60.0
+BEATS = 4
+
+
+@contextlib.contextmanager
+def hold(store: "S3Store", name: str, seconds: float) -> Iterator[None]:
+    """Hold `name` alone until the block ends; Busy if another process has it."""
+    lease = Lease(store, name, seconds)
+    lease.take()
+    thread = threading.Thread(target=lease.keep, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    except StoreError:
+        lease.stop.set()  # the store is out of reach: the lease ends by itself
+        raise
+    finally:
+        if not lease.stop.is_set():
+            lease.stop.set()
+            thread.join(timeout=5)
+            lease.release()
+
+
+class Lease:
+    def __init__(self, store: "S3Store", name: str, seconds: float) -> None:
+        folder, slash, last = name.rpartition("/")
+        self.stop = threading.Event()
+        self._store, self._name, self._seconds = store, name, seconds
+        self._key = f"{folder}{slash}.{last}.lock"
+        self._id = uuid.uuid4().hex
+        self._beat = 0
+        self._tag = ""
+
+    def take(self) -> None:
+        while not self._tag:
+            self._tag = self._store.write_if(self._key, self._text(), IfNoneMatch="*") or self._take_over() or ""
+
+    def _take_over(self) -> str | None:
+        """The tag of the lease that replaces an ended one; None if there is none any more. Busy if it has not ended."""
+        there = self._store.read(self._key)
+        if there is None:
+            return None
+        left = float(_parsed(there).get("seconds", self._seconds)) - (self._store.now() - there.modified)
+        if left >= 0:
+            raise self._busy(there, left)
+        tag = self._store.write_if(self._key, self._text(), IfMatch=there.tag)
+        now = self._store.read(self._key)  # for a server that overlooks conditions
+        if now and not (tag and self._is_ours(now)):
+            raise self._busy(now, self._seconds)
+        return tag if now else None
+
+    def keep(self) -> None:
+        """Write the lease again until told to stop, or until somebody else has it."""
+        while not self.stop.wait(self._seconds / BEATS):
+            self._beat += 1  # other bytes, another tag: whoever saw the lease before cannot take it over now
+            with contextlib.suppress(StoreError):  # a later beat may reach the store
+                tag = self._store.write_if(self._key, self._text(), IfMatch=self._tag)
+                if tag is None and (there := self._store.read(self._key)) and self._is_ours(there):
+                    tag = there.tag  # an earlier beat did arrive
+                if tag is None:
+                    log.error("the lease on %s in %s was taken over: this process was silent for %.0f s",
+                              self._name, self._store.uri, self._seconds)  # fmt: skip
+                    return
+                self._tag = tag
+
+    def release(self) -> None:
+        with contextlib.suppress(StoreError):
+            there = self._store.read(self._key)
+            if there and self._is_ours(there):
+                self._store.delete(self._key)
+
+    def _text(self) -> bytes:
+        words = {"holder": self._id, "beat": self._beat, "seconds": self._seconds}
+        return json.dumps({**words, "host": socket.gethostname(), "process": os.getpid()}).encode()
+
+    def _is_ours(self, there: "Stored") -> bool:
+        return _parsed(there).get("holder") == self._id
+
+    def _busy(self, there: "Stored", left: float) -> Busy:
+        holder = _parsed(there)
+        return Busy(
+            f"another `wm run` works on {self._name} in {self._store.uri}: process {holder.get('process')} on"
+            f" {holder.get('host')}; if that is dead, its lease ends in {left:.0f} s",
+            next=f"wm logs --run {self._name} -f",
+        )
+
+
+def _parsed(there: "Stored") -> dict[str, Any]:
+    try:
+        value = json.loads(there.data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

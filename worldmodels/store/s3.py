@@ -1,0 +1,317 @@
+"""A bucket as store: AWS S3, or any server that speaks its language and keeps `If-None-Match`."""
+
+import base64
+import contextlib
+import hashlib
+import io
+import mimetypes
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore import exceptions as boto
+from botocore.config import Config
+
+from ..errors import ConfigError, StoreError
+from .base import Entry, hidden
+from .lease import LEASE_SECONDS, hold
+from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, redacted, status
+
+BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # not only AWS names buckets
+ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
+PART_BYTES = 16 * 2**20
+CHUNK_BYTES = 2**20
+CLOCK_SECONDS = 60.0
+
+
+def connect(uri: str) -> "S3Store":
+    """The store at s3://bucket/prefix. Endpoint, region, addressing style and credentials are boto3's own business:
+    AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, a pod's role.
+    """
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not BUCKET.fullmatch(bucket):
+        raise ConfigError(f"store {uri}: {bucket!r} is no bucket's name", next="wm run --store s3://bucket/prefix")
+    try:
+        return S3Store(make_client(), bucket, prefix)
+    except (boto.BotoCoreError, ValueError) as error:
+        raise ConfigError(f"store {uri}: {redacted(str(error))}", next="aws configure list") from error
+
+
+def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **options: Any) -> Any:
+    """A client without retries of its own. Threads may share it; a process makes one when it opens its store."""
+    session = boto3.session.Session()
+    config = Config(
+        retries={"total_max_attempts": 1},
+        connect_timeout=connect_seconds,
+        read_timeout=read_seconds,
+        tcp_keepalive=True,
+    )
+    client = session.client("s3", config=config, **options)
+    host = urlsplit(client.meta.endpoint_url).hostname or ""
+    if not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        # Other servers know fewer checksums than AWS, and some refuse requests that carry one.
+        plain = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
+        client = session.client("s3", config=config.merge(plain), **options)
+    return client
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as it was read: its entity tag, and when it was written by the server's clock."""
+
+    data: bytes
+    tag: str
+    modified: float
+
+
+class S3Store:
+    """A bucket, or a part of one. Every method raises StoreError when `deadline` seconds of trying brought nothing."""
+
+    # A write costs money and a round trip; nobody watches a pod more closely than this.
+    publish_seconds = 15.0
+
+    def __init__(
+        self,
+        client: Any,
+        bucket: str,
+        prefix: str = "",
+        *,
+        deadline: float = DEADLINE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        lease_seconds: float = LEASE_SECONDS,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
+        self._client, self._bucket = client, bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.uri = f"s3://{bucket}/{self._prefix}".rstrip("/")
+        self._clock, self._lease_seconds, self._part_bytes = clock, lease_seconds, part_bytes
+        self._try = Tries(self.uri, client.meta.endpoint_url, deadline=deadline, clock=clock, sleep=sleep)
+        self._server: tuple[float, float] | None = None
+
+    def get(self, key: str) -> bytes | None:
+        found = self.read(key)
+        return found.data if found else None
+
+    def put(self, key: str, data: bytes) -> None:
+        self._write(key, io.BytesIO(data), len(data))
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self.write_if(key, data, IfNoneMatch="*") is not None
+
+    def upload(self, key: str, path: Path) -> None:
+        with open(path, "rb") as file:
+            self._write(key, file, path.stat().st_size)
+
+    def fetch(self, key: str, scratch: Path) -> Path | None:
+        target = scratch / key
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                if self._copy(key, file) is None:
+                    return None
+            os.replace(temporary, target)
+        except OSError as error:
+            raise StoreError(
+                f"store {self.uri}: cannot copy {key} to {scratch}: {error.strerror or error}", next=f"df -h {scratch}"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
+
+    def follow(self, key: str, data: bytes) -> None:
+        self.put(key, data)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        found = [
+            Entry(item["Key"].removeprefix(self._prefix), item["Size"], item["LastModified"].timestamp())
+            for page in self._pages(prefix)
+            for item in page.get("Contents", ())
+            if not hidden(item["Key"]) and not item["Key"].endswith("/")
+        ]
+        yield from sorted(found, key=lambda entry: entry.key)
+
+    def folders(self, prefix: str) -> list[str]:
+        found = (
+            item["Prefix"] for page in self._pages(prefix, Delimiter="/") for item in page.get("CommonPrefixes", ())
+        )
+        names = (path.removeprefix(self._prefix + prefix).rstrip("/") for path in found)
+        return sorted(name for name in names if name and not hidden(name))
+
+    def modified(self, key: str) -> float | None:
+        def attempt() -> float | None:
+            try:
+                return float(self._send("head_object", Key=self._prefix + key)["LastModified"].timestamp())
+            except boto.ClientError as error:
+                if code(error) not in ABSENT:
+                    raise
+                return None
+
+        return self._try("read", key, attempt)
+
+    def delete(self, key: str) -> None:
+        def attempt() -> None:
+            try:
+                self._send("delete_object", Key=self._prefix + key)
+            except boto.ClientError as error:
+                if code(error) != "NoSuchKey":
+                    raise
+
+        self._try("delete", key, attempt)
+
+    def now(self) -> float:
+        """By the last answer's Date, and what this process measured since: one second's resolution, as `modified`."""
+        if self._server is None or self._clock() - self._server[1] > CLOCK_SECONDS:
+            ask = partial(self._send, "list_objects_v2", Prefix=self._prefix, MaxKeys=1)
+            self._try("list", "", ask)
+        if self._server is None:
+            raise StoreError(f"store {self.uri}: the server's answers carry no Date", next="wm run --store DIR")
+        date, heard = self._server
+        return date + self._clock() - heard
+
+    def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return hold(self, name, self._lease_seconds)
+
+    # What a lease needs besides.
+
+    def read(self, key: str) -> Stored | None:
+        """The object with its tag and time, or None if it is not there."""
+        sink = io.BytesIO()
+        answer = self._copy(key, sink)
+        return answer and Stored(sink.getvalue(), answer["ETag"], answer["LastModified"].timestamp())
+
+    def write_if(self, key: str, data: bytes, **condition: str) -> str | None:
+        """Write under IfNoneMatch or IfMatch. The new tag, or None if the condition does not hold.
+
+        When the condition fails after an earlier try whose answer was lost, that try may have been the one that wrote:
+        then the object there holds our bytes.
+        """
+        lost = False
+
+        def attempt() -> str | None:
+            nonlocal lost
+            try:
+                return str(self._send("put_object", Key=self._prefix + key, Body=data, **condition)["ETag"])
+            except FAILURES as error:
+                if status(error) == 412 or code(error) == "NoSuchKey":
+                    return None
+                lost = lost or status(error) != 409  # a conflict is an answer: nothing was written
+                raise
+
+        tag = self._try("create", key, attempt)
+        if tag is None and lost and (there := self.read(key)) and there.data == data:
+            return there.tag
+        return tag
+
+    # Requests.
+
+    def _send(self, method: str, **arguments: Any) -> Any:
+        """One request, once; whatever the server answers tells its time."""
+        if "Body" in arguments:
+            # Without it SeaweedFS 4.48 stores an empty object when the connection breaks right after the headers.
+            md5 = hashlib.md5(arguments["Body"], usedforsecurity=False).digest()
+            arguments["ContentMD5"] = base64.b64encode(md5).decode()
+        try:
+            answer = getattr(self._client, method)(Bucket=self._bucket, **arguments)
+        except boto.ClientError as error:
+            self._hear(error.response)
+            raise
+        self._hear(answer)
+        return answer
+
+    def _hear(self, answer: Any) -> None:
+        self._try.answered = True
+        if date := answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"):
+            with contextlib.suppress(ValueError):
+                self._server = (parsedate_to_datetime(date).timestamp(), self._clock())
+
+    def _pages(self, prefix: str, **more: Any) -> Iterator[Any]:
+        while True:
+            ask = partial(self._send, "list_objects_v2", Prefix=self._prefix + prefix, **more)
+            page = self._try("list", prefix, ask)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _copy(self, key: str, sink: IO[bytes]) -> Any:
+        """Copy the object into `sink`; a try goes on where the one before was cut. The answer, or None if absent."""
+        tag = ""
+
+        def rewind() -> None:
+            sink.seek(0)
+            sink.truncate()
+
+        def attempt() -> Any:
+            nonlocal tag
+            part = {"Range": f"bytes={sink.tell()}-", "IfMatch": tag} if sink.tell() else {}
+            try:
+                answer = self._send("get_object", Key=self._prefix + key, **part)
+                if part and status_of(answer) != 206:  # the whole again: not every server knows ranges
+                    rewind()
+                tag = answer["ETag"]
+                for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
+                    sink.write(chunk)
+                return answer
+            except DAMAGED:
+                rewind()
+                raise
+            except boto.ClientError as error:
+                if code(error) in ABSENT:
+                    return None
+                if part and status(error) in (412, 416):  # overwritten since
+                    rewind()
+                    return attempt()
+                raise
+
+        return self._try("read", key, attempt, gained=sink.tell)
+
+    def _write(self, key: str, file: IO[bytes], size: int) -> None:
+        kind = {"ContentType": mimetypes.guess_type(key)[0] or "application/octet-stream"}
+        if size > self._part_bytes:
+            self._write_parts(key, file, size, kind)
+            return
+        self._try("write", key, partial(self._send, "put_object", Key=self._prefix + key, Body=file.read(), **kind))
+
+    def _write_parts(self, key: str, file: IO[bytes], size: int, kind: dict[str, str]) -> None:
+        """One part in memory at a time, each tried on its own; nothing is to be seen before the last step."""
+        where = {"Key": self._prefix + key}
+        if self._client.meta.config.request_checksum_calculation == "when_supported":
+            kind = {**kind, "ChecksumAlgorithm": "CRC32"}
+        started = self._try("write", key, partial(self._send, "create_multipart_upload", **where, **kind))
+        where["UploadId"] = started["UploadId"]
+        try:
+            parts: list[dict[str, Any]] = []
+            while data := file.read(self._part_bytes):
+                number = len(parts) + 1
+                send = partial(self._send, "upload_part", **where, PartNumber=number, Body=data)
+                answer = self._try("write", f"{key}, part {number}", send)
+                checksums = {name: value for name, value in answer.items() if name == "ChecksumCRC32"}
+                parts.append({"PartNumber": number, "ETag": answer["ETag"], **checksums})
+            self._try("write", key, partial(self._complete, key, size, where, parts))
+        except BaseException:
+            with contextlib.suppress(*FAILURES):
+                self._send("abort_multipart_upload", **where)
+            raise
+
+    def _complete(self, key: str, size: int, where: dict[str, str], parts: list[dict[str, Any]]) -> None:
+        try:
+            self._send("complete_multipart_upload", **where, MultipartUpload={"Parts": parts})
+        except boto.ClientError as error:
+            # An earlier try completed it and its answer was lost: then the object is there.
+            if code(error) != "NoSuchUpload" or not any(e.key == key and e.size == size for e in self.entries(key)):
+                raise
+
+
+def status_of(answer: Any) -> int:
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,0 +1,164 @@
+"""One operation on a bucket, body included: tried until it succeeds, cannot succeed, or its time is up.
+
+botocore's own retries are off: they cover no bodies, and their quota is gone when a server is down for a while.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from urllib3.exceptions import HTTPError
+
+from ..errors import StoreError
+
+T = TypeVar("T")
+log = logging.getLogger("wm.store")
+
+# A worker without progress is given up after `execution.stall_seconds` (300), so the store must give up before.
+DEADLINE_SECONDS = 120.0
+# An endpoint that never answered is more likely misspelt than ill.
+FIRST_ANSWER_SECONDS = 30.0
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 10.0
+
+CUT = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, HTTPError, ResponseParserError)
+DAMAGED = (boto.FlexibleChecksumError, boto.ChecksumError)
+FAILURES = (boto.BotoCoreError, boto.ClientError, *CUT, *DAMAGED)
+TRANSIENT_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504})
+TRANSIENT_CODES = frozenset({
+    "BadDigest", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable",
+    "SlowDown", "Throttling", "ThrottlingException", "XAmzContentSHA256Mismatch",
+})  # fmt: skip
+
+LOGIN = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or AWS_PROFILE=…"
+REASONS = {
+    "AccessDenied": ("access is denied", "cat k8s/s3-policy.json"),
+    "403": ("access is denied", "cat k8s/s3-policy.json"),
+    "NoSuchBucket": ("there is no such bucket", "aws s3 mb s3://{bucket}"),
+    "NoCredentialsError": ("no credentials were found", LOGIN),
+    "PartialCredentialsError": ("the credentials are incomplete", LOGIN),
+    "InvalidAccessKeyId": ("the server does not know the access key", LOGIN),
+    "SignatureDoesNotMatch": ("the secret key is not the access key's", LOGIN),
+    "ExpiredToken": ("the credentials have expired", "aws sso login"),
+    "InvalidToken": ("the session token is not valid", "aws sso login"),
+    "CredentialRetrievalError": ("credentials could not be had", "aws configure list"),
+    "TokenRetrievalError": ("the login has expired", "aws sso login"),
+    "UnauthorizedSSOTokenError": ("the login has expired", "aws sso login"),
+    "RequestTimeTooSkewed": ("this machine's clock is wrong", "timedatectl"),
+    "PermanentRedirect": ("the bucket is in another region", "export AWS_REGION=…"),
+    "AuthorizationHeaderMalformed": ("the bucket is in another region", "export AWS_REGION=…"),
+    "EndpointConnectionError": ("nothing answers there", "curl -I {endpoint}, or export AWS_ENDPOINT_URL_S3=…"),
+    "ConnectTimeoutError": ("nothing answers there", "curl -I {endpoint}, or export AWS_ENDPOINT_URL_S3=…"),
+    "SSLError": ("the endpoint's certificate is not trusted", "export AWS_CA_BUNDLE=FILE"),
+}
+# The same answer stands for a key that is not there, where listing is not allowed.
+ABSENT_OR_DENIED = " (a bucket without s3:ListBucket also says so of a key that is not there)"
+
+
+def code(error: BaseException | None) -> str:
+    """The server's name for what went wrong, or the exception's."""
+    if isinstance(error, boto.ClientError):
+        return str(error.response.get("Error", {}).get("Code", ""))
+    return type(error).__name__
+
+
+def status(error: BaseException | None) -> int:
+    """The HTTP status of the server's refusal; 0 if it did not answer."""
+    if isinstance(error, boto.ClientError):
+        return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return 0
+
+
+def transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return False
+    if isinstance(error, boto.ClientError):
+        return status(error) in TRANSIENT_STATUSES or code(error) in TRANSIENT_CODES
+    return isinstance(error, (*CUT, *DAMAGED))
+
+
+def redacted(text: str) -> str:
+    """Without the user and password that a URL may carry."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+class Tries:
+    """Calls an operation again, after pauses with full jitter, until `deadline` seconds have brought nothing."""
+
+    def __init__(
+        self,
+        uri: str,
+        endpoint: str,
+        *,
+        deadline: float,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self.answered = False
+        self._uri, self._endpoint = uri, redacted(endpoint)
+        self._deadline, self._clock, self._sleep = deadline, clock, sleep
+
+    def __call__(self, verb: str, key: str, operation: Callable[[], T], gained: Callable[[], int] = lambda: 0) -> T:
+        """What `operation` returns. `gained` tells how far it is: as long as that grows, time does not count.
+
+        Raises StoreError, which names the store, the endpoint, the key and the next command.
+        """
+        began = since = self._clock()
+        seen = gained()
+        faults: Counter[str] = Counter()
+
+        def count(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            faults[f"{status(error) or ''} {code(error)}".strip()] += 1
+
+        def over(state: RetryCallState) -> bool:
+            nonlocal since, seen
+            if gained() != seen:
+                since, seen = self._clock(), gained()
+            limit = self._deadline if self.answered else min(self._deadline, FIRST_ANSWER_SECONDS)
+            return self._clock() - since + state.upcoming_sleep > limit
+
+        again = Retrying(
+            retry=retry_if_exception(transient),
+            wait=wait_random_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS),
+            stop=over,
+            after=count,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            result = again(operation)
+        except FAILURES as error:
+            raise self._failure(verb, key, error, faults.total(), self._clock() - began) from error
+        if faults:
+            tries, seconds = faults.total() + 1, self._clock() - began
+            log.warning("store %s: to %s %s took %d tries in %.1f s: %s",
+                        self._uri, verb, key, tries, seconds, _listed(faults))  # fmt: skip
+        return result
+
+    def _failure(self, verb: str, key: str, error: Any, tries: int, seconds: float) -> StoreError:
+        """The error in words. Only its name and the server's sentence: nothing that could hold a credential."""
+        bucket = self._uri.removeprefix("s3://").partition("/")[0]
+        said = error.response.get("Error", {}).get("Message", "") if isinstance(error, boto.ClientError) else ""
+        name = f"{code(error)}: {said}" if said else code(error)
+        reason, command = REASONS.get(code(error), (redacted(name), "curl -I {endpoint}"))
+        if code(error) in REASONS:
+            reason += f" ({name if code(error) == 'AccessDenied' else code(error)})"
+        if verb == "read" and status(error) == 403 and code(error) in ("AccessDenied", "403"):
+            reason += ABSENT_OR_DENIED
+        if tries:
+            reason += f"; gave up after {tries} tries in {seconds:.0f} s"
+        return StoreError(
+            f"store {self._uri} at {self._endpoint}: cannot {verb} {key}: {reason}",
+            next=command.format(bucket=bucket, endpoint=self._endpoint),
+        )
+
+
+def _listed(faults: Counter[str]) -> str:
+    return ", ".join(f"{name} × {count}" if count > 1 else name for name, count in faults.items())
