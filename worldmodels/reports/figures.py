@@ -105,8 +105,8 @@ def curves(panel: Panel, lines: Sequence[Line]) -> Picture:
                       marker=marker, markersize=4, linewidth=1.2 if line.style != "-" else None)  # fmt: skip
         for label, level in panel.levels.items():
             axes.axhline(level, color=MUTED, linestyle=(0, (4, 3)), linewidth=1)
-            axes.annotate(label, (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-                          textcoords="offset points", ha="right", color=MUTED, fontsize=9)  # fmt: skip
+            axes.annotate(label, (1, level), xycoords=("axes fraction", "data"), xytext=(-2, -4),
+                          textcoords="offset points", ha="right", va="top", color=MUTED, fontsize=9)  # fmt: skip
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if len(lines) > 1:
             _legend(axes)
