@@ -17,7 +17,7 @@ def open_store(uri: str) -> Store:
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"store {uri}: a bucket needs the package {error.name}, which is not installed",
-                next="pip install 'wm[s3]'",
+                next="pip install --editable '.[s3]'",
             ) from error
         return s3.connect(uri)
     if "://" in uri:
