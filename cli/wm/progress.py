@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Screen:
     def __init__(self) -> None:
         self._console = Console(file=sys.stdout, highlight=False)
         self._bars = Progress(
-            TextColumn("{task.description:11}"), BarColumn(bar_width=24), Tail(), TimeElapsedColumn(),
+            TextColumn("{task.description:11}"), BarColumn(bar_width=16), Tail(table_column=Column(no_wrap=True, overflow="ellipsis")), TimeElapsedColumn(),
             console=self._console, refresh_per_second=4,
         )  # fmt: skip
 
