@@ -38,9 +38,13 @@ class Screen:
     def __init__(self) -> None:
         self._console = Console(file=sys.stdout, highlight=False)
         self._bars = Progress(
-            TextColumn("{task.description:11}"), BarColumn(bar_width=16), Tail(table_column=Column(no_wrap=True, overflow="ellipsis")), TimeElapsedColumn(),
-            console=self._console, refresh_per_second=4,
-        )  # fmt: skip
+            TextColumn("{task.description:11}"),
+            BarColumn(bar_width=16),
+            Tail(table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TimeElapsedColumn(),
+            console=self._console,
+            refresh_per_second=4,
+        )
 
     def __enter__(self) -> "Screen":
         if self._console.is_terminal:
