@@ -38,10 +38,11 @@ class Screen:
     def __init__(self) -> None:
         self._console = Console(file=sys.stdout, highlight=False)
         self._bars = Progress(
-            TextColumn("{task.description:11}"),
-            BarColumn(bar_width=16),
-            Tail(table_column=Column(no_wrap=True, overflow="ellipsis")),
-            TimeElapsedColumn(),
+            TextColumn("{task.description}", table_column=Column(min_width=10)),
+            BarColumn(bar_width=12, table_column=Column(min_width=12)),
+            Tail(table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            TimeElapsedColumn(table_column=Column(min_width=7)),
+            expand=True,
             console=self._console,
             refresh_per_second=4,
         )
@@ -74,7 +75,7 @@ class Screen:
             del first[1:]
             now = time.monotonic()
             last[0] = _words(snapshot)
-            line = f"{last[0]}  {left(snapshot, now - began, first[0])}"
+            line = f"{left(snapshot, now - began, first[0])}  {last[0]}".strip()
             if bar is not None:
                 self._bars.update(bar, total=snapshot.total, completed=snapshot.done, tail=line)
             elif now - said >= PLAIN_SECONDS:
