@@ -184,13 +184,12 @@ def test_training_leaves_its_networks_and_its_likelihood_beside_trivial_ones(tra
     assert Step(folder / "results" / "step.tflite").hidden == 8
 
 
-def test_a_killed_training_ends_with_the_same_bytes(trained, artifact, tmp_path, monkeypatch):
-    from worldmodels.vision import training
-
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+def test_a_killed_training_ends_with_the_same_bytes(trained, artifact, tmp_path):
     for step in (2, 9):
         with pytest.raises(Killed):
-            train(tmp_path, artifact, kill_after(context(tmp_path, "memory", TINY, latents=artifact), step))
+            ctx = context(tmp_path, "memory", TINY, latents=artifact)
+            ctx.checkpoint_seconds = 0.0
+            train(tmp_path, artifact, kill_after(ctx, step))
     assert train(tmp_path, artifact) == trained[1]
 
 

@@ -152,13 +152,12 @@ def test_training_leaves_its_networks_and_what_it_learned(trained, episodes):
     assert (folder / "telemetry" / "reconstructions.png").stat().st_size > 1000
 
 
-def test_a_killed_training_ends_with_the_same_bytes(trained, episodes, tmp_path, monkeypatch):
-    from worldmodels.vision import training
-
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+def test_a_killed_training_ends_with_the_same_bytes(trained, episodes, tmp_path):
     for step in (3, 17):
         with pytest.raises(Killed):
-            train(tmp_path, episodes, kill_after(context(tmp_path, "vae", TINY, rollouts=episodes), step))
+            ctx = context(tmp_path, "vae", TINY, rollouts=episodes)
+            ctx.checkpoint_seconds = 0.0
+            train(tmp_path, episodes, kill_after(ctx, step))
     assert train(tmp_path, episodes) == trained[1]
 
 

@@ -187,6 +187,7 @@ class Context:
     pulse: Pulse
     follow: Callable[[str, bytes], None] = lambda name, data: None
     publish_seconds: float = 2.0
+    checkpoint_seconds: float = 30.0
     _published: dict[str, float] = field(default_factory=dict)
     _withheld: set[str] = field(default_factory=set)
 

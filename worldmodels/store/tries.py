@@ -155,7 +155,7 @@ class Tries:
         if tries:
             reason += f"; gave up after {tries} tries in {seconds:.0f} s"
         return StoreError(
-            f"store {self._uri} at {self._endpoint}: cannot {verb} {key}: {reason}",
+            f"store {self._uri} at {self._endpoint}: cannot {verb} {key or 'it'}: {reason}",
             next=command.format(bucket=bucket, endpoint=self._endpoint),
         )
 

@@ -16,7 +16,6 @@ import tensorflow as tf
 from ..errors import ConfigError, WorkFailed
 from ..task import Context
 
-CHECKPOINT_SECONDS = 30.0
 TOLERANCE = 1e-5
 """Largest deviation of a network that plays from the one that was trained, relative to values above 1."""
 
@@ -86,7 +85,7 @@ class Log:
 
 
 class Checkpoint:
-    """State after a step, saved every half minute. When it is saved never changes what is computed."""
+    """State after a step, saved every `ctx.checkpoint_seconds`. When it is saved never changes what is computed."""
 
     def __init__(self, ctx: Context, variables: Sequence[Any], columns: Sequence[str]) -> None:
         self._ctx = ctx
@@ -104,8 +103,8 @@ class Checkpoint:
             ctx.log.info("going on from step %d", self.step)
 
     def due(self) -> bool:
-        """Half a minute has passed, or the process was asked to stop."""
-        return self._ctx.pulse.stop.is_set() or time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        """It is time, or the process was asked to stop."""
+        return self._ctx.pulse.stop.is_set() or time.monotonic() - self._saved >= self._ctx.checkpoint_seconds
 
     def save(self, step: int, extra: Mapping[str, Any]) -> None:
         arrays = {f"variable{i:03d}": v.numpy() for i, v in enumerate(self._variables)}
