@@ -159,6 +159,23 @@ def test_damaged_bytes_are_refused_and_redo_mends_them(copy):
     assert copy.digests() == before
 
 
+def test_a_shard_that_cannot_be_made_fails_the_stage_unless_fewer_are_enough(copy):
+    before = copy.digests()
+    for path in [*copy.store.glob("tiny/iter-1/latents/*.json"), *copy.store.glob("tiny/iter-1/latents/*/shards/*")]:
+        path.unlink()
+    source = next(copy.store.glob("tiny/iter-1/rollouts/data/*/shard-00001/*"))
+    whole = source.read_bytes()
+    source.write_bytes(whole[:-10])
+    done = copy.run("latents")
+    assert done.returncode == 42
+    assert "1 of 2 shards cannot be made; shard 1: shard 1 of tiny/iter-1/rollouts" in done.stderr
+    copy.ok("latents", "-o", "execution.min_shards=0.5")
+    assert len(json.loads((copy.store / "tiny/iter-1/latents/manifest-all.json").read_text())["shards"]) == 1
+    source.write_bytes(whole)
+    copy.ok("latents", "--redo")
+    assert copy.digests() == before
+
+
 def test_a_truncated_manifest_is_refused_by_name(copy):
     manifest = copy.store / "tiny/iter-1/vae/manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:100])

@@ -254,6 +254,18 @@ def commit_shard(store: Store, work: Identity, index: int, attempt: str, content
     store.create(shard_key(work, index), json.dumps(record).encode())
 
 
+def commit_failed_shard(store: Store, work: Identity, index: int, reason: str) -> None:
+    """Record that a shard cannot be made, so that nobody tries again; `drop_failed_shards` takes that back."""
+    store.create(shard_key(work, index), json.dumps({"index": index, "failed": reason}).encode())
+
+
+def drop_failed_shards(store: Store, work: Identity) -> None:
+    for entry in store.entries(work.work_key("shards/")):
+        record = read_json(store, entry.key, repair_command(work.name))
+        if record and "failed" in record:
+            store.delete(entry.key)
+
+
 def shard_key(work: Identity, index: int) -> str:
     return work.work_key("shards", f"{index:05d}.json")
 

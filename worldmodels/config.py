@@ -1,31 +1,22 @@
-"""What a run is: frozen models with units and bounds, three presets, TOML files and `-o section.key=value`.
-
-A field marked EXECUTION says only how to execute and never changes a result; a field marked EXTENT says how much of the
-same work is wanted, so that raising it adds to what is there. Everything else is part of an artifact's identity.
-"""
+"""What a run is: frozen models with units and bounds, three presets, TOML files and `-o section.key=value`."""
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from .cluster import Kubernetes
 from .errors import ConfigError
+from .section import EXECUTION, EXTENT, Count, Positive, Section, fields, flatten, leaves
 
-EXECUTION: dict[str, Any] = {"role": "execution"}
-EXTENT: dict[str, Any] = {"role": "extent"}
+__all__ = ["EXECUTION", "EXTENT", "Config", "Origins", "fields", "flatten", "leaves", "resolve"]
 
 Engine = Literal["envpool", "gymnasium"]
 Iterations = Literal["all", "latest"]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 Threads = Annotated[int, Field(ge=1, le=64)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Rollouts(Section):
@@ -149,6 +140,9 @@ class Execution(Section):
     stall_seconds: Annotated[int, Field(ge=10)] = Field(
         300, description="give a worker up after so long without progress", json_schema_extra=EXECUTION
     )
+    min_shards: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of a stage's shards that must succeed", json_schema_extra=EXECUTION
+    )
 
 
 class Config(Section):
@@ -162,6 +156,7 @@ class Config(Section):
     controller: Controller = Controller()
     evaluate: Evaluate = Evaluate()
     execution: Execution = Execution()
+    kubernetes: Kubernetes = Kubernetes()
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -191,15 +186,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 Origins = dict[str, str]
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a nested mapping as ("section.key", value)."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 ITERATION_TWO = {"rollouts": {"controller": "mean"}, "vae": {"warm_start": True}}
 """What later iterations change by default: the controller drives, and V goes on from its weights."""
 
@@ -217,7 +203,7 @@ def resolve(
 
     Raises ConfigError for an unknown preset or key (with the nearest right one), a wrong type or a value out of bounds.
     """
-    origins = {key: "default" for key, _ in flatten(Config().model_dump())}
+    origins = {key: "default" for key, _ in leaves(Config)}
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset is None and stored:
         origins |= {key: origin for key, origin in stored[1].items() if key in origins}
@@ -228,14 +214,17 @@ def resolve(
         layers.append((f"iteration {iteration}", ITERATION_TWO))
     layers += [(str(path), _read_toml(path)) for path in files]
     layers += [(f"-o {text}", _parse_override(text)) for text in overrides]
-    values: dict[str, Any] = {}
+    values = Config().model_dump()
     for origin, layer in layers:
-        for key, value in flatten(layer):
+        for key, value in flatten(layer, origins):
             if key not in origins:
                 raise ConfigError(f"{origin}: there is no setting {key!r}{_nearest(key, origins)}", next="wm config")
             origins[key] = origin or origins[key]
-            section, _, name = key.rpartition(".")
-            (values.setdefault(section, {}) if section else values)[name] = value
+            *sections, name = key.split(".")
+            at = values
+            for section in sections:
+                at = at[section]
+            at[name] = value
     try:
         return Config.model_validate(values), origins
     except ValidationError as error:
@@ -246,19 +235,6 @@ def _preset(name: str) -> Mapping[str, Any]:
     if name not in PRESETS:
         raise ConfigError(f"there is no preset {name!r}{_nearest(name, PRESETS)}", next="wm config --preset demo")
     return PRESETS[name]
-
-
-def fields(section: type[Section] | None, *, role: str | None = None) -> list[str]:
-    """Names of a section's fields, all or those of one role."""
-    if section is None:
-        return []
-    return [
-        name for name, info in section.model_fields.items() if role is None or _role(info.json_schema_extra) == role
-    ]
-
-
-def _role(extra: Any) -> str:
-    return extra.get("role", "identity") if isinstance(extra, dict) else "identity"
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -300,6 +276,7 @@ def _explain(error: ValidationError, origins: Origins) -> str:
     lines = []
     for detail in error.errors():
         parts = [str(part) for part in detail["loc"]]
-        key = ".".join(parts[:2]) if parts[0] in Config.model_fields else ".".join(parts)
+        starts = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        key = next((start for start in starts if start in origins), starts[0])
         lines.append(f"{key} = {detail['input']!r} ({origins.get(key, 'together')}): {detail['msg']}")
     return "; ".join(dict.fromkeys(lines))

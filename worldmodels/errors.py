@@ -8,6 +8,7 @@
     ├── StoreError         13   the store cannot be read or written (permissions, disk full, not there)
     ├── CorruptArtifact    14   stored bytes are not the bytes that the manifest promised
     ├── WorkFailed         42   no work is left that can succeed
+    │   └── ShardFailed         one shard never can; the others go on
     ├── Hung               44   no progress for minutes; worth another attempt
     └── Stopped           143   asked to stop (SIGTERM); the same command goes on from here
 
@@ -52,6 +53,14 @@ class CorruptArtifact(WmError):
 
 class WorkFailed(WmError):
     exit_code = 42
+
+
+class ShardFailed(WorkFailed):
+    """`index` is the shard's."""
+
+    def __init__(self, index: int, message: str, next: str = "") -> None:
+        super().__init__(message, next)
+        self.index = index
 
 
 class Hung(WmError):

@@ -10,17 +10,18 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
+from . import __version__ as VERSION
 from . import artifacts, stages
 from .artifacts import Artifact, Identity, Name
 from .config import Config
-from .errors import Conflict, MissingInput
+from .errors import ConfigError, Conflict, MissingInput, ShardFailed, WorkFailed
 from .store import Store
 from .task import Checkpoints, Context, Pulse, StoreArea
 
@@ -48,8 +49,16 @@ class Task:
 
     @classmethod
     def from_json(cls, text: str) -> "Task":
-        value = json.loads(text)
-        return cls(**{**value, "config": Config.model_validate(value["config"])})
+        """ConfigError if it is no task, or one of another version of `wm`."""
+        try:
+            value = json.loads(text)
+            return cls(**{**value, "config": Config.model_validate(value["config"])})
+        except (ValueError, TypeError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"this task is not one that wm {VERSION} understands: {reason}; is the image of another version?",
+                next="make build-images push-images, then submit again",
+            ) from error
 
 
 def find(store: Store, name: Name, config: Config) -> dict[str, Any] | None:
@@ -164,22 +173,44 @@ class Attempt:
         count = stage.count(self.context)
         records = self.records(count)
         mine = [i for i in range(count) if i not in records and i % self.context.workers == self.context.worker]
-        if mine:
-            for index, content in entrypoint(stage.entrypoint)(self.context, mine):
-                artifacts.commit_shard(self.store, self.work, index, self.id, content)
-                self.pulse.log.info("shard %d is committed", index)
+        self.make(stage, mine)
         records = self.records(count)
         if len(records) < count:
             self.pulse.log.info("%d of %d shards are committed; others make the rest", len(records), count)
             return None
-        shards = [records[i] for i in sorted(records)]
+        shards, failed = self.good(records), [i for i, record in sorted(records.items()) if "failed" in record]
         if manifest := committed(self.store, self.task, self.work):
             return manifest
         if stage.collect:
             files = {"digest": "", "shards": shards, "files": {}, "telemetry": {}}
             view = artifacts.load(self.store, self.task.name, files, Path(self.context.results.parent / "shards"))
             entrypoint(stage.collect)(self.context, view.shards)
-        return self.commit(shards)
+        return self.commit(shards, failed)
+
+    def make(self, stage: stages.Stage, todo: list[int]) -> None:
+        """Make and commit those shards; one that cannot be made is recorded as failed, and the others go on."""
+        while todo:
+            try:
+                for index, content in entrypoint(stage.entrypoint)(self.context, todo):
+                    artifacts.commit_shard(self.store, self.work, index, self.id, content)
+                    self.pulse.log.info("shard %d is committed", index)
+                return
+            except ShardFailed as failure:
+                self.pulse.log.error("shard %d failed: %s", failure.index, failure.message)
+                artifacts.commit_failed_shard(self.store, self.work, failure.index, failure.message)
+            there = self.records(max(todo) + 1)
+            todo = [index for index in todo if index not in there]
+
+    def good(self, records: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
+        """The shards that succeeded, in order; WorkFailed if they are fewer than `execution.min_shards` asks for."""
+        failed = {index: str(record["failed"]) for index, record in sorted(records.items()) if "failed" in record}
+        if failed and len(records) - len(failed) < self.task.config.execution.min_shards * len(records):
+            index, reason = next(iter(failed.items()))
+            raise WorkFailed(
+                f"{self.task.name}: {len(failed)} of {len(records)} shards cannot be made; shard {index}: {reason}",
+                next=f"{artifacts.repair_command(self.task.name)}, or -o execution.min_shards=0.9",
+            )
+        return [record for _, record in sorted(records.items()) if "failed" not in record]
 
     def records(self, count: int) -> dict[int, dict[str, Any]]:
         """Committed shard records by index; with many of them one listing is cheaper than asking for each."""
@@ -192,7 +223,7 @@ class Attempt:
             if key in keys and (record := artifacts.read_json(self.store, key, repair))
         }
 
-    def commit(self, shards: list[dict[str, Any]]) -> dict[str, Any]:
+    def commit(self, shards: list[dict[str, Any]], failed: Sequence[int] = ()) -> dict[str, Any]:
         self.context.publish_rest()
         if manifest := committed(self.store, self.task, self.work):
             return manifest
@@ -204,7 +235,8 @@ class Attempt:
             telemetry=upload(self.store, self.task.name, self.id, self.context.telemetry, "telemetry"),
             shards=shards,
             resolved=self.task.config.model_dump(),
-            made=provenance(self.started) | {"attempt": self.id, "workers": self.context.workers},
+            made=provenance(self.started)
+            | {"attempt": self.id, "workers": self.context.workers, "failed_shards": [*failed]},
         )
         self.context.checkpoints.clear()
         self.pulse.log.info("%s is committed: %s", self.task.name, manifest["digest"][:12])

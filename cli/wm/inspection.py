@@ -36,7 +36,7 @@ def config(
     \b
     wm config --preset laptop -o seed=2 > my.toml
     """
-    from worldmodels.config import flatten
+    from worldmodels.config import Config, flatten, leaves
     from worldmodels.store import open_store
 
     store = open_store(store_uri)
@@ -44,22 +44,23 @@ def config(
     if as_json:
         click.echo(json.dumps({"config": resolved.model_dump(), "origins": origins}, indent=1))
         return
-    section = ""
-    for key, value in flatten(resolved.model_dump()):
+    section, descriptions = "", dict(leaves(Config))
+    for key, value in flatten(resolved.model_dump(), origins):
         group, _, name = key.rpartition(".")
         if group != section:
             section = group
             click.echo(f"\n[{section}]")
-        assignment = f"{name} = {json.dumps(value)}" if value is not None else f"# {name} is not set"
-        click.echo(f"{assignment:36}  # {origins[key]}; {_description(key)}")
+        assignment = f"{name} = {_toml(value)}" if value is not None else f"# {name} is not set"
+        click.echo(f"{assignment:36}  # {origins[key]}; {descriptions[key]}")
 
 
-def _description(key: str) -> str:
-    from worldmodels.config import Config
-
-    section, _, name = key.rpartition(".")
-    model: Any = type(getattr(Config(), section)) if section else Config
-    return str(model.model_fields[name].description or "")
+def _toml(value: Any) -> str:
+    """A value as TOML writes it on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
 
 
 @click.command()

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs import tracks
+from ..errors import ShardFailed
 from ..networks import Encoder, Step
+from ..rollouts.player import EpisodeFailed
 from ..task import Context, Shard
 from .drive import film
 from .scoring import TrackScore, outcomes, summary
@@ -24,13 +26,16 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     progress = _Progress(ctx, len(mine) * settings.steps)
     rows: dict[int, list[TrackScore]] = {shard: [] for shard in todo}
     played = outcomes(*_controller(ctx), mine, settings.engine, settings.steps, ctx.lanes, progress.stepped)
-    for outcome in played:
-        shard = todo[outcome.job.key // size]
-        rows[shard].append(TrackScore.of(outcome))
-        progress.ended(outcome.score, settings.steps - outcome.steps)
-        if len(rows[shard]) == size:
-            done = sorted(rows.pop(shard), key=lambda row: row.track)
-            yield shard, {"scores.json": json.dumps([row.__dict__ for row in done]).encode()}
+    try:
+        for outcome in played:
+            shard = todo[outcome.job.key // size]
+            rows[shard].append(TrackScore.of(outcome))
+            progress.ended(outcome.score, settings.steps - outcome.steps)
+            if len(rows[shard]) == size:
+                done = sorted(rows.pop(shard), key=lambda row: row.track)
+                yield shard, {"scores.json": json.dumps([row.__dict__ for row in done]).encode()}
+    except EpisodeFailed as failure:
+        raise ShardFailed(todo[failure.job.key // size], failure.message) from failure
 
 
 def collect(ctx: Context, shards: Sequence[Shard]) -> None:

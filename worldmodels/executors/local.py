@@ -42,11 +42,28 @@ class Snapshot:
     figures: dict[str, float]
 
 
-def run(store_uri: str, task: Task, report: Callable[[Snapshot], None]) -> None:
-    """Run the task to its end. Raises the first worker's error; stops the others when it does, and upon Ctrl-C."""
-    kind = stages.stage(task.stage).kind
-    count = 1 if kind == "single" else task.config.execution.workers or runner.cores()
-    with _workers(store_uri, task, count) as workers, selectors.DefaultSelector() as selector:
+def processes(task: Task) -> int:
+    """How many of them share the task on one machine, or in one pod."""
+    single = stages.stage(task.stage).kind == "single"
+    return 1 if single else task.config.execution.workers or runner.cores()
+
+
+def run(
+    store_uri: str,
+    task: Task,
+    report: Callable[[Snapshot], None],
+    *,
+    pod: int = 0,
+    pods: int = 1,
+    stdout: int = subprocess.DEVNULL,
+) -> None:
+    """Run the task, or the share of it that is pod `pod`'s of `pods`, to its end; the workers' logs go to `stdout`.
+
+    Raises the first worker's error; stops the others when it does, and upon Ctrl-C.
+    """
+    kind, count = stages.stage(task.stage).kind, processes(task)
+    places = range(pod * count, (pod + 1) * count)
+    with _workers(store_uri, task, places, pods * count, stdout) as workers, selectors.DefaultSelector() as selector:
         for worker in workers:
             selector.register(worker.events, selectors.EVENT_READ, worker)
         while selector.get_map():
@@ -59,11 +76,11 @@ def run(store_uri: str, task: Task, report: Callable[[Snapshot], None]) -> None:
 
 
 @contextmanager
-def _workers(store_uri: str, task: Task, count: int) -> Iterator[list[Worker]]:
+def _workers(store_uri: str, task: Task, places: range, count: int, stdout: int) -> Iterator[list[Worker]]:
     workers: list[Worker] = []
     try:
-        for index in range(count):
-            workers.append(_start(store_uri, task, index, count))
+        for index in places:
+            workers.append(_start(store_uri, task, index, count, stdout))
         yield workers
     finally:
         _stop([w.process for w in workers])
@@ -72,7 +89,7 @@ def _workers(store_uri: str, task: Task, count: int) -> Iterator[list[Worker]]:
             worker.stderr.close()
 
 
-def _start(store_uri: str, task: Task, index: int, count: int) -> Worker:
+def _start(store_uri: str, task: Task, index: int, count: int, stdout: int) -> Worker:
     reading, writing = os.pipe()
     stderr = tempfile.TemporaryFile()  # noqa: SIM115 - the worker's, until it is gone
     environment = os.environ | {
@@ -90,7 +107,7 @@ def _start(store_uri: str, task: Task, index: int, count: int) -> Worker:
     process = subprocess.Popen(
         [sys.executable, "-m", "worldmodels.executors.worker"],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=stderr,
         env=environment,
         pass_fds=[writing],

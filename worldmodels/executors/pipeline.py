@@ -70,6 +70,8 @@ def _step(store: Store, task: Task, stale: set[Name], renewed: set[Name], verify
 
 def _damage(store: Store, task: Task, manifest: dict[str, Any]) -> str:
     """The first stored file that is not what the manifest promises, in words; empty if all are."""
+    if failed := manifest["made"].get("failed_shards"):
+        return f"{task.name}: {len(failed)} shards could not be made"
     with tempfile.TemporaryDirectory(prefix="wm-verify-") as scratch:
         artifact = artifacts.load(store, task.name, manifest, Path(scratch))
         try:
@@ -109,6 +111,9 @@ def execute(store: Store, steps: Sequence[Step], run: Callable[[Task], None], *,
 def _renew(store: Store, step: Step) -> Step:
     """Look again, now that earlier steps are done, and retire what does not fit."""
     again = plan(store, [step.task])[0] if step.state != "damaged" else step
+    if again.manifest is None:
+        work = runner.identify(step.task, runner.input_manifests(store, step.task))
+        artifacts.drop_failed_shards(store, work)
     if again.state == "damaged" and again.manifest is None:
         artifacts.discard_unreadable(store, runner.identify(step.task, {}))
     if again.manifest is None or again.state == "committed":
@@ -116,6 +121,7 @@ def _renew(store: Store, step: Step) -> Step:
     work = runner.identify(step.task, runner.input_manifests(store, step.task))
     if again.state == "damaged":
         _drop_damaged_shards(store, work, again.manifest)
+        artifacts.drop_failed_shards(store, work)
     artifacts.retire(store, work, again.manifest)
     return dataclasses.replace(again, state="missing")
 

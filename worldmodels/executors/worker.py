@@ -27,6 +27,7 @@ from ..store import Store, open_store
 from ..task import Pulse
 
 PUBLISH_LOG_SECONDS = 5.0
+LOG_FORMAT, LOG_DATE = "%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S"
 
 
 def main(environment: Mapping[str, str]) -> int:
@@ -45,7 +46,7 @@ def main(environment: Mapping[str, str]) -> int:
     try:
         runner.run(store, task, worker, workers, pulse)
     except WmError as error:
-        log.error("%s", error.message)
+        log.error("%s%s", error.message, f"; next: {error.next}" if error.next else "")
         pulse.emit({"error": {"message": error.message, "next": error.next, "code": error.exit_code}})
         return error.exit_code
     except OSError as error:
@@ -77,7 +78,7 @@ def _logger() -> tuple[logging.Logger, list[str]]:
     log = logging.getLogger("wm")
     log.setLevel(logging.INFO)
     log.propagate = False
-    formatter = logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S")
+    formatter = logging.Formatter(LOG_FORMAT, LOG_DATE)
     for handler in (logging.StreamHandler(sys.stdout), Keep()):
         handler.setFormatter(formatter)
         log.addHandler(handler)

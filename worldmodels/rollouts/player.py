@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs import Lanes
+from ..errors import WorkFailed
 from .episodes import FRAME_SHAPE, Episode
 
 
@@ -35,6 +36,14 @@ class Outcome:
         return self.tiles_visited == self.tiles_total
 
 
+class EpisodeFailed(WorkFailed):
+    """The engine could not begin an episode; another try would end the same."""
+
+    def __init__(self, job: Job, reason: Exception) -> None:
+        super().__init__(f"track {job.track} cannot be driven: {type(reason).__name__}: {reason}")
+        self.job = job
+
+
 class Policy(Protocol):
     """Decides for all lanes at once; what it decides for one must not depend on the others."""
 
@@ -59,7 +68,7 @@ def play(
 
     An episode ends when the environment terminates it, after `steps` steps, or (patience > 0) after `patience` steps
     without a new tile. `on_step` is told how many steps were just taken, once for all active lanes. An outcome depends
-    on its job and the policy only, never on the number of lanes or the order of jobs.
+    on its job and the policy only, never on the number of lanes or the order of jobs. Raises EpisodeFailed.
     """
     runs: dict[int, _Run] = {}
     seen = np.empty((lanes.count, *FRAME_SHAPE), np.uint8)
@@ -70,7 +79,10 @@ def play(
                 if job is None:
                     break
                 runs[lane] = _Run(job, steps, record)
-                seen[lane] = lanes.start(lane, job.track)
+                try:
+                    seen[lane] = lanes.start(lane, job.track)
+                except Exception as error:
+                    raise EpisodeFailed(job, error) from error
                 policy.begin(lane, job)
         if not runs:
             return

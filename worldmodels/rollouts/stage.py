@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs import make, tracks
-from ..errors import MissingInput
+from ..errors import MissingInput, ShardFailed
 from ..networks import Encoder, Step
 from ..task import Context
 from . import episodes
-from .player import Job, Policy, play
+from .player import EpisodeFailed, Job, Policy, play
 from .policies import RandomPolicy, WorldPolicy
 
 
@@ -43,6 +43,8 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
             if len(finished[shard]) == size:
                 done = finished.pop(shard)
                 yield shard, episodes.join([done[i] for i in range(size)])
+    except EpisodeFailed as failure:
+        raise ShardFailed(failure.job.key // size, failure.message) from failure
     finally:
         lanes.close()
 

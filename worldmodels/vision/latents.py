@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder
 from ..rollouts import episodes
 from ..task import Context, Shard
@@ -33,13 +34,20 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     began, frames = time.monotonic(), 0
     for done, index in enumerate(todo):
-        found, encoded = episodes.read(sources[index]), []
+        found, encoded = _episodes(sources[index], index), []
         for episode in found:
             encoded.append(Latents(*_encode(encoder, episode.frames), episode.actions))
             frames += len(episode.frames)
             seconds, part = time.monotonic() - began, done + len(encoded) / len(found)
             ctx.progress(part, len(todo), "shards", part / seconds, frames_per_s=frames / seconds)
         yield index, {FILE: pack(encoded)}
+
+
+def _episodes(source: Shard, index: int) -> list[episodes.Episode]:
+    try:
+        return episodes.read(source)
+    except CorruptArtifact as error:
+        raise ShardFailed(index, error.message, error.next) from error
 
 
 def _encode(encoder: Encoder, frames: NDArray[np.uint8]) -> tuple[Floats, Floats]:

@@ -1,0 +1,131 @@
+import json
+import re
+
+import pytest
+
+from worldmodels.config import resolve
+from worldmodels.errors import ConfigError
+from worldmodels.executors import manifest
+from worldmodels.runner import Task
+from worldmodels.stages import STAGES
+
+STORE = "s3://bucket/prefix"
+
+
+def job(stage="rollouts", *overrides, run="demo", iteration=1, store=STORE):
+    config, _ = resolve("demo", (), overrides, iteration=iteration)
+    return manifest.job(Task(run, iteration, stage, config), store)
+
+
+def container(job):
+    return job["spec"]["template"]["spec"]["containers"][0]
+
+
+def environment(job):
+    return {each["name"]: each["value"] for each in container(job)["env"]}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_job_carries_its_whole_task(stage):
+    made = job(stage, "seed=7")
+    task = Task.from_json(environment(made)["WM_TASK"].replace("$$", "$"))
+    assert (task.stage, task.config.seed) == (stage, 7)
+    assert made["spec"]["completionMode"] == "Indexed"
+
+
+def test_dollars_are_not_expanded_by_kubernetes():
+    made = job("rollouts", 'kubernetes.pod_overrides={metadata={annotations={a="$(HOME)"}}}')
+    assert "$$(HOME)" in environment(made)["WM_TASK"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_name_leaves_room_for_an_index(stage):
+    made = job(stage, run="a" * 20 + ".b_c" + "d" * 24)
+    assert len(made["metadata"]["name"]) <= 57
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", made["metadata"]["name"])
+
+
+def test_a_name_follows_from_store_run_iteration_stage_and_results():
+    names = [
+        job(), job("vae"), job(run="other"), job(iteration=2), job(store="s3://bucket"),
+        job("rollouts", "rollouts.steps=5"), job("rollouts", "rollouts.episodes=128"),
+    ]  # fmt: skip
+    assert len({each["metadata"]["name"] for each in names}) == len(names)
+    same = job("rollouts", "execution.lanes=3", "kubernetes.pods.rollouts=9")
+    assert same["metadata"]["name"] == job()["metadata"]["name"]
+    assert manifest.spec_digest(same) != manifest.spec_digest(job())
+    assert manifest.spec_digest(job()) == manifest.spec_digest(job())
+
+
+def test_exit_codes_decide_who_tries_again():
+    rules = job()["spec"]["podFailurePolicy"]["rules"]
+    codes = [(rule["action"], rule.get("onExitCodes", {}).get("values")) for rule in rules]
+    assert codes == [("Ignore", None), ("Ignore", [143]), ("FailJob", [10, 11, 43]), ("FailIndex", [42])]
+    assert not any(137 in (values or ()) for _, values in codes)
+
+
+def test_the_evolution_ends_with_its_first_success_and_is_restarted_without_end():
+    spec = job("controller")["spec"]
+    assert spec["successPolicy"] == {"rules": [{"succeededCount": 1}]}
+    assert spec["backoffLimitPerIndex"] == 1000
+    assert "successPolicy" not in job("rollouts")["spec"]
+
+
+def test_training_asks_for_a_gpu_unless_the_cluster_has_none():
+    made = job("vae")
+    assert container(made)["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert "/dev/shm" in [mount["mountPath"] for mount in container(made)["volumeMounts"]]
+    without = job("vae", "kubernetes.gpus=false", 'kubernetes.cpu_pool.node_selector={pool="cpu"}')
+    assert "nvidia.com/gpu" not in container(without)["resources"]["limits"]
+    assert without["spec"]["template"]["spec"]["nodeSelector"]["pool"] == "cpu"
+    assert container(without)["image"] == "wm-gpu:dev"
+
+
+def test_overrides_come_last_and_merge_by_name():
+    pod = '{spec={imagePullSecrets=[{name="pull"}], containers=[{name="worker", env=[{name="WM_PODS", value="1"}]}]}}'
+    made = job("rollouts", f"kubernetes.pod_overrides={pod}")
+    assert made["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+    assert environment(made)["WM_PODS"] == "1"
+    assert container(made)["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_a_credential_comes_by_reference():
+    made = job("rollouts", "kubernetes.s3_secret=wm-s3", 'kubernetes.s3_endpoint="http://s3.wm.svc:8333"')
+    assert container(made)["envFrom"] == [{"secretRef": {"name": "wm-s3"}}]
+    assert environment(made)["AWS_ENDPOINT_URL_S3"] == "http://s3.wm.svc:8333"
+    with pytest.raises(ConfigError, match="without user or password"):
+        job("rollouts", 'kubernetes.s3_endpoint="http://key:secret@s3.wm.svc"')
+
+
+def test_a_queue_suspends_the_job_and_a_deadline_is_opt_in():
+    made = job("rollouts", "kubernetes.queue=research", "kubernetes.deadline_seconds=60")
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert made["spec"]["suspend"]
+    assert made["spec"]["activeDeadlineSeconds"] == 60
+    assert "activeDeadlineSeconds" not in job()["spec"]
+
+
+def test_a_folder_is_no_store_for_pods():
+    with pytest.raises(ConfigError, match="cannot reach a folder"):
+        job(store="./runs")
+
+
+def test_the_pipeline_carries_every_iterations_config():
+    configs = tuple(resolve("demo", iteration=i)[0] for i in (1, 2))
+    made = manifest.pipeline_job(manifest.Pipeline("demo", configs), STORE)
+    back = manifest.Pipeline.from_json(environment(made)["WM_PIPELINE"].replace("$$", "$"))
+    assert [config.rollouts.controller for config in back.configs] == ["random", "mean"]
+    spec = made["spec"]["template"]["spec"]
+    assert spec["serviceAccountName"] == "wm-pipeline"
+    assert spec["automountServiceAccountToken"]
+
+
+def test_what_a_job_costs_in_an_hour():
+    config, _ = resolve("demo", (), ["kubernetes.prices.cpu_hour=0.04", "kubernetes.resources.rollouts.cpu=500m"])
+    made = manifest.job(Task("demo", 1, "rollouts", config), STORE)
+    assert manifest.pod_hours_price(made, config.kubernetes) == pytest.approx(4 * 0.5 * 0.04)
+
+
+def test_a_pod_of_another_version_says_so():
+    with pytest.raises(ConfigError, match="another version"):
+        Task.from_json(json.dumps({"run": "a", "iteration": 1, "stage": "vae", "config": {"vae": {"new": 1}}}))

@@ -1,0 +1,102 @@
+"""The `[kubernetes]` settings: where Jobs go, what they may use, and what that costs. None of them changes a result."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from .section import Count, Section
+
+# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ and …/reference/kubernetes-api/…/quantity
+LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+MAYBE_NAME = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"
+QUANTITY = r"^\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+Quantity = Annotated[
+    str, BeforeValidator(lambda v: f"{v:g}" if type(v) in (int, float) else v), Field(pattern=QUANTITY)
+]
+Price = Annotated[float, Field(ge=0)]
+
+
+class Pool(Section):
+    """Which nodes a stage may run on."""
+
+    node_selector: dict[str, str] = Field({}, description="labels that a node must have")
+    tolerations: list[dict[str, Any]] = Field([], description="taints that are accepted, as in a pod's spec")
+
+
+class Resources(Section):
+    """What one pod asks for, and is held to."""
+
+    cpu: Quantity = Field("1", description="cores; a pod plays in one process for each whole one")
+    cpu_limit: Quantity | Literal[""] = Field("", description="cores at most; empty: as many as it asks for")
+    memory: Quantity = Field("2Gi", description="memory; a pod that needs more is killed")
+    disk: Quantity = Field("4Gi", description="ephemeral storage, /tmp included")
+
+
+class StageResources(Section):
+    """What one pod of each stage asks for."""
+
+    rollouts: Resources = Resources(memory="1Gi")
+    vae: Resources = Resources(cpu="2", memory="8Gi", disk="20Gi")
+    latents: Resources = Resources(memory="1Gi")
+    memory: Resources = Resources(cpu="2", memory="8Gi", disk="20Gi")
+    controller: Resources = Resources(memory="1Gi", disk="2Gi")
+    evaluate: Resources = Resources(memory="1Gi", disk="2Gi")
+    report: Resources = Resources()
+    pipeline: Resources = Resources(cpu="100m", memory="512Mi", disk="1Gi")
+
+
+class Pods(Section):
+    """How many pods share a stage's work; the other stages have one."""
+
+    rollouts: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods that drive")
+    latents: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods that encode")
+    controller: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods of the evolution")
+    evaluate: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods that score")
+
+
+class Prices(Section):
+    """Per hour, in the currency of your bill."""
+
+    cpu_hour: Price = Field(0.0, description="price of a core for an hour")
+    gpu_hour: Price = Field(0.0, description="price of a GPU pod for an hour, its cores included")
+
+
+NVIDIA = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+
+
+class Kubernetes(Section):
+    """Where Jobs go, and how."""
+
+    context: str = Field("", description="the kubeconfig's context; empty: its current one")
+    namespace: str = Field("wm", pattern=LABEL, description="namespace of every object")
+    image_cpu: str = Field("wm-cpu:dev", min_length=1, description="what plays; by digest when known")
+    image_gpu: str = Field("wm-gpu:dev", min_length=1, description="what trains; by digest when known")
+    service_account: str = Field("wm-worker", pattern=MAYBE_NAME, description="of workers: their access to the bucket")
+    pipeline_service_account: str = Field("wm-pipeline", pattern=MAYBE_NAME, description="of the pipeline: makes Jobs")
+    s3_secret: str = Field(
+        "", pattern=MAYBE_NAME, description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; empty: none"
+    )
+    s3_endpoint: str = Field("", description="the bucket's endpoint as pods reach it; empty: AWS")
+    s3_region: str = Field("", description="the bucket's region; empty: the pods' own")
+    gpus: bool = Field(True, description="false: the training stages run on the CPU pool and ask for no GPU")
+    gpu_resource: str = Field("nvidia.com/gpu", min_length=1, description="what a GPU is called by its device plugin")
+    queue: str = Field("", pattern=MAYBE_NAME, description="Kueue's local queue; empty: none")
+    priority_class: str = Field("", pattern=MAYBE_NAME, description="PriorityClass of the pods; empty: none")
+    ttl_seconds: Annotated[int, Field(ge=0)] = Field(604_800, description="a finished Job is removed after so long")
+    deadline_seconds: Annotated[int, Field(ge=0)] = Field(
+        0, description="a Job is ended after so long, time without a node included; 0: never"
+    )
+    pending_seconds: Count = Field(900, description="how long `--wait` waits for pods that find no node")
+    pod_overrides: dict[str, Any] = Field({}, description="merged into every pod's template, last")
+    cpu_pool: Pool = Pool()
+    gpu_pool: Pool = Pool(tolerations=[NVIDIA])
+    pods: Pods = Pods()
+    resources: StageResources = StageResources()
+    prices: Prices = Prices()
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _no_credentials(cls, value: str) -> str:
+        if value and ("://" not in value or "@" in value):
+            raise ValueError("must be a URL like http://s3.wm.svc:8333, without user or password")
+        return value

@@ -1,0 +1,261 @@
+"""From a task to the Job that runs it: pure functions, plain dicts that read like the YAML.
+
+Every stage is one Indexed Job (Kubernetes 1.34 and later; the newest field, `successPolicy`, is GA since 1.33) that
+carries its whole resolved config. https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import artifacts, stages
+from ..artifacts import digest
+from ..cluster import Kubernetes, Resources
+from ..config import Config
+from ..errors import ConfigError
+from ..runner import Task
+
+Dict = dict[str, Any]
+CONTAINER = "worker"
+PIPELINE = "pipeline"
+SPEC = "worldmodels/spec"
+STORE = "worldmodels/store"
+ITERATION = "worldmodels/iteration"
+POINTLESS = (10, 11, 43)
+"""Exit codes after which no pod of the Job can succeed: a conflict, a missing input, a wrong setting."""
+USER = 65532
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A whole run as one small Job that submits the others: its config for every iteration, from the first on."""
+
+    run: str
+    configs: tuple[Config, ...]
+
+    def to_json(self) -> str:
+        return json.dumps({"run": self.run, "configs": [config.model_dump() for config in self.configs]})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Pipeline":
+        value = json.loads(text)
+        return cls(value["run"], tuple(Config.model_validate(config) for config in value["configs"]))
+
+
+def job(task: Task, store_uri: str) -> Dict:
+    """The Job of one stage. ConfigError if pods could not reach the store."""
+    stage, settings = stages.stage(task.stage), task.config.kubernetes
+    pods = getattr(settings.pods, task.stage, 1)
+    on_gpu = stage.gpu and settings.gpus
+    pod = _pod(
+        settings,
+        image=settings.image_gpu if stage.gpu else settings.image_cpu,
+        command=["python", "-m", "worldmodels.executors.pod"],
+        environment={"WM_TASK": task.to_json(), "WM_STORE": _reachable(store_uri), "WM_PODS": str(pods)},
+        resources=getattr(settings.resources, task.stage),
+        gpu=on_gpu,
+        account=settings.service_account,
+    )
+    spec = _spec(settings, pod, pods, limit=1000 if stage.kind == "exchange" else 3)
+    if stage.kind == "exchange":
+        spec["successPolicy"] = {"rules": [{"succeededCount": 1}]}
+    return _job(settings, task.stage, task.run, task.iteration, name(task, store_uri), store_uri, spec)
+
+
+def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
+    """The Job that submits every stage of every iteration and waits for it; its service account may make Jobs."""
+    settings = pipeline.configs[0].kubernetes
+    pod = _pod(
+        settings,
+        image=settings.image_cpu,
+        command=["python", "-m", "worldmodels.executors.driver"],
+        environment={"WM_PIPELINE": pipeline.to_json(), "WM_STORE": _reachable(store_uri)},
+        resources=settings.resources.pipeline,
+        gpu=False,
+        account=settings.pipeline_service_account,
+    )
+    pod["spec"]["automountServiceAccountToken"] = True
+    pod["metadata"] = {"labels": {"worldmodels/role": PIPELINE}}
+    configs = [_results(config) for config in pipeline.configs]
+    identity = digest([store_uri, pipeline.run, PIPELINE, configs])
+    spec = _spec(settings, pod, 1, limit=1000)
+    return _job(settings, PIPELINE, pipeline.run, 1, _name(PIPELINE, pipeline.run, identity), store_uri, spec)
+
+
+def name(task: Task, store_uri: str) -> str:
+    """The Job's name: at most 57 characters, so that `-<index>` of five digits fits into a pod's 63."""
+    work = artifacts.identity(task.name, task.config, stages.stage(task.stage).sections, {})
+    identity = digest([store_uri, task.run, task.iteration, task.stage, work.config, work.extent])
+    return _name(task.stage, task.run, identity)
+
+
+def spec_digest(manifest: Mapping[str, Any]) -> str:
+    """What tells two Jobs of one name apart, without regard to what the server adds to a live one."""
+    return str(manifest["metadata"]["annotations"][SPEC])
+
+
+def pod_hours_price(manifest: Mapping[str, Any], settings: Kubernetes) -> float:
+    """What the Job's pods cost in an hour, all of them running."""
+    spec = manifest["spec"]
+    requests = spec["template"]["spec"]["containers"][0]["resources"]["requests"]
+    if settings.gpu_resource in requests:
+        return float(spec["parallelism"] * settings.prices.gpu_hour)
+    return float(spec["parallelism"] * cores(requests["cpu"]) * settings.prices.cpu_hour)
+
+
+def cores(quantity: str) -> float:
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def _name(stage: str, run: str, identity: str) -> str:
+    plain = re.sub(r"[^a-z0-9-]", "-", run)
+    return f"wm-{stage}-{plain[: 57 - len('wm--') - len(stage) - 11].strip('-')}-{identity[:10]}"
+
+
+def _results(config: Config) -> Dict:
+    """The settings that results follow from: all but how to execute, and where."""
+    return config.model_dump(exclude={"execution", "kubernetes"})
+
+
+def _reachable(store_uri: str) -> str:
+    if not store_uri.startswith("s3://"):
+        raise ConfigError(
+            f"store {store_uri}: pods meet in a bucket, and cannot reach a folder of this machine",
+            next="wm submit --store s3://bucket/prefix",
+        )
+    return store_uri
+
+
+def _job(settings: Kubernetes, stage: str, run: str, iteration: int, name: str, store_uri: str, spec: Dict) -> Dict:
+    labels = {
+        "app.kubernetes.io/name": "wm",
+        "app.kubernetes.io/instance": run,
+        "app.kubernetes.io/component": stage,
+        "app.kubernetes.io/managed-by": "wm",
+        ITERATION: str(iteration),
+    }
+    queue = {"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {}
+    metadata = spec["template"].setdefault("metadata", {})
+    metadata["labels"] = {**labels, **metadata.get("labels", {})}
+    spec["template"] = _merge(spec["template"], settings.pod_overrides)
+    if queue:
+        spec["suspend"] = True  # Kueue lets it go
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": settings.namespace,
+            "labels": labels | queue,
+            "annotations": {SPEC: digest(spec)[:16], STORE: store_uri},
+        },
+        "spec": spec,
+    }
+
+
+def _spec(settings: Kubernetes, pod: Dict, pods: int, limit: int) -> Dict:
+    def on_exit(action: str, *codes: int) -> Dict:
+        return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [*codes]}}
+
+    spec: Dict = {
+        "completionMode": "Indexed",
+        "completions": pods,
+        "parallelism": pods,
+        "backoffLimitPerIndex": limit,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {
+            "rules": [
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                on_exit("Ignore", 143),  # `kubectl delete pod` sets no DisruptionTarget
+                on_exit("FailJob", *POINTLESS),
+                on_exit("FailIndex", 42),
+            ]
+        },
+        "ttlSecondsAfterFinished": settings.ttl_seconds,
+        "template": pod,
+    }
+    if settings.deadline_seconds:
+        spec["activeDeadlineSeconds"] = settings.deadline_seconds
+    return spec
+
+
+def _pod(
+    settings: Kubernetes,
+    *,
+    image: str,
+    command: list[str],
+    environment: Mapping[str, str],
+    resources: Resources,
+    gpu: bool,
+    account: str,
+) -> Dict:
+    pool = settings.gpu_pool if gpu else settings.cpu_pool
+    where = {"AWS_ENDPOINT_URL_S3": settings.s3_endpoint, "AWS_REGION": settings.s3_region}
+    variables = {**environment, **{key: value for key, value in where.items() if value}}
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}]
+    volumes: list[Dict] = [{"name": "tmp", "emptyDir": {}}]
+    if gpu:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}})
+    container: Dict = {
+        "name": CONTAINER,
+        "image": image,
+        "command": command,
+        # Kubernetes expands $(NAME) in a value; $$ is a plain $.
+        "env": [{"name": key, "value": value.replace("$", "$$")} for key, value in variables.items()],
+        "resources": _resources(resources, settings.gpu_resource if gpu else ""),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+        "volumeMounts": mounts,
+    }
+    if settings.s3_secret:
+        container["envFrom"] = [{"secretRef": {"name": settings.s3_secret}}]
+    spec: Dict = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "nodeSelector": {"kubernetes.io/arch": "amd64", **pool.node_selector},
+        "containers": [container],
+        "volumes": volumes,
+    }
+    if account:
+        spec["serviceAccountName"] = account
+    if pool.tolerations:
+        spec["tolerations"] = pool.tolerations
+    if settings.priority_class:
+        spec["priorityClassName"] = settings.priority_class
+    return {"spec": spec}
+
+
+def _resources(asked: Resources, gpu: str) -> Dict:
+    requests = {"cpu": asked.cpu, "memory": asked.memory, "ephemeral-storage": asked.disk}
+    requests |= {gpu: "1"} if gpu else {}
+    return {"requests": requests, "limits": requests | {"cpu": asked.cpu_limit or asked.cpu}}
+
+
+def _merge(base: Any, more: Any) -> Any:
+    """`more` over `base`: mappings are merged key by key, lists of named things by name; anything else is replaced."""
+    if isinstance(base, dict) and isinstance(more, dict):
+        return base | {key: _merge(base.get(key), value) for key, value in more.items()}
+    if isinstance(base, list) and isinstance(more, list) and all(map(_named, [*base, *more])):
+        found = {each["name"]: each for each in base}
+        found |= {each["name"]: _merge(found.get(each["name"]), each) for each in more}
+        return list(found.values())
+    return more
+
+
+def _named(each: Any) -> bool:
+    return isinstance(each, dict) and "name" in each

@@ -1,0 +1,50 @@
+"""What a pod executes: `python -m worldmodels.executors.pod`. One worker, or one for each core that the pod may use.
+
+The environment is read here and in `worker.py`, and nowhere else:
+    WM_TASK                the task as JSON (`runner.Task`)
+    WM_STORE               the store's URI
+    WM_PODS                how many pods the task has
+    JOB_COMPLETION_INDEX   which of them this is, from 0
+Exit codes are those of `errors.py`; the Job's failure policy knows them.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from types import FrameType
+
+from ..errors import Stopped, WmError
+from ..runner import Task
+from . import local, worker
+
+
+def main(environment: Mapping[str, str]) -> int:
+    try:
+        task = Task.from_json(environment["WM_TASK"])
+        pod, pods = int(environment.get("JOB_COMPLETION_INDEX", "0")), int(environment.get("WM_PODS", "1"))
+        if local.processes(task) == 1:  # no second interpreter between the pod and its work
+            return worker.main({**environment, "JOB_COMPLETION_INDEX": str(pod), "WM_WORKERS": str(pods)})
+        signal.signal(signal.SIGTERM, _stop)
+        local.run(environment["WM_STORE"], task, lambda snapshot: None, pod=pod, pods=pods, stdout=1)
+    except WmError as error:
+        _log().error("%s%s", error.message, f"; next: {error.next}" if error.next else "")
+        return error.exit_code
+    return 0
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Stopped("asked to stop; another pod goes on from here")
+
+
+def _log() -> logging.Logger:
+    logging.basicConfig(
+        format="%(asctime)s %(levelname).1s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stdout
+    )
+    return logging.getLogger("wm.pod")
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

@@ -1,0 +1,51 @@
+"""What settings are made of: frozen models that reject unknown keys, and the roles of their fields.
+
+A field marked EXECUTION says only how to execute and never changes a result; a field marked EXTENT says how much of the
+same work is wanted, so that raising it adds to what is there. Everything else is part of an artifact's identity.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EXECUTION: dict[str, Any] = {"role": "execution"}
+EXTENT: dict[str, Any] = {"role": "extent"}
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """("section.key", description) of every setting; a mapping whose keys are the user's is one setting."""
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from leaves(info.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info.description or ""
+
+
+def flatten(tree: Mapping[str, Any], whole: Any = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a nested mapping as ("section.key", value); keys in `whole` are leaves even if they hold a mapping."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in whole:
+            yield from flatten(value, whole, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def fields(section: type[Section] | None, *, role: str | None = None) -> list[str]:
+    """Names of a section's fields, all or those of one role."""
+    if section is None:
+        return []
+    return [
+        name for name, info in section.model_fields.items() if role is None or _role(info.json_schema_extra) == role
+    ]
+
+
+def _role(extra: Any) -> str:
+    return extra.get("role", "identity") if isinstance(extra, dict) else "identity"
