@@ -98,7 +98,8 @@ def describe(tool: str, name: str) -> str:
     if tool != "buildah":
         return ask(tool, "image", "inspect", "--format", "{{.Id}}  {{.Size}} bytes", name)
     digest = ask("buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", name)
-    return digest and f"sha256:{digest}  {ask('buildah', 'images', '--format', '{{.Size}}', name)}"
+    sizes = ask("buildah", "images", "--format", "{{.Size}}", name).splitlines()  # one for each of its names
+    return digest and f"sha256:{digest}  {' '.join(sizes[:1])}"
 
 
 def push(tool: str, image: Image, registry: str, plain_http: bool) -> str:

@@ -97,8 +97,9 @@ def train() -> None:
 
     from worldmodels.memory import model as memory
     from worldmodels.networks import Decoder, Dream, Encoder, Step
-    from worldmodels.vision import train as vision
+    from worldmodels.vision import model as vision
     from worldmodels.vision import training
+    from worldmodels.vision.train import make_step
 
     training.prepare(1)
     say("devices", ", ".join(device.name for device in tf.config.list_physical_devices()))
@@ -107,7 +108,7 @@ def train() -> None:
     with timed("three training steps of V"):
         vae, optimizer = vision.Vae(z, 1 / 8), keras.optimizers.Adam()
         optimizer.build(vae.trainable_variables)
-        step = vision.make_step(vae, optimizer, seed=1, kl_tolerance=0.5)
+        step = make_step(vae, optimizer, seed=1, kl_tolerance=0.5)
         losses = [float(step(frames, tf.constant(i))[0]) for i in range(3)]
         assert losses[2] < losses[0], f"it does not learn: {losses}"
     state = [rng.standard_normal((8, n), np.float32) for n in (z, 3, hidden, hidden)]
