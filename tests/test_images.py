@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 
 import worldmodels
 from worldmodels import runner
+from worldmodels.config import Config
 
 ROOT = Path(worldmodels.__file__).parents[1]
 EXTRAS = {
@@ -102,6 +103,17 @@ def test_a_container_that_still_imports_stops_when_asked(tmp_path):
 def test_an_image_knows_its_revision_without_git(tmp_path):
     (tmp_path / "_revision").write_text("abc123")
     assert runner.git_revision(tmp_path) == "abc123"
+
+
+def test_a_stage_in_the_wrong_image_says_so(tmp_path):
+    task = runner.Task("tiny", 1, "rollouts", Config())
+    (tmp_path / "zstandard.py").write_text("raise ModuleNotFoundError(name='zstandard')")
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"WM_TASK": task.to_json(), "WM_STORE": str(tmp_path / "store"), "PYTHONPATH": paths}
+    worker = [sys.executable, "-m", "worldmodels.executors.worker"]
+    done = subprocess.run(worker, capture_output=True, text=True, env=env)
+    assert done.returncode == 43
+    assert "tiny/iter-1/rollouts needs the package zstandard" in done.stdout
 
 
 def test_trimming_leaves_what_is_used_and_notices_changed_packages(tmp_path):

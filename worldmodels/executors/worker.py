@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import runner
-from ..errors import Hung, Stopped, WmError
+from ..errors import ConfigError, Hung, Stopped, WmError
 from ..store import Store, open_store
 from ..task import Pulse
 
@@ -44,7 +44,7 @@ def main(environment: Mapping[str, str]) -> int:
     key = task.name.key("logs", f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-worker-{worker:05d}.log")
     ship = LogShipper(store, key, lines)
     try:
-        runner.run(store, task, worker, workers, pulse)
+        _run(store, task, worker, workers, pulse)
     except WmError as error:
         log.error("%s%s", error.message, f"; next: {error.next}" if error.next else "")
         pulse.emit({"error": {"message": error.message, "next": error.next, "code": error.exit_code}})
@@ -62,6 +62,17 @@ def main(environment: Mapping[str, str]) -> int:
     finally:
         ship.close()
     return 0
+
+
+def _run(store: Store, task: runner.Task, worker: int, workers: int, pulse: Pulse) -> None:
+    try:
+        runner.run(store, task, worker, workers, pulse)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{task.name} needs the package {error.name}, which is not installed here "
+            "(images: wm-gpu is for vae and memory, wm-cpu for everything else)",
+            next="make install",
+        ) from error
 
 
 def _operating_system(error: OSError) -> str:
