@@ -8,7 +8,6 @@ A push writes `images.toml`, which names by digest what was pushed: `wm submit -
 """
 
 import argparse
-import json
 import shutil
 import subprocess
 import tempfile
@@ -41,10 +40,10 @@ class Failed(SystemExit):
         super().__init__(f"images: {message}\nnext: {next}")
 
 
-def do(*command: str) -> None:
+def do(*command: str, next: str = "make build-images") -> None:
     """Run a command and show what it says."""
     if code := subprocess.run(command, cwd=ROOT).returncode:
-        raise Failed(f"`{' '.join(command)}` failed ({code}); it says why above", "make build-images")
+        raise Failed(f"`{' '.join(command)}` failed ({code}); it says why above", next)
 
 
 def ask(*command: str) -> str:
@@ -106,19 +105,18 @@ def push(tool: str, image: Image, registry: str, plain_http: bool) -> str:
     """Push the image of this revision; its reference by digest."""
     name = image.tagged(revision())
     if not describe(tool, name):
-        raise Failed(f"{name} is not built", "make build-images" + (" TENSORFLOW=cpu" if "-cpu:" not in name else ""))
+        raise Failed(f"{name} is not built", f"make build-images TENSORFLOW={image.tensorflow}")
     target = f"{registry.rstrip('/')}/{name}"
     repository = target.rpartition(":")[0]
     do(tool, "tag", name, target)
-    if tool == "docker":  # it learns from its daemon's settings which registries speak plain HTTP
-        do("docker", "push", target)
-        digests: list[str] = json.loads(
-            ask("docker", "image", "inspect", "--format", "{{json .RepoDigests}}", target) or "[]"
-        )
-        return next(digest for digest in digests if digest.startswith(f"{repository}@"))
+    again = f"make push-images REGISTRY={registry}  # PLAIN_HTTP=1 if it has no TLS"
+    if tool == "docker":  # its daemon's settings say which registries have no TLS
+        do("docker", "push", target, next=again)
+        pushed = ask("docker", "image", "inspect", "--format", '{{join .RepoDigests " "}}', target).split()
+        return next(reference for reference in pushed if reference.startswith(f"{repository}@"))
     with tempfile.NamedTemporaryFile("r") as digest:
-        tls = "--tls-verify=false" if plain_http else "--tls-verify=true"
-        do(tool, "push", tls, "--digestfile", digest.name, target)
+        tls = f"--tls-verify={'false' if plain_http else 'true'}"
+        do(tool, "push", tls, "--digestfile", digest.name, target, next=again)
         return f"{repository}@{digest.read().strip()}"
 
 

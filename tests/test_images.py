@@ -176,6 +176,12 @@ def test_docker_checks_images_as_a_pod_would_run_them(images):
     assert re.search(r"^docker run --rm --read-only --tmpfs /tmp .*/opt/wm/smoke.py$", notes, re.M)
 
 
+def test_a_push_with_docker_tells_the_registrys_digest(images, tmp_path):
+    script = 'case "$*" in "image inspect "*) echo other/wm-cpu@sha256:abc host/wm-cpu@sha256:def;; esac'
+    assert images("push", "--images", "cpu", "--registry", "host/", docker=script)[0] == 0
+    assert 'image_cpu = "host/wm-cpu@sha256:def"' in (tmp_path / "images.toml").read_text()
+
+
 def test_an_image_that_fails_its_smoke_test_fails_the_build(images):
     code, said, _ = images("build", "--images", "cpu", buildah='test "$1" != run')
     assert code == 1
@@ -196,6 +202,7 @@ def test_a_push_names_images_by_digest_in_a_config_file(images, tmp_path):
         (["build"], {"buildah": "exit 1"}, "docker, podman, buildah none works"),
         (["push"], {}, "next: make push-images REGISTRY="),
         (["push", "--registry", "host"], {"buildah": 'test "$1" != inspect'}, "next: make build-images"),
+        (["push", "--registry", "host"], {"buildah": 'test "$1" != push && echo abc'}, "PLAIN_HTTP=1 if it has no TLS"),
     ],
 )
 def test_what_is_missing_is_named_with_the_next_command(images, arguments, scripts, words):
