@@ -1,13 +1,14 @@
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
-.PHONY: help install demo test test-slow lint types bench docs lock clean
+.PHONY: help install demo test test-slow lint types bench docs manifests dev-s3 lock clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 install: $(BIN)/.installed  ## a virtual environment in .venv with everything the laptop needs
 
@@ -43,9 +44,26 @@ bench: install  ## steps per second and core, beside the limit and the plain way
 docs: install  ## write docs/commands.md from the commands' own help
 	$(BIN)/python -m wm.documentation > docs/commands.md
 
+manifests: install  ## write k8s/jobs/*.yaml, the Jobs that `wm submit` sends
+	$(BIN)/python -m wm.examples k8s/jobs
+
+S3_IMAGE ?= wm-s3:dev
+DEV_S3 := k8s/overlays/dev-s3
+
+dev-s3: $(DEV_S3)/credentials.env  ## k8s/base and a small S3 server into the cluster (S3_IMAGE=… if it pulls from a registry)
+	kubectl kustomize $(DEV_S3) | sed 's|image: wm-s3:dev|image: $(S3_IMAGE)|' | kubectl apply -f -
+	kubectl -n wm rollout status deployment/s3 --timeout=120s \
+	    || { kubectl -n wm get events --field-selector type=Warning; exit 1; }
+
+$(DEV_S3)/credentials.env:
+	umask 077 && $(PYTHON) -c 'import secrets; print(f"AWS_ACCESS_KEY_ID={secrets.token_hex(10)}"); \
+	    print(f"AWS_SECRET_ACCESS_KEY={secrets.token_urlsafe(30)}")' > $@
+
 lock: install  ## renew the lock files (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --no-header --extra train --extra report --extra s3 --extra dev --output-file images/requirements.laptop.txt pyproject.toml images/build.in
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --no-header --constraint images/requirements.laptop.txt --output-file images/requirements.s3.txt images/s3.in
 
 clean:  ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
