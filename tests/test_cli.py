@@ -67,6 +67,12 @@ def test_help_names_every_command_and_exit_code():
         (["logs", "vae"], 11, "has no log"),
         (["evaluate"], 11, "not committed"),
         (["evaluate", "--seeds", "5:1"], 2, "5:1"),
+        (["render", "vae", "--store", "./runs"], 43, "cannot reach a folder"),
+        (["render", "rolouts", "--store", "s3://bucket"], 43, "did you mean 'rollouts'"),
+        (["render", "rollouts", "--store", "s3://bucket", "-o", "rollouts.controller=mean"], 43, "iteration 1"),
+        (["render", "pipeline", "--store", "s3://bucket", "-o", "rollouts.controller=mean"], 43, "iteration 1"),
+        (["render", "pipeline", "--iteration", "2"], 2, "--iterations"),
+        (["render", "vae", "--iterations", "2"], 2, "--iteration N"),
         (["rnu"], 2, "wm run"),
     ],
 )

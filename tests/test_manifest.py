@@ -105,9 +105,18 @@ def test_a_queue_suspends_the_job_and_a_deadline_is_opt_in():
     assert "activeDeadlineSeconds" not in job()["spec"]
 
 
-def test_a_folder_is_no_store_for_pods():
-    with pytest.raises(ConfigError, match="cannot reach a folder"):
-        job(store="./runs")
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ("./runs", "cannot reach a folder"),
+        ("gs://a", "s3://bucket/prefix"),
+        ("s3://", "no bucket's name"),
+        ("s3://k:s@a", "no bucket's name"),
+    ],
+)
+def test_pods_meet_in_a_bucket(store, words):
+    with pytest.raises(ConfigError, match=words):
+        job(store=store)
 
 
 def test_the_pipeline_carries_every_iterations_config():
@@ -118,6 +127,18 @@ def test_the_pipeline_carries_every_iterations_config():
     spec = made["spec"]["template"]["spec"]
     assert spec["serviceAccountName"] == "wm-pipeline"
     assert spec["automountServiceAccountToken"]
+
+
+def test_no_job_has_a_variable_that_linux_refuses():
+    config, _ = resolve("demo")
+    assert manifest.pipeline_job(manifest.Pipeline("demo", (config,) * 20), STORE)
+    with pytest.raises(ConfigError, match="WM_PIPELINE would have 2"):
+        manifest.pipeline_job(manifest.Pipeline("demo", (config,) * 99), STORE)
+
+
+def test_a_pipelines_run_has_a_name_too():
+    with pytest.raises(ConfigError, match="run name 'Bad Name'"):
+        manifest.Pipeline("Bad Name", (resolve("demo")[0],))
 
 
 def test_what_a_job_costs_in_an_hour():

@@ -15,6 +15,7 @@ COMMANDS = {
     "show": "wm.inspection:show",
     "logs": "wm.inspection:logs",
     "evaluate": "wm.evaluate:evaluate",
+    "render": "wm.render:render",
 }
 
 EPILOG = """\b

@@ -16,6 +16,7 @@ from ..cluster import Kubernetes, Resources
 from ..config import Config
 from ..errors import ConfigError
 from ..runner import Task
+from ..store.address import bucket_and_prefix
 
 Dict = dict[str, Any]
 CONTAINER = "worker"
@@ -26,6 +27,8 @@ ITERATION = "worldmodels/iteration"
 POINTLESS = (10, 11, 43)
 """Exit codes after which no pod of the Job can succeed: a conflict, a missing input, a wrong setting."""
 USER = 65532
+VARIABLE_BYTES = 2**17
+"""Linux starts no process with a longer one, name and value (MAX_ARG_STRLEN)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Pipeline:
 
     run: str
     configs: tuple[Config, ...]
+
+    def __post_init__(self) -> None:
+        artifacts.Name(self.run, 1, PIPELINE)  # a ConfigError if no run can be called that
 
     def to_json(self) -> str:
         return json.dumps({"run": self.run, "configs": [config.model_dump() for config in self.configs]})
@@ -96,6 +102,17 @@ def spec_digest(manifest: Mapping[str, Any]) -> str:
     return str(manifest["metadata"]["annotations"][SPEC])
 
 
+def to_yaml(manifest: Mapping[str, Any]) -> str:
+    """The same as YAML, keys in their order. ConfigError if PyYAML is not installed."""
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "YAML needs the package PyYAML, which is not installed", next="pip install --editable '.[kubernetes]'"
+        ) from None
+    return str(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120))
+
+
 def pod_hours_price(manifest: Mapping[str, Any], settings: Kubernetes) -> float:
     """What the Job's pods cost in an hour, all of them running."""
     spec = manifest["spec"]
@@ -122,9 +139,10 @@ def _results(config: Config) -> Dict:
 def _reachable(store_uri: str) -> str:
     if not store_uri.startswith("s3://"):
         raise ConfigError(
-            f"store {store_uri}: pods meet in a bucket, and cannot reach a folder of this machine",
-            next="wm submit --store s3://bucket/prefix",
+            f"store {store_uri}: pods meet in a bucket, s3://bucket/prefix, and cannot reach a folder of this machine",
+            next="export WM_STORE=s3://bucket/prefix",
         )
+    bucket_and_prefix(store_uri)
     return store_uri
 
 
@@ -194,6 +212,7 @@ def _pod(
     pool = settings.gpu_pool if gpu else settings.cpu_pool
     where = {"AWS_ENDPOINT_URL_S3": settings.s3_endpoint, "AWS_REGION": settings.s3_region}
     variables = {**environment, **{key: value for key, value in where.items() if value}}
+    _check_length(variables)
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]
     volumes: list[Dict] = [{"name": "tmp", "emptyDir": {}}]
     if gpu:
@@ -238,6 +257,16 @@ def _pod(
     if settings.priority_class:
         spec["priorityClassName"] = settings.priority_class
     return {"spec": spec}
+
+
+def _check_length(variables: Mapping[str, str]) -> None:
+    for key, value in variables.items():
+        if len(f"{key}={value}\0".encode()) > VARIABLE_BYTES:
+            raise ConfigError(
+                f"{key} would have {len(value) // 1000} kB, and no process starts with more than 128 KiB in a variable:"
+                " fewer iterations, or fewer kubernetes.pod_overrides",
+                next="wm config --json",
+            )
 
 
 def _resources(asked: Resources, gpu: str) -> Dict:

@@ -34,7 +34,7 @@ def plan(store: Store, tasks: Sequence[Task], *, verify: bool = False) -> list[S
     stale: set[Name] = set()
     renewed: set[Name] = set()
     for task in tasks:
-        _check_iteration(task)
+        check_iteration(task)
         step = _step(store, task, stale, renewed, verify)
         steps.append(step)
         if step.state in ("differs", "follows"):
@@ -142,7 +142,8 @@ def _still_committed(store: Store, task: Task) -> bool:
     return runner.committed(store, task, work) is not None
 
 
-def _check_iteration(task: Task) -> None:
+def check_iteration(task: Task) -> None:
+    """ConfigError if the first iteration should be driven by a controller, which comes only after it."""
     if task.iteration == 1 and task.stage == "rollouts" and task.config.rollouts.controller != "random":
         raise ConfigError(
             f"rollouts.controller = {task.config.rollouts.controller!r} in iteration 1: no controller exists before it",

@@ -6,7 +6,6 @@ import hashlib
 import io
 import mimetypes
 import os
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,11 +21,11 @@ from botocore import exceptions as boto
 from botocore.config import Config
 
 from ..errors import ConfigError, StoreError
+from .address import bucket_and_prefix
 from .base import Entry, hidden
 from .lease import LEASE_SECONDS, hold
 from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, redacted, status
 
-BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # not only AWS names buckets
 ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
 PART_BYTES = 16 * 2**20
 CHUNK_BYTES = 2**20
@@ -37,9 +36,7 @@ def connect(uri: str) -> "S3Store":
     """The store at s3://bucket/prefix. Endpoint, region, addressing style and credentials are boto3's own business:
     AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, a pod's role.
     """
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    if not BUCKET.fullmatch(bucket):
-        raise ConfigError(f"store {uri}: {bucket!r} is no bucket's name", next="wm run --store s3://bucket/prefix")
+    bucket, prefix = bucket_and_prefix(uri)
     try:
         return S3Store(make_client(), bucket, prefix)
     except (boto.BotoCoreError, ValueError) as error:

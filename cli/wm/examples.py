@@ -1,0 +1,33 @@
+"""The Jobs in `k8s/jobs`, as `wm render` makes them: `python -m wm.examples k8s/jobs` (`make manifests`)."""
+
+import sys
+from pathlib import Path
+
+from wm import render
+from worldmodels import stages
+from worldmodels.executors.manifest import PIPELINE
+
+STORE = "s3://my-bucket/world-models"
+ITERATIONS = 2
+
+
+def examples() -> dict[str, str]:
+    """YAML by file name: every stage's Job, and the pipeline's."""
+    jobs = {stage: render.text(stage, "demo", STORE, 1) for stage in stages.STAGES}
+    jobs[PIPELINE] = render.text(PIPELINE, "demo", STORE, ITERATIONS)
+    return {f"{name}.yaml": f"# Written by `make manifests`; edits are lost.\n{job}" for name, job in jobs.items()}
+
+
+def write(folder: Path) -> None:
+    """Write them there, and remove what is no longer one of them."""
+    made = examples()
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.yaml"):
+        if path.name not in made:
+            path.unlink()
+    for name, content in made.items():
+        (folder / name).write_text(content)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,90 @@
+"""`wm render`: the Job that `wm submit` sends, as YAML."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wm import options
+
+if TYPE_CHECKING:
+    from worldmodels.config import Config
+
+
+@click.command()
+@click.argument("what", metavar="STAGE|pipeline")
+@options.run
+@options.store
+@options.iteration
+@click.option("--iterations", type=click.IntRange(1, 99), metavar="N", help="Those of the pipeline; by default one.")
+@options.settings
+def render(
+    what: str,
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    iterations: int | None,
+    preset: str | None,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """The Job that `wm submit` sends, as YAML.
+
+    One stage's, or that of the pipeline, which submits all stages in turn. Offline: neither the cluster nor the store
+    is asked. So the settings are those of presets, files and -o, not what the run was started with, and nobody looks
+    whether the stage's inputs are committed.
+
+    \b
+    wm render rollouts --store s3://bucket/prefix | kubectl create -f -
+    wm render pipeline --store s3://bucket/prefix --preset paper --iterations 2 > pipeline.yaml
+    """
+    from worldmodels.executors.manifest import PIPELINE
+
+    if what == PIPELINE and iteration != 1:
+        raise click.UsageError("The pipeline begins with iteration 1; say how many with --iterations N.")
+    if what != PIPELINE and iterations:
+        raise click.UsageError(f"Only the pipeline has --iterations; say which one of {what} with --iteration N.")
+    click.echo(text(what, run_name, store_uri, iterations or iteration, preset, files, overrides), nl=False)
+
+
+def text(
+    what: str,
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    preset: str | None = None,
+    files: tuple[Path, ...] = (),
+    overrides: tuple[str, ...] = (),
+) -> str:
+    """The Job of a stage in that iteration, or of the pipeline up to it, below the command that makes and sends it."""
+    from worldmodels.config import resolve
+    from worldmodels.executors import manifest
+
+    run = run_name or preset or options.DEFAULT_RUN
+    configs = [resolve(preset, files, overrides, iteration=i)[0] for i in range(1, iteration + 1)]
+    pipeline = what == manifest.PIPELINE
+    made = _pipeline(run, configs, store_uri) if pipeline else _stage(what, run, configs, store_uri)
+    which = ["--iterations" if pipeline else "--iteration", str(iteration)] if iteration > 1 else []
+    chosen = [("--preset", preset)] if preset else []
+    chosen += [("--config", str(path)) for path in files] + [("-o", override) for override in overrides]
+    words = ["wm", "render", what, "--run", run, "--store", store_uri, *which, *(w for pair in chosen for w in pair)]
+    return f"# {shlex.join(words)} | kubectl create -f -\n{manifest.to_yaml(made)}"
+
+
+def _stage(name: str, run: str, configs: "list[Config]", store_uri: str) -> dict[str, Any]:
+    from worldmodels import stages
+    from worldmodels.executors import manifest, pipeline
+    from worldmodels.runner import Task
+
+    task = Task(run, len(configs), stages.stage(name).name, configs[-1])
+    pipeline.check_iteration(task)
+    return manifest.job(task, store_uri)
+
+
+def _pipeline(run: str, configs: "list[Config]", store_uri: str) -> dict[str, Any]:
+    from worldmodels.executors import manifest, pipeline
+    from worldmodels.runner import Task
+
+    pipeline.check_iteration(Task(run, 1, "rollouts", configs[0]))
+    return manifest.pipeline_job(manifest.Pipeline(run, tuple(configs)), store_uri)
