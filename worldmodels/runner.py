@@ -33,6 +33,7 @@ PACKAGES = (
 )  # fmt: skip
 
 BEAT_SECONDS = 60.0
+PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -144,15 +145,17 @@ class Heartbeat:
         self._store, self._key, self._log, self._seconds = store, key, log, seconds
         who = {"host": socket.gethostname(), "machine": machine(), "process": os.getpid(), "worker": worker}
         self._text = json.dumps(who).encode()
-        self._done = threading.Event()
+        self._begun, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> None:
+        """The first beat comes before the attempt's first data, unless the store is out of reach."""
         self._thread.start()
+        self._begun.wait(PATIENCE_SECONDS)
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._thread.join(timeout=5)  # a store that is out of reach keeps nobody
+        self._thread.join(PATIENCE_SECONDS)
 
     def _run(self) -> None:
         told = False
@@ -163,6 +166,7 @@ class Heartbeat:
                 if not told:
                     self._log.warning("no heartbeat: %s", error.message)
                 told = True
+            self._begun.set()
             if self._done.wait(self._seconds):
                 break
         with contextlib.suppress(StoreError):
@@ -346,7 +350,7 @@ def cpu() -> dict[str, Any]:
 def machine() -> str:
     """Where a process' number means something: this boot of this kernel, and the namespace. Empty if nobody tells."""
     with contextlib.suppress(OSError):
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
     return ""
 
 

@@ -18,7 +18,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a killed writer left that is no object; `size` in bytes is 0 where nobody tells, `modified` as in Entry."""
+    """What a killed writer left that is no object. `key` is a lock's name; `size` in bytes is 0 where nobody tells."""
 
     kind: Literal["temporary file", "unfinished upload", "ended lock"]
     key: str

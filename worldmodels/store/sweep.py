@@ -63,16 +63,16 @@ def ended_leases(store: "S3Store", prefix: str) -> Iterator[Leftover]:
         key, written = item["Key"].removeprefix(store.full("")), item["LastModified"].timestamp()
         name = LEASE.fullmatch(key)
         if name and f"{name[1]}/".startswith(prefix) and store.now() - written > store.lease_seconds:
-            yield Leftover("ended lock", key, item["Size"], written)
+            yield Leftover("ended lock", name[1], item["Size"], written)
 
 
 def discard(store: "S3Store", leftover: Leftover) -> None:
-    if lease := LEASE.fullmatch(leftover.key):
-        # Only its next holder may remove a lease: it can be taken over between a look and a DELETE.
-        with contextlib.suppress(Busy), store.lock(lease[1]):
-            pass
-    elif leftover.kind == "unfinished upload":
+    if leftover.kind == "unfinished upload":
         abort(store, leftover.key, leftover.id)
+    else:
+        # Only its next holder may remove a lease: it can be taken over between a look and a DELETE.
+        with contextlib.suppress(Busy), store.lock(leftover.key):
+            pass
 
 
 def begin(store: "S3Store", key: str) -> str:
