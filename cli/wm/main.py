@@ -15,6 +15,9 @@ COMMANDS = {
     "show": "wm.inspection:show",
     "logs": "wm.inspection:logs",
     "evaluate": "wm.evaluate:evaluate",
+    "doctor": "wm.upkeep:doctor",
+    "gc": "wm.upkeep:gc",
+    "cp": "wm.upkeep:cp",
 }
 
 EPILOG = """\b
@@ -63,6 +66,7 @@ def cli() -> None:
     wm run --preset demo          everything, from random driving to a score and a report
     wm config --preset laptop     every setting, its value and where it came from
     wm ls                         what is committed
+    wm doctor                     whether the store is fit for use
     """
 
 
