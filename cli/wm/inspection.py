@@ -79,7 +79,7 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
     from worldmodels.store import open_store
 
     store = open_store(store_uri)
-    rows = _rows(store, [run_name] if run_name else store.folders(""))
+    rows = table(store, [run_name] if run_name else store.folders(""))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -95,7 +95,7 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
         click.echo(f"{name:{width}}{row['digest'][:12]:14}{figures}  {row['finished']}")
 
 
-def _rows(store: "Store", runs: list[str]) -> list[dict[str, Any]]:
+def table(store: "Store", runs: list[str]) -> list[dict[str, Any]]:
     """One row per committed manifest, by run, iteration, stage and time. Stages are read side by side: a bucket answers
     many questions in the time of one.
     """
