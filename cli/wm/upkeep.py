@@ -132,8 +132,8 @@ def _sweep(store: "Store", found: "Survey", delete: bool, total: "Survey", quiet
 
     if not quiet:
         _print_survey(found)
-    if delete:
-        with bar("removing", sum(g.count for g in found.garbage), objects) as advance:
+    if delete and found.garbage:
+        with bar("removing", sum(g.count for g in found.garbage), "{:.0f}".format) as advance:
             garbage.remove(store, found, advance=advance)
     total.garbage += found.garbage
     total.kept += found.kept

@@ -15,6 +15,7 @@ from worldmodels.config import resolve
 from worldmodels.errors import CorruptArtifact, StoreError
 from worldmodels.store import LocalStore, sweep
 from worldmodels.store.s3 import S3Store
+from worldmodels.task import Pulse
 from worldmodels.upkeep import doctor, garbage
 
 DEAD = {"machine": runner.machine(), "process": 2**30}
@@ -221,3 +222,25 @@ def test_a_heartbeat_that_cannot_be_written_is_told_once_and_ends_nothing(tmp_pa
     with runner.Heartbeat(LocalStore(tmp_path / "file"), "alive/a", 0, logging.getLogger("wm.test"), seconds=0.01):
         time.sleep(0.1)
     assert [record.getMessage()[:12] for record in caplog.records] == ["no heartbeat"]
+
+
+class Remembering(LocalStore):
+    """A folder that remembers what was written to it, in order."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.written = []
+
+    def put(self, key, data):
+        self.written.append(key)
+        super().put(key, data)
+
+
+def test_a_task_says_that_it_lives_before_it_stores_anything(tmp_path):
+    store, small = Remembering(tmp_path / "store"), ("episodes=2", "shard_episodes=1", "steps=10")
+    config = resolve("demo", (), [f"rollouts.{one}" for one in small])[0]
+    runner.run(store, runner.Task("run", 1, "rollouts", config), 0, 1, Pulse(logging.getLogger("wm.test")))
+    first, *rest = store.written
+    assert first.startswith(runner.alive_key(ROLLOUTS, "")) and len(rest) >= 2
+    assert keys(store, runner.alive_key(ROLLOUTS, "")) == []
+    assert garbage.survey(store, "run", 0) == garbage.Survey()

@@ -215,8 +215,9 @@ def _superseded(store: Store, name: Name, manifests: list[dict[str, Any]]) -> li
         return []
     stored = artifacts.read_json(store, artifacts.config_key(name.run, name.iteration), "wm config")
     try:
-        task = Task(name.run, name.iteration, name.stage, Config.model_validate((stored or {})["config"]))
-        needed.add(runner.identify(task, runner.input_manifests(store, task)).work)
+        if stored is not None:
+            task = Task(name.run, name.iteration, name.stage, Config.model_validate(stored["config"]))
+            needed.add(runner.identify(task, runner.input_manifests(store, task)).work)
     except (WmError, ValueError, KeyError):  # inputs that are being made again; a config of another version
         return []
     kept = []
