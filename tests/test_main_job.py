@@ -205,7 +205,7 @@ def test_a_stopped_run_goes_on_and_leaves_no_process(wm, how, code):
     until(lambda: list(wm.store.glob("tiny/iter-1/rollouts/*/shards/*.json")))
     second = wm.run("rollouts")
     assert second.returncode == 12
-    assert "another `wm run`" in second.stderr
+    assert "another `wm` command" in second.stderr
     first.send_signal(how)
     _, stderr = first.communicate(timeout=30)
     assert first.returncode == code, stderr

@@ -13,7 +13,7 @@ hosts or versions. So the same config gives the same digest wherever and however
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,14 +194,17 @@ class Artifact:
 def read_json(store: Store, key: str, next: str) -> dict[str, Any] | None:
     """A stored JSON object, or None; CorruptArtifact if it is there and is not one."""
     data = store.get(key)
-    if data is None:
-        return None
+    return None if data is None else parse_json(data, f"{key} in {store.uri}", next)
+
+
+def parse_json(data: bytes, label: str, next: str) -> dict[str, Any]:
+    """A JSON object's bytes; CorruptArtifact if they are not one."""
     try:
         value = json.loads(data)
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise CorruptArtifact(f"{key} in {store.uri} is not JSON ({len(data)} bytes)", next=next)
+        raise CorruptArtifact(f"{label} is not JSON ({len(data)} bytes)", next=next)
     return value
 
 
@@ -220,9 +223,29 @@ def load(store: Store, name: Name, manifest: Mapping[str, Any], scratch: Path) -
     return Artifact(name, manifest, FileSet(store, scratch, str(name), files, repair), shards)
 
 
+def stored_files(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Key, size and SHA-256 of every file that a manifest, or a shard's record, names."""
+    for part in (manifest, *manifest.get("shards", ())):
+        yield from part.get("files", {}).values()
+        yield from part.get("telemetry", {}).values()
+
+
+def config_key(run: str, iteration: int) -> str:
+    return f"{run}/iter-{iteration}/config.json"
+
+
+def iterations(store: Store, run: str) -> list[int]:
+    """The numbers of a run's iterations; none if there is no such run."""
+    return sorted(int(f[5:]) for f in store.folders(f"{run}/") if f.startswith("iter-") and f[5:].isdigit())
+
+
+def manifest_keys(store: Store, name: Name) -> list[str]:
+    return [e.key for e in store.entries(name.key("manifest")) if e.key.endswith(".json")]
+
+
 def manifests(store: Store, name: Name) -> list[dict[str, Any]]:
     """Every committed manifest of a stage (several extents can stand side by side), oldest first."""
-    keys = [e.key for e in store.entries(name.key("manifest")) if e.key.endswith(".json")]
+    keys = manifest_keys(store, name)
     found = [(key, read_json(store, key, repair_command(name))) for key in keys]
     return sorted(({**m, "key": key} for key, m in found if m), key=lambda m: str(m["made"]["finished"]))
 

@@ -4,7 +4,7 @@
     ├── ConfigError        43   a stage, preset, key, type or bound is wrong; trying again is pointless
     ├── Conflict           10   a committed artifact was made with another config or other inputs
     ├── MissingInput       11   an input stage has no committed artifact
-    ├── Busy               12   another `wm run` works on this run
+    ├── Busy               12   another command works on this run
     ├── StoreError         13   the store cannot be read or written (permissions, disk full, not there)
     ├── CorruptArtifact    14   stored bytes are not the bytes that the manifest promised
     ├── WorkFailed         42   no work is left that can succeed

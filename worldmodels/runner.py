@@ -3,11 +3,13 @@
 import contextlib
 import importlib
 import json
+import logging
 import os
 import platform
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ from . import __version__ as VERSION
 from . import artifacts, stages
 from .artifacts import Artifact, Identity, Name
 from .config import Config
-from .errors import ConfigError, Conflict, MissingInput, ShardFailed, WorkFailed
+from .errors import ConfigError, Conflict, MissingInput, ShardFailed, StoreError, WorkFailed
 from .store import Store
 from .task import Checkpoints, Context, Pulse, StoreArea
 
@@ -29,6 +31,9 @@ PACKAGES = (
     "wm", "numpy", "tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert",
     "envpool", "gymnasium", "box2d", "cma", "pillow",
 )  # fmt: skip
+
+BEAT_SECONDS = 60.0
+PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -117,15 +122,55 @@ def run(store: Store, task: Task, worker: int, workers: int, pulse: Pulse) -> di
     with tempfile.TemporaryDirectory(prefix=f"wm-{task.stage}-") as scratch:
         attempt = Attempt(store, task, work, inputs, Path(scratch), worker, workers, pulse)
         pulse.log.info("%s begins: worker %d of %d, attempt %s", task.name, worker + 1, workers, attempt.id)
-        if stage.kind == "sharded":
-            return attempt.sharded(stage)
-        entrypoint(stage.entrypoint)(attempt.context)
-        return attempt.commit([])
+        with attempt.heartbeat():
+            if stage.kind == "sharded":
+                return attempt.sharded(stage)
+            entrypoint(stage.entrypoint)(attempt.context)
+            return attempt.commit([])
 
 
 def entrypoint(text: str) -> Callable[..., Any]:
     module, _, function = text.partition(":")
     return cast(Callable[..., Any], getattr(importlib.import_module(module), function))
+
+
+class Heartbeat:
+    """Says in the store that an attempt is under way, so that `wm gc` spares what it has stored so far.
+
+    `<stage>/alive/<attempt>` is written every `seconds` and removed at the end. It only advises, so no failure of it
+    ends an attempt.
+    """
+
+    def __init__(self, store: Store, key: str, worker: int, log: logging.Logger, seconds: float = BEAT_SECONDS) -> None:
+        self._store, self._key, self._log, self._seconds = store, key, log, seconds
+        who = {"host": socket.gethostname(), "machine": machine(), "process": os.getpid(), "worker": worker}
+        self._text = json.dumps(who).encode()
+        self._begun, self._done = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        """The first beat comes before the attempt's first data, unless the store is out of reach."""
+        self._thread.start()
+        self._begun.wait(PATIENCE_SECONDS)
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join(PATIENCE_SECONDS)
+
+    def _run(self) -> None:
+        told = False
+        while True:
+            try:
+                self._store.put(self._key, self._text)
+            except StoreError as error:
+                if not told:
+                    self._log.warning("no heartbeat: %s", error.message)
+                told = True
+            self._begun.set()
+            if self._done.wait(self._seconds):
+                break
+        with contextlib.suppress(StoreError):
+            self._store.delete(self._key)
 
 
 class Attempt:
@@ -242,6 +287,13 @@ class Attempt:
         self.pulse.log.info("%s is committed: %s", self.task.name, manifest["digest"][:12])
         return manifest
 
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat(self.store, alive_key(self.task.name, self.id), self.context.worker, self.pulse.log)
+
+
+def alive_key(name: Name, attempt: str) -> str:
+    return name.key("alive", attempt)
+
 
 def _by_stage(found: list[Artifact]) -> dict[str, tuple[Artifact, ...]]:
     return {a.stage: tuple(b for b in found if b.stage == a.stage) for a in found}
@@ -295,6 +347,13 @@ def cpu() -> dict[str, Any]:
         "model": info.get("model name", platform.processor()),
         "features": [name for name in kernels if name in flags],
     }
+
+
+def machine() -> str:
+    """Where a process' number means something: this boot of this kernel, and the namespace. Empty if nobody tells."""
+    with contextlib.suppress(OSError):
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    return ""
 
 
 def cores() -> int:

@@ -16,6 +16,9 @@ COMMANDS = {
     "logs": "wm.inspection:logs",
     "evaluate": "wm.evaluate:evaluate",
     "render": "wm.render:render",
+    "doctor": "wm.upkeep:doctor",
+    "gc": "wm.upkeep:gc",
+    "cp": "wm.upkeep:cp",
 }
 
 EPILOG = """\b
@@ -64,6 +67,7 @@ def cli() -> None:
     wm run --preset demo          everything, from random driving to a score and a report
     wm config --preset laptop     every setting, its value and where it came from
     wm ls                         what is committed
+    wm doctor                     whether the store is fit for use
     """
 
 

@@ -94,6 +94,39 @@ class Screen:
             self.say(f"{name}: done in {spent:.0f} s  {last[0]}")
 
 
+@contextmanager
+def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callable[[int], None]]:
+    """One line about one long job, on standard error; gives a function to tell it how much more is done."""
+    console = Console(file=sys.stderr, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), Tail())
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bars.add_task(name, total=total, tail="")
+    began = said = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, said
+        done += count
+        now = time.monotonic()
+        rate = done / max(now - began, 1e-3)
+        seconds = int((total - done) / rate) if rate else 0
+        line = f"{unit(done)} of {unit(total)}  {unit(rate)}/s  {seconds // 60}:{seconds % 60:02} left"
+        bars.update(task, completed=done, tail=line)
+        if not console.is_terminal and now - said >= PLAIN_SECONDS:
+            said = now
+            console.print(f"{name}: {line}", soft_wrap=True)
+
+    with bars:
+        yield advance
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Gives a function that says what is being looked at, on a terminal's standard error."""
+    with Console(file=sys.stderr, highlight=False).status("") as line:
+        yield line.update
+
+
 def _words(snapshot: "Snapshot") -> str:
     figures = "".join(f"  {name} {value:.4g}" for name, value in snapshot.figures.items())
     rate = f"  {snapshot.rate:.4g}/s" if snapshot.rate else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .. import artifacts, runner, stages
-from ..artifacts import Name
+from ..artifacts import Name, config_key
 from ..config import Config
 from ..errors import ConfigError, Conflict, CorruptArtifact
 from ..runner import Task
@@ -149,10 +149,6 @@ def check_iteration(task: Task) -> None:
             f"rollouts.controller = {task.config.rollouts.controller!r} in iteration 1: no controller exists before it",
             next=f"wm run --run {task.run} --iteration 2",
         )
-
-
-def config_key(run: str, iteration: int) -> str:
-    return f"{run}/iter-{iteration}/config.json"
 
 
 def stored_config(store: Store, run: str, iteration: int) -> dict[str, Any] | None:

@@ -1,16 +1,17 @@
 """Where artifacts live: a folder (`local.py`), or a bucket (`s3.py`, which alone imports boto3)."""
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
-from .base import Entry, Store
+from .base import Entry, Leftover, Store
 from .local import LocalStore
 
-__all__ = ["Entry", "LocalStore", "Store", "open_store"]
+__all__ = ["Entry", "Leftover", "LocalStore", "Store", "open_store"]
 
 
-def open_store(uri: str) -> Store:
-    """The store at `uri`: a folder's path, or s3://bucket/prefix."""
+def open_store(uri: str, **options: Any) -> Store:
+    """The store at `uri`: a folder's path, or s3://bucket/prefix, which takes S3Store's `options`."""
     if uri.startswith("s3://"):
         try:
             from . import s3
@@ -19,7 +20,7 @@ def open_store(uri: str) -> Store:
                 f"store {uri}: a bucket needs the package {error.name}, which is not installed",
                 next="pip install --editable '.[s3]'",
             ) from error
-        return s3.connect(uri)
+        return s3.connect(uri, **options)
     if "://" in uri:
         raise ConfigError(
             f"store {uri}: only a folder's path and s3://bucket/prefix are understood", next="wm run --store ./runs"

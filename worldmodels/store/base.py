@@ -1,10 +1,10 @@
 """What a store is. Keys are `/`-separated; an object is there whole or not at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,17 @@ class Entry:
     key: str
     size: int
     modified: float
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a killed writer left that is no object. `key` is a lock's name; `size` in bytes is 0 where nobody tells."""
+
+    kind: Literal["temporary file", "unfinished upload", "ended lock"]
+    key: str
+    size: int
+    modified: float
+    id: str = ""
 
 
 class Store(Protocol):
@@ -52,6 +63,15 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove; no error if it is not there."""
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove them all, and folders that become empty. The StoreError of a refusal names the first key refused."""
+
+    def leftovers(self, prefix: str) -> Iterator[Leftover]:
+        """What killed writers left below `prefix`; writers that live have some there too, so mind the age."""
+
+    def discard(self, leftover: Leftover) -> None:
+        """Remove; no error if it is gone, or a lock and held again."""
 
     def now(self) -> float:
         """The store's clock, Unix seconds."""

@@ -103,7 +103,7 @@ class Lease:
     def _busy(self, there: "Stored", left: float) -> Busy:
         holder = _parsed(there)
         return Busy(
-            f"another `wm run` works on {self._name} in {self._store.uri}: process {holder.get('process')} on"
+            f"another `wm` command works on {self._name} in {self._store.uri}: process {holder.get('process')} on"
             f" {holder.get('host')}; if that is dead, its lease ends in {left:.0f} s",
             next=f"wm logs --run {self._name} -f",
         )

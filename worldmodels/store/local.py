@@ -4,14 +4,17 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import Busy, StoreError
-from .base import Entry, hidden
+from .base import Entry, Leftover, hidden
+
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 class LocalStore:
@@ -76,17 +79,30 @@ class LocalStore:
                     file.write(data)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        folder = self._path(prefix.rpartition("/")[0])
-        found = []
-        for parent, _, names in os.walk(folder):
-            for name in names:
-                path = Path(parent, name)
+        yield from sorted((e for e in self._files(prefix) if not hidden(e.key)), key=lambda entry: entry.key)
+
+    def _files(self, prefix: str) -> Iterator[Entry]:
+        """Every file whose key starts with `prefix`, the store's own too; enters no folder where none can be."""
+        above, _, begin = prefix.rpartition("/")
+        top = self._path(above)
+        for parent, folders, names in os.walk(top, onerror=self._unlisted):
+            if Path(parent) == top:
+                folders[:] = [name for name in folders if name.startswith(begin)]
+                names = [name for name in names if name.startswith(begin)]
+            for path in (Path(parent, name) for name in names):
                 key = path.relative_to(self.root).as_posix()
-                if key.startswith(prefix) and not hidden(name):
-                    with contextlib.suppress(FileNotFoundError):
-                        status = path.stat()
-                        found.append(Entry(key, status.st_size, status.st_mtime))
-        yield from sorted(found, key=lambda entry: entry.key)
+                try:
+                    status = path.stat()
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise self._error("read", key, error) from error
+                yield Entry(key, status.st_size, status.st_mtime)
+
+    def _unlisted(self, error: OSError) -> None:
+        """What cannot be listed must not look empty: somebody may take what it names for garbage."""
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            raise self._error("list", Path(error.filename).relative_to(self.root).as_posix(), error) from error
 
     def folders(self, prefix: str) -> list[str]:
         try:
@@ -108,6 +124,23 @@ class LocalStore:
         with self._errors("delete", key):
             self._path(key).unlink(missing_ok=True)
 
+    def delete_many(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.delete(key)
+            with contextlib.suppress(OSError):  # not empty
+                for folder in self._path(key).parents:
+                    if folder == self.root:
+                        break
+                    folder.rmdir()
+
+    def leftovers(self, prefix: str) -> Iterator[Leftover]:
+        for entry in self._files(prefix):
+            if TEMPORARY.fullmatch(entry.key.rpartition("/")[2]):
+                yield Leftover("temporary file", entry.key, entry.size, entry.modified)
+
+    def discard(self, leftover: Leftover) -> None:
+        self.delete(leftover.key)
+
     def now(self) -> float:
         return time.time()
 
@@ -121,7 +154,9 @@ class LocalStore:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Busy(f"another `wm run` works on {name} in {self.uri}", next=f"wm logs --run {name} -f") from None
+                raise Busy(
+                    f"another `wm` command works on {name} in {self.uri}", next=f"wm logs --run {name} -f"
+                ) from None
             yield
 
     def _path(self, key: str) -> Path:

@@ -8,7 +8,7 @@ import mimetypes
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -21,8 +21,9 @@ from botocore import exceptions as boto
 from botocore.config import Config
 
 from ..errors import ConfigError, StoreError
+from . import sweep
 from .address import bucket_and_prefix
-from .base import Entry, hidden
+from .base import Entry, Leftover, hidden
 from .lease import LEASE_SECONDS, hold
 from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, redacted, status
 
@@ -32,13 +33,13 @@ CHUNK_BYTES = 2**20
 CLOCK_SECONDS = 60.0
 
 
-def connect(uri: str) -> "S3Store":
+def connect(uri: str, **options: Any) -> "S3Store":
     """The store at s3://bucket/prefix. Endpoint, region, addressing style and credentials are boto3's own business:
     AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, a pod's role.
     """
     bucket, prefix = bucket_and_prefix(uri)
     try:
-        return S3Store(make_client(), bucket, prefix)
+        return S3Store(make_client(), bucket, prefix, **options)
     except (boto.BotoCoreError, ValueError) as error:
         raise ConfigError(f"store {uri}: {redacted(str(error))}", next="aws configure list") from error
 
@@ -58,6 +59,7 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
         # Other servers know fewer checksums than AWS, and some refuse requests that carry one.
         plain = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
         client = session.client("s3", config=config.merge(plain), **options)
+        client.meta.events.register_last("before-call.s3.DeleteObjects", sweep.sign_by_md5)
     return client
 
 
@@ -91,7 +93,8 @@ class S3Store:
         self._client, self._bucket = client, bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.uri = f"s3://{bucket}/{self._prefix}".rstrip("/")
-        self._clock, self._lease_seconds, self._part_bytes = clock, lease_seconds, part_bytes
+        self.endpoint = redacted(client.meta.endpoint_url)
+        self._clock, self.lease_seconds, self._part_bytes = clock, lease_seconds, part_bytes
         self._try = Tries(self.uri, client.meta.endpoint_url, deadline=deadline, clock=clock, sleep=sleep)
         self._server: tuple[float, float] | None = None
 
@@ -166,6 +169,16 @@ class S3Store:
 
         self._try("delete", key, attempt)
 
+    def delete_many(self, keys: Iterable[str]) -> None:
+        sweep.delete_many(self, keys)
+
+    def leftovers(self, prefix: str) -> Iterator[Leftover]:
+        yield from sweep.uploads(self, prefix)
+        yield from sweep.ended_leases(self, prefix)
+
+    def discard(self, leftover: Leftover) -> None:
+        sweep.discard(self, leftover)
+
     def now(self) -> float:
         """By the last answer's Date, and what this process measured since: one second's resolution, as `modified`."""
         if self._server is None or self._clock() - self._server[1] > CLOCK_SECONDS:
@@ -177,7 +190,7 @@ class S3Store:
         return date + self._clock() - heard
 
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
-        return hold(self, name, self._lease_seconds)
+        return hold(self, name, self.lease_seconds)
 
     # What a lease needs besides.
 
@@ -209,6 +222,21 @@ class S3Store:
         if tag is None and lost and (there := self.read(key)) and there.data == data:
             return there.tag
         return tag
+
+    # What `sweep` and `wm doctor` need besides.
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything has come from the endpoint, be it a refusal."""
+        return self._try.answered
+
+    def full(self, key: str) -> str:
+        """The key as the bucket knows it."""
+        return self._prefix + key
+
+    def request(self, verb: str, key: str, method: str, **arguments: Any) -> Any:
+        """One request of the client's, tried like all others; StoreError says `cannot <verb> <key>`."""
+        return self._try(verb, key, partial(self._send, method, **arguments))
 
     # Requests.
 

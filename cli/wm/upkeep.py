@@ -1,0 +1,211 @@
+"""Looking after a store: `wm doctor`, `wm gc`, `wm cp`."""
+
+import contextlib
+import json
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wm import options
+from wm.words import objects, size
+
+if TYPE_CHECKING:
+    from worldmodels.store import Store
+    from worldmodels.upkeep.copying import Plan
+    from worldmodels.upkeep.findings import Finding
+    from worldmodels.upkeep.garbage import Garbage, Kept, Survey
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "bright_black"}
+
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> float:
+    match = re.fullmatch(r"(\d+)([smhd])", age)
+    if not match:
+        raise click.BadParameter(f"{age!r} is no age: write 90s, 30m, 12h or 7d", context, parameter)
+    return float(match[1]) * UNITS[match[2]]
+
+
+@click.command()
+@options.store
+@options.as_json
+def doctor(store_uri: str, as_json: bool) -> None:
+    """Whether a store is fit for use: may everything be done, is everything kept that results rest on, how fast is it.
+
+    One line per check, with a command for what fails. Everything happens in a corner of the store that is removed
+    again. Exit code 13 if a check fails.
+
+    \b
+    wm doctor
+    wm doctor --store s3://bucket/prefix --json
+    """
+    from worldmodels.store import open_store
+    from worldmodels.upkeep import doctor, findings
+
+    found = []
+    store = open_store(store_uri, deadline=doctor.DEADLINE_SECONDS)
+    for finding in doctor.visit(store):
+        found.append(finding)
+        if not as_json:
+            _print_finding(finding)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found], indent=1))
+    findings.require(found, f"store {store_uri}")
+
+
+def _print_finding(finding: "Finding") -> None:
+    mark = click.style(f"{finding.state:8}", fg=COLOURS[finding.state], bold=finding.state == "fail")
+    click.echo(f"{mark}{finding.name:21}{finding.words}")
+    if finding.next:
+        click.echo(f"{'':29}next: {finding.next}")
+
+
+@click.command()
+@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
+@options.store
+@click.option(
+    "--older-than",
+    "horizon",
+    callback=_seconds,
+    default="7d",
+    show_default=True,
+    metavar="AGE",
+    help="Spare what is younger, by the store's clock: 90s, 30m, 12h, 7d.",
+)
+@click.option("--delete", is_flag=True, help="Remove it; without this nothing is touched.")
+@options.as_json
+def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_json: bool) -> None:
+    """Find, and with --delete remove, what nobody needs any more, of one run or of all.
+
+    That is: data of attempts that were never committed or have been replaced, manifests that --redo took out of use,
+    uploads that were never completed, files that were half written, ended locks, heartbeats of dead attempts (these
+    at any age). Attempts under way are spared, and a run that is being worked on is left out (exit code 12).
+
+    Never touched: manifests in use and their data, shard records, checkpoints, generations, live/, logs/. Work that
+    is superseded is counted and stays; `rm -r` (or `aws s3 rm --recursive`) its folder if nobody goes back to it.
+
+    \b
+    wm gc
+    wm gc demo --older-than 12h --delete
+    """
+    from worldmodels.store import open_store
+    from worldmodels.upkeep import garbage
+    from worldmodels.upkeep.entries import runs
+
+    store = open_store(store_uri)
+    total = garbage.Survey()
+    busy = [error for run in runs(store, run_name) if (error := _collect(store, run, horizon, delete, total, as_json))]
+    if run_name is None:
+        _sweep(store, garbage.outside(store, horizon), delete, total, as_json)
+    if as_json:
+        told = {"garbage": [_row(g) for g in total.garbage], "kept": [asdict(kept) for kept in total.kept]}
+        click.echo(json.dumps({"store": store.uri, "older_than_s": horizon, "deleted": delete, **told}, indent=1))
+    elif total.garbage or not busy:
+        _conclude(total, delete, store_uri)
+    if busy:
+        raise busy[0]
+
+
+def _collect(store: "Store", run: str, horizon: float, delete: bool, total: "Survey", quiet: bool) -> Any:
+    """Clear up one run; returns the Busy error if somebody works on it."""
+    from wm.progress import status
+    from worldmodels.errors import Busy
+    from worldmodels.upkeep import garbage
+
+    try:
+        with store.lock(run) if delete else contextlib.nullcontext():
+            with status() as said:
+                found = garbage.survey(store, run, horizon, said=said)
+            _sweep(store, found, delete, total, quiet)
+    except Busy as error:
+        return error
+    return None
+
+
+def _sweep(store: "Store", found: "Survey", delete: bool, total: "Survey", quiet: bool) -> None:
+    from wm.progress import bar
+    from worldmodels.upkeep import garbage
+
+    if not quiet:
+        _print_survey(found)
+    if delete and found.garbage:
+        with bar("removing", sum(g.count for g in found.garbage), "{:.0f}".format) as advance:
+            garbage.remove(store, found, advance=advance)
+    total.garbage += found.garbage
+    total.kept += found.kept
+
+
+def _row(garbage: "Garbage") -> dict[str, Any]:
+    return {"where": garbage.where, "why": garbage.why, "count": garbage.count, "bytes": garbage.bytes}
+
+
+def _print_survey(found: "Survey") -> None:
+    rows: list[tuple[str, Garbage | Kept]] = [("goes", each) for each in found.garbage]
+    rows += [("stays", each) for each in found.kept]
+    for what, each in rows:
+        click.echo(f"{what:7}{size(each.bytes):>9} {objects(each.count):>14}  {each.where}: {each.why}")
+
+
+def _conclude(found: "Survey", delete: bool, store_uri: str) -> None:
+    count, bytes = sum(g.count for g in found.garbage), sum(g.bytes for g in found.garbage)
+    if not count:
+        click.echo(f"nothing to remove from {store_uri}")
+    elif delete:
+        click.echo(f"removed {objects(count)}, {size(bytes)}, from {store_uri}")
+    else:
+        click.echo(f"{objects(count)}, {size(bytes)}, can go from {store_uri}; the same command with --delete does it")
+
+
+@click.command()
+@click.argument("source_uri", metavar="SRC")
+@click.argument("target_uri", metavar="DST")
+@click.option("--run", "run_names", envvar="WM_RUN", multiple=True, metavar="NAME",
+              help="A run; may be repeated. By default all of them.")  # fmt: skip
+@click.option("--verify", is_flag=True, help="Read what DST has already, and copy again what is damaged there.")
+def cp(source_uri: str, target_uri: str, run_names: tuple[str, ...], verify: bool) -> None:
+    """Copy runs from one store to another: folders, or s3://bucket/prefix. Both are stores, not runs.
+
+    Everything that is committed is copied and checked against its manifest's SHA-256 on the way, and all that it takes
+    to go on with a run: shard records, checkpoints, generations, settings, live tables and logs. What nothing names
+    stays behind, and so do retired manifests. Manifests come last. After Ctrl-C, or a fault, the same command goes on;
+    an artifact that DST has with another digest is a conflict (exit code 10).
+
+    \b
+    wm cp ./runs s3://bucket/prefix
+    wm cp s3://bucket/prefix ./runs --run demo
+    """
+    from wm.progress import status
+    from worldmodels.store import open_store
+    from worldmodels.upkeep import copying
+    from worldmodels.upkeep.entries import runs
+
+    source, target = open_store(source_uri), open_store(target_uri)
+    copying.check_places(source, target)
+    chosen = [run for name in run_names for run in runs(source, name)] if run_names else runs(source)
+    if not chosen:
+        click.echo(f"there are no runs in {source_uri}; next: wm ls --store {source_uri}")
+    for run in chosen:
+        with target.lock(run):
+            with status() as said:
+                plan = copying.plan(source, target, run, verify=verify, said=said)
+            _carry(plan, source, target)
+
+
+def _carry(plan: "Plan", source: "Store", target: "Store") -> None:
+    from wm.progress import bar
+    from worldmodels.upkeep import copying
+
+    with bar(plan.run, plan.bytes + plan.bytes_to_check, size) as advance:
+        damaged = copying.copy(plan, source, target, advance)
+    if plan.count:
+        rest = f"; {objects(len(plan.skipped))} there already" if plan.skipped else ""
+        click.echo(f"{plan.run}: {objects(plan.count)}, {size(plan.bytes)}, copied to {target.uri}{rest}")
+    else:
+        click.echo(f"{plan.run}: {target.uri} has all of it")
+    if plan.suspects:
+        words = f"{len(damaged)} damaged and copied again" if damaged else "all whole"
+        click.echo(f"{plan.run}: {objects(len(plan.suspects))} there already, read back: {words}")

@@ -1,0 +1,90 @@
+"""Clearing up in a bucket: many objects at once, uploads that were never completed, leases that ended."""
+
+import base64
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Busy, StoreError
+from .base import Leftover
+from .tries import code
+
+if TYPE_CHECKING:
+    from .s3 import S3Store
+
+AT_ONCE = 1000  # S3's limit
+LEASE = re.compile(r"\.(.+)\.lock")
+
+
+def sign_by_md5(params: dict[str, Any], **_: Any) -> None:
+    """Of a bulk delete servers want Content-MD5, as AWS once did; boto3 has left it out since 1.36, for a CRC32."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
+    params["context"].pop("checksum", None)
+
+
+def delete_many(store: "S3Store", keys: Iterable[str]) -> None:
+    """A thousand a request. What the server did not remove is asked for singly, which tries again, or says why not."""
+    remaining = iter(keys)
+    while some := list(islice(remaining, AT_ONCE)):
+        named = {"Objects": [{"Key": store.full(key)} for key in some], "Quiet": True}
+        answer = store.request("delete", f"{some[0]} and others", "delete_objects", Delete=named)
+        refused = {error.get("Key") for error in answer.get("Errors", ())}
+        for key in some:
+            if refused & {store.full(key), None}:  # None: the server does not say which
+                store.delete(key)
+
+
+def uploads(store: "S3Store", prefix: str) -> Iterator[Leftover]:
+    """Multipart uploads that were begun and neither completed nor aborted; what they hold is paid for, and not told."""
+    markers: dict[str, str] = {}
+    seen: set[str] = set()
+    while True:
+        where = {"Prefix": store.full(prefix), **markers}
+        page = store.request("list the unfinished uploads of", prefix, "list_multipart_uploads", **where)
+        for item in page.get("Uploads", ()):
+            if item["UploadId"] not in seen:  # SeaweedFS 4.48 names the ends of its pages twice
+                key = item["Key"].removeprefix(store.full(""))
+                yield Leftover("unfinished upload", key, 0, item["Initiated"].timestamp(), item["UploadId"])
+            seen.add(item["UploadId"])
+        # SeaweedFS 4.48 gives and takes the second marker only.
+        markers = {name: page[f"Next{name}"] for name in ("KeyMarker", "UploadIdMarker") if page.get(f"Next{name}")}
+        if not page.get("IsTruncated") or not markers:
+            return
+
+
+def ended_leases(store: "S3Store", prefix: str) -> Iterator[Leftover]:
+    """Leases on names below `prefix` (or on itself, without its slash) that nobody has renewed in time."""
+    answer = store.request("list", prefix, "list_objects_v2", Prefix=store.full("."), Delimiter="/")
+    for item in answer.get("Contents", ()):
+        key, written = item["Key"].removeprefix(store.full("")), item["LastModified"].timestamp()
+        name = LEASE.fullmatch(key)
+        if name and f"{name[1]}/".startswith(prefix) and store.now() - written > store.lease_seconds:
+            yield Leftover("ended lock", name[1], item["Size"], written)
+
+
+def discard(store: "S3Store", leftover: Leftover) -> None:
+    if leftover.kind == "unfinished upload":
+        abort(store, leftover.key, leftover.id)
+    else:
+        # Only its next holder may remove a lease: it can be taken over between a look and a DELETE.
+        with contextlib.suppress(Busy), store.lock(leftover.key):
+            pass
+
+
+def begin(store: "S3Store", key: str) -> str:
+    """The id of a fresh multipart upload, of which nothing is to be seen until it is completed."""
+    started = store.request("write", key, "create_multipart_upload", Key=store.full(key))
+    return str(started["UploadId"])
+
+
+def abort(store: "S3Store", key: str, id: str) -> None:
+    """No error if it was completed or aborted meanwhile."""
+    try:
+        store.request("abort the upload of", key, "abort_multipart_upload", Key=store.full(key), UploadId=id)
+    except StoreError as error:
+        if code(error.__cause__) != "NoSuchUpload":
+            raise

@@ -1,0 +1,285 @@
+"""A run from one store to another: data first, what names it last, so that a reader never meets a name without data.
+
+Keys stay as they are, and manifests are copied byte for byte. Not copied: what nothing names, retired manifests,
+heartbeats, and the blocks of a generation in play (who goes on plays that generation again).
+"""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from .. import artifacts, stages
+from ..artifacts import FileSet, Name
+from ..errors import ConfigError, Conflict, CorruptArtifact, StoreError
+from ..store import Entry, LocalStore, Store
+from .entries import split, works
+from .parallel import each
+
+# Of an area of work: what is only ever created, in the order in which it may appear.
+ONCE = (re.compile(r"(inputs|settings)"), re.compile(r"generations/\d+/params"), re.compile(r"final/.*"))
+CHECKPOINTS = "checkpoints/"
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file that a manifest or a shard's record names."""
+
+    key: str
+    size: int
+    sha256: str
+    name: Name
+
+
+@dataclass
+class Plan:
+    """What is to be copied, in the order in which it is; `there` is what the destination has, by key.
+
+    `suspects` are there, and are to be read back; `skipped` are there, and are left.
+    """
+
+    run: str
+    there: Mapping[str, Entry]
+    suspects: dict[str, Content] = field(default_factory=dict)
+    contents: dict[str, Content] = field(default_factory=dict)
+    latest: list[Entry] = field(default_factory=list)
+    once: list[list[Entry]] = field(default_factory=list)
+    records: dict[str, bytes] = field(default_factory=dict)
+    manifests: dict[str, bytes] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        named = len(self.contents) + len(self.latest) + len(self.records) + len(self.manifests)
+        return named + sum(map(len, self.once))
+
+    @property
+    def bytes(self) -> int:
+        small = sum(map(len, (*self.records.values(), *self.manifests.values())))
+        listed = sum(entry.size for entry in chain(self.latest, *self.once))
+        return small + listed + sum(item.size for item in self.contents.values())
+
+    @property
+    def bytes_to_check(self) -> int:
+        return sum(item.size for item in self.suspects.values())
+
+
+def check_places(source: Store, target: Store) -> None:
+    """ConfigError unless these are two stores: not the same one, and no run's folder."""
+    for store in (source, target):
+        if any(set(store.folders(f"{f}/")) & set(stages.STAGES) for f in store.folders("") if f.startswith("iter-")):
+            parent, _, run = store.uri.rstrip("/").rpartition("/")
+            places = [parent or "." if s is store else s.uri for s in (source, target)]
+            raise ConfigError(
+                f"{store.uri} is a run; SRC and DST are the stores that runs are in",
+                next=f"wm cp {' '.join(places)} --run {run}",
+            )
+    if _place(source) == _place(target):
+        raise ConfigError(f"{target.uri} is the store to copy from and to copy to", next="wm cp --help")
+
+
+def _place(store: Store) -> Any:
+    return store.root.resolve() if isinstance(store, LocalStore) else (getattr(store, "endpoint", ""), store.uri)
+
+
+def plan(
+    source: Store,
+    target: Store,
+    run: str,
+    *,
+    verify: bool = False,
+    said: Callable[[str], None] = lambda where: None,
+) -> Plan:
+    """What of the run is still to be copied; Conflict if the destination has committed something else.
+
+    What the destination has in the right size counts as copied: an object is there whole or not at all. With `verify`
+    it is read back and checked when its turn comes. `said` is told which stage is being looked at.
+    """
+    found = Plan(run, {entry.key: entry for entry in target.entries(f"{run}/")})
+    for iteration in artifacts.iterations(source, run):
+        _take_latest(found, source.entries(artifacts.config_key(run, iteration)))
+        for stage in source.folders(f"{run}/iter-{iteration}/"):
+            if stage in stages.STAGES:
+                said(f"{run}/iter-{iteration}/{stage}")
+                _plan_stage(found, source, target, Name(run, iteration, stage), verify)
+    return found
+
+
+def _plan_stage(found: Plan, source: Store, target: Store, name: Name, verify: bool) -> None:
+    for key in artifacts.manifest_keys(source, name):  # before their data: that cannot go while they name it
+        data = source.get(key)
+        if data is None:
+            continue
+        manifest = artifacts.parse_json(data, f"{key} in {source.uri}", artifacts.repair_command(name))
+        if not _committed(source.uri, target, name, key, manifest):
+            found.manifests[key] = data
+            _take_contents(found, name, manifest, verify)
+        else:
+            found.skipped.add(key)
+            if verify and target.get(key) == data:  # else it is another attempt's, with files of its own
+                _take_contents(found, name, manifest, verify)
+    for work in works(source, name):
+        _plan_records(found, source, name, work, verify)
+        _plan_work(found, source, name.key(work, ""))
+    for folder in ("live/", "logs/"):
+        _take_latest(found, source.entries(name.key(folder)))
+
+
+def _committed(source: str, target: Store, name: Name, key: str, manifest: Mapping[str, Any]) -> bool:
+    """Whether the destination has this artifact, by whomever; Conflict if it has another one."""
+    there = artifacts.read_json(target, key, f"{artifacts.repair_command(name)} --store {target.uri}")
+    if there is None:
+        return False
+    ours, theirs = (str(one.get("digest"))[:12] for one in (manifest, there))
+    if ours != theirs:
+        raise Conflict(
+            f"{key} has digest {ours} in {source}, and {theirs} in {target.uri}; another store would keep both",
+            next=f"wm show {name} --store {target.uri}",
+        )
+    return True
+
+
+def _take_contents(found: Plan, name: Name, manifest: Mapping[str, Any], verify: bool) -> None:
+    for file in artifacts.stored_files(manifest):
+        key = _inside(found.run, file["key"])
+        there, content = found.there.get(key), Content(key, file["size"], file["sha256"], name)
+        if there is None or there.size != content.size:
+            found.contents[key] = content
+        elif verify:
+            found.suspects[key] = content
+        else:
+            found.skipped.add(key)
+
+
+def _plan_records(found: Plan, source: Store, name: Name, work: str, verify: bool) -> None:
+    """Records of shards that the destination has not, and their files; one that it has stays, as among workers."""
+    keys = [entry.key for entry in source.entries(name.key(work, "shards/"))]
+    found.skipped |= found.there.keys() & set(keys)
+    for key, data in each(lambda key: (key, source.get(key)), [key for key in keys if key not in found.there]):
+        if data is not None:
+            found.records[_inside(found.run, key)] = data
+            record = artifacts.parse_json(data, f"{key} in {source.uri}", artifacts.repair_command(name))
+            _take_contents(found, name, record, verify)
+
+
+def _plan_work(found: Plan, source: Store, prefix: str) -> None:
+    ordered: list[list[Entry]] = [[] for _ in ONCE]
+    for entry in source.entries(prefix):
+        rest = _inside(found.run, entry.key).removeprefix(prefix)
+        if rest.startswith(CHECKPOINTS):
+            _take_latest(found, [entry])
+        for part, pattern in zip(ordered, ONCE, strict=True):
+            if pattern.fullmatch(rest):
+                part.append(entry)
+    there, new = split(chain.from_iterable(ordered), lambda entry: entry.key in found.there)
+    found.skipped |= {entry.key for entry in there}
+    found.once += [new] if new else []
+
+
+def _take_latest(found: Plan, entries: Iterable[Entry]) -> None:
+    """What is overwritten in its place: copied unless the destination's was written later, in whole seconds."""
+    for entry in entries:
+        there = found.there.get(_inside(found.run, entry.key))
+        if there is None or (int(there.modified), there.size == entry.size) < (int(entry.modified), True):
+            found.latest.append(entry)
+        else:
+            found.skipped.add(entry.key)
+
+
+def _inside(run: str, key: str) -> str:
+    """The key; CorruptArtifact if it leads out of the run: in a folder it would be a path."""
+    if not key.startswith(f"{run}/") or set(key.split("/")) & {"", ".", ".."}:
+        raise CorruptArtifact(f"the key {key!r} does not belong to run {run}", next=f"wm ls {run}")
+    return key
+
+
+def copy(
+    found: Plan, source: Store, target: Store, advance: Callable[[int], None] = lambda bytes: None
+) -> list[Content]:
+    """Do the plan; `advance` is told the bytes of what has been copied or checked. Returns what was found damaged.
+
+    Raises CorruptArtifact for a file that is not what its manifest promised, Conflict for a manifest that somebody else
+    has committed meanwhile and that differs. Again with the same stores, it goes on.
+    """
+    with tempfile.TemporaryDirectory(prefix="wm-cp-", ignore_cleanup_errors=True) as scratch:
+        carrier = Carrier(source, target, Path(scratch))
+        phases: list[Iterator[int]] = [
+            each(carrier.check, found.suspects.values()),
+            each(carrier.content, found.contents.values()),
+            each(carrier.latest, found.latest),
+            each(carrier.once, found.once),
+            each(carrier.record, found.records.items()),
+            map(carrier.manifest, found.manifests.items()),
+        ]
+        for bytes in chain.from_iterable(phases):  # nothing of a phase is begun before the one before has ended
+            advance(bytes)
+        return carrier.damaged
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """Copies one thing at a time, and returns its bytes; threads share it."""
+
+    source: Store
+    target: Store
+    scratch: Path
+    damaged: list[Content] = field(default_factory=list)
+
+    def check(self, item: Content) -> int:
+        with _folder(self.scratch) as own:
+            try:
+                _checked(self.target, item, own)
+                return item.size
+            except CorruptArtifact:
+                self.damaged.append(item)
+        return self.content(item)
+
+    def content(self, item: Content) -> int:
+        with _folder(self.scratch) as own:
+            self.target.upload(item.key, _checked(self.source, item, own))
+        return item.size
+
+    def latest(self, entry: Entry) -> int:
+        with _folder(self.scratch) as own:
+            path = self.source.fetch(entry.key, own)
+            if path is not None:  # checkpoints and telemetry come and go
+                self.target.upload(entry.key, path)
+        return entry.size
+
+    def once(self, entries: list[Entry]) -> int:
+        for entry in entries:
+            data = self.source.get(entry.key)
+            if data is None:
+                raise StoreError(f"{entry.key} was listed and is gone from {self.source.uri}", next="wm ls")
+            self.target.create(entry.key, data)
+        return sum(entry.size for entry in entries)
+
+    def record(self, item: tuple[str, bytes]) -> int:
+        self.target.create(*item)
+        return len(item[1])
+
+    def manifest(self, item: tuple[str, bytes]) -> int:
+        key, data = item
+        if not self.target.create(key, data):
+            run, iteration, stage = key.split("/")[:3]
+            name = Name(run, int(iteration.removeprefix("iter-")), stage)
+            _committed(self.source.uri, self.target, name, key, artifacts.parse_json(data, key, ""))
+        return len(data)
+
+
+def _checked(store: Store, item: Content, own: Path) -> Path:
+    """A local file with the content, read from `store`; CorruptArtifact if it is not what was promised."""
+    entry = {"key": item.key, "size": item.size, "sha256": item.sha256}
+    repair = f"{artifacts.repair_command(item.name)} --store {store.uri}"
+    return FileSet(store, own, str(item.name), {item.key: entry}, repair).path(item.key)
+
+
+@contextmanager
+def _folder(scratch: Path) -> Iterator[Path]:
+    """A folder for one transfer, so that the disk holds no more than what is on its way."""
+    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as own:
+        yield Path(own)

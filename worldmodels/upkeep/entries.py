@@ -1,0 +1,37 @@
+"""What both clearing up and copying know of a store's entries."""
+
+import re
+from collections.abc import Callable, Iterable
+
+from .. import artifacts
+from ..artifacts import RUN_NAME, Name
+from ..errors import MissingInput
+from ..store import Entry, Store
+
+WORK = re.compile(r"[0-9a-f]{16}")  # an area of work, beside data/, live/, ...
+
+
+def runs(store: Store, run: str | None = None) -> list[str]:
+    """Every run of the store, or the one of that name; MissingInput if there is none."""
+    if run is not None and artifacts.iterations(store, Name(run, 1, "").run):
+        return [run]
+    found = [name for name in store.folders("") if RUN_NAME.fullmatch(name) and artifacts.iterations(store, name)]
+    if run is None:
+        return found
+    raise MissingInput(
+        f"there is no run {run!r} in {store.uri}" + (f"; it has {', '.join(found)}" if found else ""),
+        next=f"wm ls --store {store.uri}",
+    )
+
+
+def works(store: Store, name: Name) -> list[str]:
+    """The names of a stage's areas of work."""
+    return [folder for folder in store.folders(name.key("")) if WORK.fullmatch(folder)]
+
+
+def split(entries: Iterable[Entry], of: Callable[[Entry], bool]) -> tuple[list[Entry], list[Entry]]:
+    """Those that are so, and those that are not."""
+    found: tuple[list[Entry], list[Entry]] = ([], [])
+    for entry in entries:
+        found[0 if of(entry) else 1].append(entry)
+    return found

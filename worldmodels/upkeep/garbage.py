@@ -1,0 +1,227 @@
+"""What nobody needs any more, and its removal.
+
+First the data is listed, then what names data is read, and only what was listed is removed: so a commit that comes
+between loses nothing. Never touched: manifests in use, shard records, checkpoints, generations, live/, logs/.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from .. import artifacts, runner, stages
+from ..artifacts import Identity, Name
+from ..config import Config
+from ..errors import CorruptArtifact, WmError
+from ..runner import Task
+from ..store import Entry, Leftover, Store
+from .doctor import CORNER
+from .entries import split, works
+from .parallel import each
+
+# Ten beats of `runner.Heartbeat`: a process that is suspended for longer is as good as dead.
+LIVE_SECONDS = 600.0
+AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What can go from one place, and why."""
+
+    where: str
+    why: str
+    keys: tuple[str, ...]
+    bytes: int
+    leftovers: tuple[Leftover, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.keys) + len(self.leftovers)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What stays although nothing committed needs it, and why."""
+
+    where: str
+    why: str
+    count: int
+    bytes: int
+
+
+@dataclass
+class Survey:
+    garbage: list[Garbage] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ages:
+    """Ages by the store's clock. `horizon` seconds: what is younger stays."""
+
+    store: Store
+    horizon: float
+
+    def old(self, modified: float) -> bool:
+        return self.horizon == 0 or self.store.now() - modified >= self.horizon  # clocks may tick in whole seconds
+
+
+def survey(store: Store, run: str, horizon: float, *, said: Callable[[str], None] = lambda where: None) -> Survey:
+    """What can go from a run, and what cannot although it seems unused. `said` is told where it is looking."""
+    found, ages = Survey(), Ages(store, horizon)
+    live: set[str] = set()
+    for iteration in artifacts.iterations(store, run):
+        for stage in store.folders(f"{run}/iter-{iteration}/"):
+            if stage in stages.STAGES:
+                said(f"{run}/iter-{iteration}/{stage}")
+                live |= _stage(store, Name(run, iteration, stage), ages, found)
+    leftovers = [left for left in store.leftovers(f"{run}/") if not live & set(left.key.split("/"))]
+    found.garbage += _leftovers(leftovers, ages)
+    return found
+
+
+def outside(store: Store, horizon: float) -> Survey:
+    """What can go that belongs to no run: locks on runs that are gone, the corners of killed `wm doctor`s."""
+    ages, present = Ages(store, horizon), set(store.folders(""))
+    lost = [left for left in store.leftovers("") if left.key.split("/")[0] not in present]
+    corners = [entry for entry in store.entries(CORNER) if ages.old(entry.modified)]
+    return Survey([*_leftovers(lost, ages), *_by_folder(corners, "of a `wm doctor` that was killed", depth=1)])
+
+
+def remove(store: Store, found: Survey, *, advance: Callable[[int], None] = lambda count: None) -> None:
+    """Remove a survey's garbage, a thousand objects at a time; `advance` is told how many are gone."""
+    for garbage in found.garbage:
+        for start in range(0, len(garbage.keys), AT_ONCE):
+            some = garbage.keys[start : start + AT_ONCE]
+            store.delete_many(some)
+            advance(len(some))
+        for leftover in garbage.leftovers:
+            store.discard(leftover)
+            advance(1)
+
+
+def _stage(store: Store, name: Name, ages: Ages, found: Survey) -> set[str]:
+    """Add what a stage has to `found`; returns its attempts under way."""
+    data = list(store.entries(name.key("data/")))  # before all that may name it
+    live, dead = _attempts(store, name)
+    manifests = artifacts.manifests(store, name)
+    retired = list(store.entries(name.key("retired/")))
+    unnamed = _without(data, manifests)
+    if unnamed:
+        unnamed = _without(unnamed, _records(store, name))
+    under_way, idle = split(unnamed, lambda entry: _attempt(name, entry) in live)
+    old, young = split(idle, lambda entry: ages.old(entry.modified))
+    retired_long, retired_lately = split(retired, lambda entry: ages.old(entry.modified))
+    try:
+        gone, doubtful = _without(old, _read(store, retired_lately)), []
+    except CorruptArtifact:
+        gone, doubtful = [], old
+    found.garbage += _by_folder(gone, "nothing names it any more", depth=5)
+    found.garbage += _by_folder(retired_long, "taken out of use by --redo", depth=4)
+    found.garbage += _by_folder(dead, "heartbeats of attempts that are dead", depth=4)
+    found.kept += _kept(name.key("data"), "of attempts under way", under_way)
+    found.kept += _kept(name.key("data"), "too young", young)
+    found.kept += _kept(name.key("data"), "what was retired lately cannot be read, and may name it", doubtful)
+    found.kept += _superseded(store, name, manifests)
+    return live
+
+
+def _attempt(name: Name, entry: Entry) -> str:
+    return entry.key.removeprefix(name.key("data/")).partition("/")[0]
+
+
+def _attempts(store: Store, name: Name) -> tuple[set[str], list[Entry]]:
+    """The stage's attempts under way, and the heartbeats of dead ones."""
+    live: set[str] = set()
+    dead: list[Entry] = []
+    for beat in store.entries(runner.alive_key(name, "")):
+        if store.now() - beat.modified < LIVE_SECONDS and not _ended(store.get(beat.key)):
+            live.add(beat.key.rpartition("/")[2])
+        else:
+            dead.append(beat)
+    return live, dead
+
+
+def _ended(beat: bytes | None) -> bool:
+    """Whether it is sure that the process of this heartbeat has ended: it was one of this machine's, and is not now."""
+    try:
+        who = artifacts.parse_json(beat or b"", "heartbeat", "")
+    except CorruptArtifact:
+        return False
+    return bool(runner.machine()) and who.get("machine") == runner.machine() and not _is_there(who.get("process"))
+
+
+def _is_there(process: Any) -> bool:
+    if not isinstance(process, int):
+        return True
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+
+
+def _without(entries: list[Entry], manifests: Iterable[dict[str, Any]]) -> list[Entry]:
+    """The entries that no manifest (or record) names."""
+    named = {file["key"] for manifest in manifests for file in artifacts.stored_files(manifest)}
+    return [entry for entry in entries if entry.key not in named]
+
+
+def _read(store: Store, entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
+    for entry in entries:
+        if manifest := artifacts.read_json(store, entry.key, next=""):
+            yield manifest
+
+
+def _records(store: Store, name: Name) -> Iterator[dict[str, Any]]:
+    """Every shard's record, of all work of the stage."""
+    keys = [entry.key for work in works(store, name) for entry in store.entries(name.key(work, "shards/"))]
+    for record in each(lambda key: artifacts.read_json(store, key, artifacts.repair_command(name)), keys):
+        if record:
+            yield record
+
+
+def _by_folder(entries: Iterable[Entry], why: str, depth: int) -> list[Garbage]:
+    """One Garbage for each of the folders `depth` names deep that the entries, in key order, are in."""
+    groups = groupby(entries, key=lambda entry: "/".join(entry.key.split("/")[:depth]))
+    return [_garbage(where, why, list(some)) for where, some in groups]
+
+
+def _garbage(where: str, why: str, entries: list[Entry]) -> Garbage:
+    return Garbage(where, why, tuple(entry.key for entry in entries), sum(entry.size for entry in entries))
+
+
+def _leftovers(found: Iterable[Leftover], ages: Ages) -> list[Garbage]:
+    return [
+        Garbage(left.key, left.kind, (), left.size, (left,))
+        for left in sorted(found, key=lambda left: (left.key, left.id))
+        if ages.old(left.modified)
+    ]
+
+
+def _kept(where: str, why: str, entries: list[Entry]) -> list[Kept]:
+    return [Kept(where, why, len(entries), sum(entry.size for entry in entries))] if entries else []
+
+
+def _superseded(store: Store, name: Name, manifests: list[dict[str, Any]]) -> list[Kept]:
+    """Areas of work that neither what is committed nor the run's config would go on with; empty if nobody can tell."""
+    there = works(store, name)
+    needed = {Identity(name, m["config"], m["extent"], m["inputs"]).work for m in manifests}
+    if not set(there) - needed:
+        return []
+    stored = artifacts.read_json(store, artifacts.config_key(name.run, name.iteration), "wm config")
+    try:
+        if stored is not None:
+            task = Task(name.run, name.iteration, name.stage, Config.model_validate(stored["config"]))
+            needed.add(runner.identify(task, runner.input_manifests(store, task)).work)
+    except (WmError, ValueError, KeyError):  # inputs that are being made again; a config of another version
+        return []
+    kept = []
+    for work in there:
+        if work not in needed:
+            kept += _kept(name.key(work), "superseded work", list(store.entries(name.key(work, ""))))
+    return kept
