@@ -61,7 +61,13 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
         # Other servers know fewer checksums than AWS, and some refuse requests that carry one.
         plain = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
         client = session.client("s3", config=config.merge(plain), **options)
+    client.meta.events.register_last("before-call.s3", _expect_nothing)
     return client
+
+
+def _expect_nothing(params: dict[str, Any], **_: Any) -> None:
+    """Send bodies without asking first: botocore 1.44 reads for ever when a connection ends within a `100 Continue`."""
+    params["headers"].pop("Expect", None)
 
 
 @dataclass(frozen=True)
