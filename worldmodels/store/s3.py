@@ -31,6 +31,17 @@ ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
 PART_BYTES = 16 * 2**20
 CHUNK_BYTES = 2**20
 CLOCK_SECONDS = 60.0
+# What a whole answer says; a listing that does not would pass for an empty one.
+SAYS = {
+    "complete_multipart_upload": ("ETag",),
+    "create_multipart_upload": ("UploadId",),
+    "get_object": ("ETag", "LastModified"),
+    "head_object": ("LastModified",),
+    "list_objects_v2": ("IsTruncated",),
+    "put_object": ("ETag",),
+    "upload_part": ("ETag",),
+}
+FRAMES = ("content-length", "transfer-encoding")  # without either, a body ends wherever the connection does
 
 
 def connect(uri: str) -> "S3Store":
@@ -232,12 +243,17 @@ class S3Store:
         except boto.ClientError as error:
             self._hear(error.response)
             raise
+        except ValueError as error:  # a header's value was cut: half a number, half a date
+            raise boto.ResponseStreamingError(error=error) from error
         self._hear(answer)
+        if missing := _missing(method, answer):
+            raise boto.ResponseStreamingError(error=f"no {missing}: the head was cut")
         return answer
 
     def _hear(self, answer: Any) -> None:
         self._try.answered = True
-        if date := answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"):
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        if date.endswith("GMT"):  # not cut
             with contextlib.suppress(ValueError):
                 self._server = (parsedate_to_datetime(date).timestamp(), self._clock())
 
@@ -317,6 +333,16 @@ class S3Store:
             # An earlier try completed it and its answer was lost: then the object is there.
             if code(error) != "NoSuchUpload" or not any(e.key == key and e.size == size for e in self.entries(key)):
                 raise
+
+
+def _missing(method: str, answer: Any) -> str:
+    """What is not there of a success that arrived whole; empty if nothing."""
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    if lacking := [field for field in SAYS.get(method, ()) if field not in answer]:
+        return lacking[0]
+    if not headers.get("last-modified", "GMT").endswith("GMT"):  # half a date may pass for another
+        return "LastModified"
+    return "" if status_of(answer) == 204 or any(name in headers for name in FRAMES) else "Content-Length"
 
 
 def status_of(answer: Any) -> int:
