@@ -346,6 +346,24 @@ def test_a_dead_holders_lease_ends_and_a_live_ones_does_not(endpoint, prefix):
             pass
 
 
+def test_a_lease_whose_holder_was_killed_is_free_at_once_on_its_machine_and_in_a_minute_elsewhere(
+    store, endpoint, prefix
+):
+    code = f"import time, buckets\nwith buckets.open_bucket({endpoint!r}, {prefix!r}).lock('run'): time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 30
+    while not (lease := store.get(".run.lock")):
+        assert time.monotonic() < deadline
+    holder.kill()
+    holder.wait()
+    store.put(".run.lock", lease.replace(b'"machine": "', b'"machine": "another '))
+    with pytest.raises(Busy, match=r"its lease ends in \d\d s"), store.lock("run"):
+        pass
+    store.put(".run.lock", lease)
+    with store.lock("run"):
+        pass
+
+
 def test_of_many_that_find_a_dead_lease_one_takes_it(endpoint, prefix, store):
     store.put(".run.lock", b'{"holder": "dead", "seconds": -5}')
     held, done = [], threading.Event()
