@@ -31,17 +31,18 @@ ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
 PART_BYTES = 16 * 2**20
 CHUNK_BYTES = 2**20
 CLOCK_SECONDS = 60.0
-# What a whole answer says; a listing that does not would pass for an empty one.
+# What a whole answer says. botocore takes one without its body, or with half its head, for a short one: then a listing
+# would pass for an empty one, and so would an object.
 SAYS = {
     "complete_multipart_upload": ("ETag",),
     "create_multipart_upload": ("UploadId",),
-    "get_object": ("ETag", "LastModified"),
+    "get_object": ("ETag", "LastModified", "ContentLength"),
     "head_object": ("LastModified",),
+    "list_multipart_uploads": ("IsTruncated",),
     "list_objects_v2": ("IsTruncated",),
     "put_object": ("ETag",),
     "upload_part": ("ETag",),
 }
-FRAMES = ("content-length", "transfer-encoding")  # without either, a body ends wherever the connection does
 
 
 def connect(uri: str) -> "S3Store":
@@ -247,7 +248,7 @@ class S3Store:
             raise boto.ResponseStreamingError(error=error) from error
         self._hear(answer)
         if missing := _missing(method, answer):
-            raise boto.ResponseStreamingError(error=f"no {missing}: the head was cut")
+            raise boto.ResponseStreamingError(error=f"no {missing}: it was cut")
         return answer
 
     def _hear(self, answer: Any) -> None:
@@ -336,13 +337,10 @@ class S3Store:
 
 
 def _missing(method: str, answer: Any) -> str:
-    """What is not there of a success that arrived whole; empty if nothing."""
-    headers = answer["ResponseMetadata"]["HTTPHeaders"]
-    if lacking := [field for field in SAYS.get(method, ()) if field not in answer]:
-        return lacking[0]
-    if not headers.get("last-modified", "GMT").endswith("GMT"):  # half a date may pass for another
-        return "LastModified"
-    return "" if status_of(answer) == 204 or any(name in headers for name in FRAMES) else "Content-Length"
+    """The first thing that is not there of a success that arrived whole; empty if nothing."""
+    written = answer["ResponseMetadata"]["HTTPHeaders"].get("last-modified", "GMT")
+    half = [] if written.endswith("GMT") else ["LastModified"]  # half a date may pass for another
+    return next(iter(half + [field for field in SAYS.get(method, ()) if field not in answer]), "")
 
 
 def status_of(answer: Any) -> int:
