@@ -1,7 +1,8 @@
-"""A real S3 server on loopback (SeaweedFS, one process), and stores on it."""
+"""Real S3 servers on loopback (SeaweedFS in a process, moto in a thread), and stores on them."""
 
 import functools
 import json
+import logging
 import os
 import shutil
 import socket
@@ -68,6 +69,22 @@ def serve(folder: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def serve_moto() -> Iterator[str]:
+    """The address of another implementation, of which signatures are not checked, with one empty bucket."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server.start()
+    try:
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        client(url).create_bucket(Bucket=BUCKET)
+        yield url
+    finally:
+        server.stop()
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

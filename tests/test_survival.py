@@ -2,10 +2,10 @@
 
 import random
 import signal
-import subprocess
 import time
 
 import pytest
+from processes import alive, kill_one_of, workers
 
 from worldmodels.stages import STAGES
 
@@ -20,24 +20,12 @@ def undisturbed(make_wm):
     return wm.digests()
 
 
-def workers(process) -> list[int]:
-    """Process ids of a run's workers."""
-    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
-    return [int(pid) for pid in listing.stdout.split()]
-
-
-def alive(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-    return bool(state) and not state.startswith("Z")
-
-
 def test_ten_sigkills_at_random_moments_leave_no_trace(wm, undisturbed):
     chance = random.Random(1)
-    for kill in range(KILLS):
+    for _ in range(KILLS):
         process = wm.start("run", "--config", str(wm.toml))
         time.sleep(chance.uniform(1, 20))
-        victims = [process.pid] if kill % 2 else workers(process) or [process.pid]
-        subprocess.run(["kill", "-9", str(chance.choice(victims))], stderr=subprocess.DEVNULL)
+        kill_one_of(process, chance, run_share=0.5)
         process.communicate(timeout=60)
     wm.ok()
     assert wm.digests() == undisturbed

@@ -31,6 +31,18 @@ ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
 PART_BYTES = 16 * 2**20
 CHUNK_BYTES = 2**20
 CLOCK_SECONDS = 60.0
+# What a whole answer says. botocore takes one without its body, or with half its head, for a short one: then a listing
+# would pass for an empty one, and so would an object.
+SAYS = {
+    "complete_multipart_upload": ("ETag",),
+    "create_multipart_upload": ("UploadId",),
+    "get_object": ("ETag", "LastModified", "ContentLength"),
+    "head_object": ("LastModified",),
+    "list_multipart_uploads": ("IsTruncated",),
+    "list_objects_v2": ("IsTruncated",),
+    "put_object": ("ETag",),
+    "upload_part": ("ETag",),
+}
 
 
 def connect(uri: str, **options: Any) -> "S3Store":
@@ -60,7 +72,13 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
         plain = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
         client = session.client("s3", config=config.merge(plain), **options)
         client.meta.events.register_last("before-call.s3.DeleteObjects", sweep.sign_by_md5)
+    client.meta.events.register_last("before-call.s3", _expect_nothing)
     return client
+
+
+def _expect_nothing(params: dict[str, Any], **_: Any) -> None:
+    """Send bodies without asking first: botocore 1.44 reads for ever when a connection ends within a `100 Continue`."""
+    params["headers"].pop("Expect", None)
 
 
 @dataclass(frozen=True)
@@ -251,12 +269,17 @@ class S3Store:
         except boto.ClientError as error:
             self._hear(error.response)
             raise
+        except ValueError as error:  # a header's value was cut: half a number, half a date
+            raise boto.ResponseStreamingError(error=error) from error
         self._hear(answer)
+        if missing := _missing(method, answer):
+            raise boto.ResponseStreamingError(error=f"no {missing}: it was cut")
         return answer
 
     def _hear(self, answer: Any) -> None:
         self._try.answered = True
-        if date := answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"):
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        if date.endswith("GMT"):  # not cut
             with contextlib.suppress(ValueError):
                 self._server = (parsedate_to_datetime(date).timestamp(), self._clock())
 
@@ -336,6 +359,13 @@ class S3Store:
             # An earlier try completed it and its answer was lost: then the object is there.
             if code(error) != "NoSuchUpload" or not any(e.key == key and e.size == size for e in self.entries(key)):
                 raise
+
+
+def _missing(method: str, answer: Any) -> str:
+    """The first thing that is not there of a success that arrived whole; empty if nothing."""
+    written = answer["ResponseMetadata"]["HTTPHeaders"].get("last-modified", "GMT")
+    half = [] if written.endswith("GMT") else ["LastModified"]  # half a date may pass for another
+    return next(iter(half + [field for field in SAYS.get(method, ()) if field not in answer]), "")
 
 
 def status_of(answer: Any) -> int:

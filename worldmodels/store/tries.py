@@ -18,6 +18,7 @@ from ..errors import StoreError
 
 T = TypeVar("T")
 log = logging.getLogger("wm.store")
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each fault; `Tries` tells of an operation, once
 
 # A worker without progress is given up after `execution.stall_seconds` (300), so the store must give up before.
 DEADLINE_SECONDS = 120.0
