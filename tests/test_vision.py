@@ -64,7 +64,7 @@ def test_fewer_frames_than_a_batch_make_one_short_batch():
 def test_the_cache_drops_what_was_used_longest_ago():
     decoded = []
     cache = data.Cache(lambda i: decoded.append(i) or np.zeros(10, np.uint8), lambda a: a.nbytes, limit=20)
-    for shards in ([0, 1], [1, 2], [1], [0]):
+    for shards in ([0], [1], [1, 2], [1], [0]):
         cache(shards)
     assert decoded == [0, 1, 2, 0]
 
@@ -76,13 +76,13 @@ def test_prefetching_keeps_the_order_and_raises_where_the_source_does():
 
     seen = []
     with pytest.raises(OSError, match="gone"):
-        for item in data.prefetch(source()):
+        for item in data.Prefetch(source()):
             seen.append(item)
     assert seen == list(range(10))
 
 
 def test_closing_a_prefetch_stops_its_thread():
-    items = data.prefetch(iter(range(10**9)))
+    items = data.Prefetch(iter(range(10**9)))
     next(items)
     items.close()
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())
