@@ -46,10 +46,10 @@ class Mark(NamedTuple):
 
 
 class Cache(Generic[T]):
-    """Decoded shards, `limit` bytes of them: the least recently used go first. Threads may share it.
+    """Decoded shards, `limit` bytes of them with those that are being decoded: the least recently used go first.
 
     What is dropped while it is in use stays in memory until it is not: so two pools, the one that is trained on and the
-    one that is read ahead, are the least that a training takes.
+    one that is read ahead, are the least that a training takes. Threads may share it.
     """
 
     def __init__(self, decode: Callable[[int], T], size: Callable[[T], int], limit: int) -> None:
@@ -57,7 +57,7 @@ class Cache(Generic[T]):
         self._size = size
         self._limit = limit
         self._kept: OrderedDict[int, T] = OrderedDict()
-        self._used = 0
+        self._used = self._coming = self._largest = 0  # bytes
         self._lock = threading.Lock()  # training reads ahead while held-out episodes are scored
 
     def __call__(self, shards: Sequence[int]) -> list[T]:
@@ -74,15 +74,28 @@ class Cache(Generic[T]):
             if shard in self._kept:
                 self._kept.move_to_end(shard)
                 return self._kept[shard]
-        found = self._decode(shard)
+            coming = 0 if passing else self._largest
+            self._come(coming)
+        try:
+            found = self._decode(shard)
+        finally:
+            with self._lock:
+                self._come(-coming)
         with self._lock:
-            if shard not in self._kept and not (passing and self._used + self._size(found) > self._limit):
+            size = self._size(found)
+            self._largest = max(self._largest, size)
+            if shard not in self._kept and not (passing and self._used + self._coming + size > self._limit):
                 self._kept[shard] = found
-                self._used += self._size(found)
-            while self._used > self._limit:
-                _, oldest = self._kept.popitem(last=False)
-                self._used -= self._size(oldest)
+                self._used += size
+                self._come(0)
         return found
+
+    def _come(self, size: int) -> None:
+        """Make room for what is being decoded: so many bytes more."""
+        self._coming += size
+        while self._kept and self._used + self._coming > self._limit:
+            _, oldest = self._kept.popitem(last=False)
+            self._used -= self._size(oldest)
 
 
 def pools(shards: int, per_pool: int, seed: int, epoch: int) -> list[list[int]]:
