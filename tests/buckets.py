@@ -41,8 +41,8 @@ def program() -> str | None:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """The address of a fresh server with one empty bucket."""
+def serve(folder: Path, volumes: int = 20) -> Iterator[str]:
+    """The address of a fresh server with one empty bucket that takes `volumes` times 64 MB."""
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     (folder / "identities.json").write_text(json.dumps(IDENTITIES))
     (folder / "data").mkdir()
@@ -51,7 +51,7 @@ def serve(folder: Path) -> Iterator[str]:
         "filer": "true", "filer.localSocket": folder / "filer.sock",
         "s3": "true", "s3.localSocket": folder / "s3.sock", "s3.port.iceberg": 0, "s3.port.lance": 0,
         "s3.config": folder / "identities.json", "s3.autoCreateBucket": "false",
-        "master.telemetry": "false", "master.volumeSizeLimitMB": 64, "volume.max": 20,
+        "master.telemetry": "false", "master.volumeSizeLimitMB": 64, "volume.max": volumes,
     }  # fmt: skip
     command = [
         program(),

@@ -18,8 +18,8 @@ class FolderShard:
     index: int
     folder: Path
 
-    def path(self, name: str) -> Path:
-        return self.folder / name
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,16 @@ class FolderArtifact:
     def path(self, name: str) -> Path:
         return self.folder / name
 
+    def read(self, name: str) -> bytes:
+        return self.path(name).read_bytes()
+
 
 def folder_shards(folder: Path, contents: list[dict[str, bytes]]) -> FolderArtifact:
     shards = tuple(FolderShard(i, folder / str(i)) for i in range(len(contents)))
     for shard, files in zip(shards, contents, strict=True):
         shard.folder.mkdir(parents=True)
         for name, data in files.items():
-            shard.path(name).write_bytes(data)
+            (shard.folder / name).write_bytes(data)
     return FolderArtifact(folder, shards)
 
 
@@ -90,8 +93,8 @@ def kill_after(ctx: Context, steps: int) -> Context:
         if done >= steps:
             raise Killed
 
+    deadly.stop, deadly.touch, deadly.check = pulse.stop, pulse.touch, pulse.check
     ctx.pulse = deadly
-    ctx.pulse.stop = pulse.stop
     return ctx
 
 

@@ -59,8 +59,8 @@ def feed(tracks):
 class Shard(SimpleNamespace):
     """Files of a shard in a folder."""
 
-    def path(self, name):
-        return self.folder / name
+    def read(self, name):
+        return (self.folder / name).read_bytes()
 
 
 def shard(folder, files):

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_fewer_frames_than_a_batch_make_one_short_batch():
 def test_the_cache_drops_what_was_used_longest_ago():
     decoded = []
     cache = data.Cache(lambda i: decoded.append(i) or np.zeros(10, np.uint8), lambda a: a.nbytes, limit=20)
-    for shards in ([0, 1], [1, 2], [1], [0]):
+    for shards in ([0], [1], [1, 2], [1], [0]):
         cache(shards)
     assert decoded == [0, 1, 2, 0]
 
@@ -76,13 +77,13 @@ def test_prefetching_keeps_the_order_and_raises_where_the_source_does():
 
     seen = []
     with pytest.raises(OSError, match="gone"):
-        for item in data.prefetch(source()):
+        for item in data.Prefetch(source()):
             seen.append(item)
     assert seen == list(range(10))
 
 
 def test_closing_a_prefetch_stops_its_thread():
-    items = data.prefetch(iter(range(10**9)))
+    items = data.Prefetch(iter(range(10**9)))
     next(items)
     items.close()
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())
@@ -168,6 +169,46 @@ def test_asked_to_stop_it_saves_and_stops(trained, episodes, tmp_path):
         train(tmp_path, episodes, ctx)
     assert ctx.checkpoints.load()[0] == 1
     assert train(tmp_path, episodes) == trained[1]
+
+
+class Stuck:
+    """A shard whose bytes never come once `late` is set."""
+
+    def __init__(self, shard, late):
+        self.index, self._shard, self._late = shard.index, shard, late
+
+    def read(self, name):
+        if self._late.is_set():
+            threading.Event().wait(30)
+        return self._shard.read(name)
+
+
+def test_a_training_that_waits_for_data_saves_and_stops_when_asked(tmp_path):
+    late, steps, made = threading.Event(), [], rollouts(tmp_path / "shards", shards=4)
+    stuck = FolderArtifact(made.folder, tuple(Stuck(shard, late) for shard in made.shards))
+    one_a_pool = {"rollouts.episodes": 40, "rollouts.shard_episodes": 40, "rollouts.steps": 820, "vae.epochs": 1}
+    ctx = context(tmp_path, "vae", TINY | one_a_pool, rollouts=stuck)
+    pulse, ctx.checkpoint_seconds = ctx.pulse, 1e9
+
+    def progress(done, *rest):
+        late.set()
+        steps.append(done)
+        pulse(done, *rest)
+
+    progress.stop, progress.touch, progress.check = pulse.stop, pulse.touch, pulse.check
+    ctx.pulse = progress
+    threading.Thread(target=_stop_when_still, args=(steps, pulse.stop), daemon=True).start()
+    with pytest.raises(Stopped):
+        train(tmp_path, stuck, ctx)
+    assert ctx.checkpoints.load()[0] == steps[-1] < 4 * 5
+
+
+def _stop_when_still(steps, stop):
+    seen = -1
+    while not steps or len(steps) != seen:
+        seen = len(steps)
+        time.sleep(0.5)
+    stop.set()
 
 
 def test_a_warm_start_begins_with_the_earlier_weights(trained, episodes, tmp_path):

@@ -11,9 +11,10 @@ hosts or versions. So the same config gives the same digest wherever and however
 """
 
 import hashlib
+import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from .config import EXECUTION, EXTENT, Config, fields, flatten
 from .errors import ConfigError, Conflict, CorruptArtifact, MissingInput
 from .store import Store
+from .store.disk import Disk
 
 Files = dict[str, dict[str, Any]]
 RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?")
@@ -119,43 +121,89 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How stored files are read: where copies go, what is kept of what is read again, who hears of arriving bytes."""
+
+    scratch: Path
+    disk: Disk | None = None
+    heard: Callable[[], None] = lambda: None
+
+
+class _Arriving(io.BytesIO):
+    """Bytes in memory; says when some have come."""
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def write(self, data: Any) -> int:
+        self._heard()
+        return super().write(data)
+
+
 @dataclass
 class FileSet:
-    """Stored files by logical name; every read is checked against the promised SHA-256."""
+    """Stored files by logical name; what is read is checked against the promised SHA-256.
+
+    `path` and `read` raise MissingInput if the manifest names no such file, CorruptArtifact if its bytes are gone or
+    changed, StoreError if the store or the disk fails.
+    """
 
     store: Store
-    scratch: Path
+    reading: Reading
     label: str
     files: Files
     next: str
     _verified: dict[str, Path] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
-        """A verified local file of that logical name.
-
-        Raises MissingInput if the manifest names no such file, CorruptArtifact if its bytes are gone or changed.
-        """
+        """A local file that stays until the attempt ends: for what is small, or wanted as a file."""
         if name in self._verified:
             return self._verified[name]
+        entry = self._entry(name)
+        path = self.store.fetch(entry["key"], self.reading.scratch)
+        if path is None:
+            raise self._gone(entry)
+        size = path.stat().st_size
+        self._check(entry, size, sha256(path) if size == entry["size"] else "")
+        self._verified[name] = path
+        return path
+
+    def read(self, name: str) -> bytes:
+        """The content. A bucket's is copied to disk as far as there is room, and checked again when read from there."""
+        entry, disk = self._entry(name), self.reading.disk
+        key = entry["key"]
+        if disk and (copy := disk.get(key)) is not None and digest(copy) == entry["sha256"]:
+            self.reading.heard()
+            return copy
+        arriving = _Arriving(self.reading.heard)
+        if not self.store.receive(key, arriving):
+            raise self._gone(entry)
+        data = arriving.getvalue()
+        self._check(entry, len(data), digest(data))
+        if disk:
+            disk.put(key, data)
+        return data
+
+    def _entry(self, name: str) -> dict[str, Any]:
         entry = self.files.get(name)
         if entry is None:
             raise MissingInput(
                 f"{self.label} has no file {name!r}; it has {', '.join(sorted(self.files))}", next=self.next
             )
-        path = self.store.fetch(entry["key"], self.scratch)
-        if path is None:
-            raise CorruptArtifact(
-                f"{self.label}: the file {entry['key']} is gone from {self.store.uri}", next=self.next
-            )
-        size = path.stat().st_size
+        return entry
+
+    def _gone(self, entry: Mapping[str, Any]) -> CorruptArtifact:
+        return CorruptArtifact(f"{self.label}: the file {entry['key']} is gone from {self.store.uri}", next=self.next)
+
+    def _check(self, entry: Mapping[str, Any], size: int, found: str) -> None:
         if size != entry["size"]:
             raise CorruptArtifact(f"{self.label}: {entry['key']} has {size} bytes, not {entry['size']}", next=self.next)
-        if sha256(path) != entry["sha256"]:
+        if found != entry["sha256"]:
             raise CorruptArtifact(
                 f"{self.label}: {entry['key']} has changed since it was committed (SHA-256)", next=self.next
             )
-        self._verified[name] = path
-        return path
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +214,8 @@ class Shard:
     digest: str
     files: FileSet
 
-    def path(self, name: str) -> Path:
-        return self.files.path(name)
+    def read(self, name: str) -> bytes:
+        return self.files.read(name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,15 +260,16 @@ def repair_command(name: Name) -> str:
     return f"wm run {name.stage} --run {name.run} --iteration {name.iteration} --redo"
 
 
-def load(store: Store, name: Name, manifest: Mapping[str, Any], scratch: Path) -> Artifact:
-    """The artifact of a manifest; nothing is read yet but the manifest."""
+def load(store: Store, name: Name, manifest: Mapping[str, Any], reading: Path | Reading) -> Artifact:
+    """The artifact of a manifest; nothing is read yet but the manifest. A path says where copies of files may go."""
     repair = repair_command(name)
+    reading = Reading(reading) if isinstance(reading, Path) else reading
     shards = tuple(
-        Shard(s["index"], s["digest"], FileSet(store, scratch, f"shard {s['index']} of {name}", s["files"], repair))
+        Shard(s["index"], s["digest"], FileSet(store, reading, f"shard {s['index']} of {name}", s["files"], repair))
         for s in manifest.get("shards", ())
     )
     files = {**manifest["telemetry"], **manifest["files"]}
-    return Artifact(name, manifest, FileSet(store, scratch, str(name), files, repair), shards)
+    return Artifact(name, manifest, FileSet(store, reading, str(name), files, repair), shards)
 
 
 def stored_files(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

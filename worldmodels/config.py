@@ -135,7 +135,12 @@ class Execution(Section):
         8, description="episodes played side by side in a process", json_schema_extra=EXECUTION
     )
     cache_mb: Annotated[int, Field(ge=16)] = Field(
-        1024, description="memory for decoded training data, MB", json_schema_extra=EXECUTION
+        1024, description="memory for decoded training data, MB; never less than two pools", json_schema_extra=EXECUTION
+    )
+    disk_mb: Annotated[int, Field(ge=0)] = Field(
+        4096,
+        description="disk for copies of a bucket's training data, MB; 0: read it anew",
+        json_schema_extra=EXECUTION,
     )
     stall_seconds: Annotated[int, Field(ge=10)] = Field(
         300, description="give a worker up after so long without progress", json_schema_extra=EXECUTION

@@ -21,10 +21,11 @@ from typing import Any, cast
 
 from . import __version__ as VERSION
 from . import artifacts, stages
-from .artifacts import Artifact, Identity, Name
+from .artifacts import Artifact, Identity, Name, Reading
 from .config import Config
 from .errors import ConfigError, Conflict, MissingInput, ShardFailed, StoreError, WorkFailed
 from .store import Store
+from .store.disk import Disk
 from .task import Checkpoints, Context, Pulse, StoreArea
 
 PACKAGES = (
@@ -119,14 +120,23 @@ def run(store: Store, task: Task, worker: int, workers: int, pulse: Pulse) -> di
         pulse.log.info("%s is committed already (%s)", task.name, manifest["digest"][:12])
         return manifest
     stage = stages.stage(task.stage)
-    with tempfile.TemporaryDirectory(prefix=f"wm-{task.stage}-") as scratch:
-        attempt = Attempt(store, task, work, inputs, Path(scratch), worker, workers, pulse)
+    with (
+        tempfile.TemporaryDirectory(prefix=f"wm-{task.stage}-") as scratch,
+        Disk(Path(scratch, "kept"), _disk_bytes(store, task)) as disk,
+    ):
+        attempt = Attempt(store, task, work, inputs, Path(scratch), disk, worker, workers, pulse)
         pulse.log.info("%s begins: worker %d of %d, attempt %s", task.name, worker + 1, workers, attempt.id)
         with attempt.heartbeat():
             if stage.kind == "sharded":
                 return attempt.sharded(stage)
             entrypoint(stage.entrypoint)(attempt.context)
             return attempt.commit([])
+
+
+def _disk_bytes(store: Store, task: Task) -> int:
+    """Room for copies of what is read: training reads everything in every epoch, sharded stages read once."""
+    once = stages.stage(task.stage).kind != "single"
+    return 0 if store.local or once else task.config.execution.disk_mb << 20
 
 
 def entrypoint(text: str) -> Callable[..., Any]:
@@ -183,6 +193,7 @@ class Attempt:
         work: Identity,
         inputs: Mapping[Name, Mapping[str, Any]],
         scratch: Path,
+        disk: Disk,
         worker: int,
         workers: int,
         pulse: Pulse,
@@ -190,7 +201,8 @@ class Attempt:
         self.store, self.task, self.work, self.pulse = store, task, work, pulse
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self.started = time.time()
-        self.inputs = [artifacts.load(store, name, manifest, scratch / "inputs") for name, manifest in inputs.items()]
+        reading = Reading(scratch / "inputs", disk, pulse.touch)
+        self.inputs = [artifacts.load(store, name, manifest, reading) for name, manifest in inputs.items()]
         area = StoreArea(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
         if stages.stage(task.stage).kind == "exchange":
             area.open()

@@ -147,10 +147,18 @@ class Pulse:
     _logged: float = 0.0
     _began: float = field(default_factory=time.monotonic)
 
-    def __call__(self, done: float, total: float, unit: str, rate: float, figures: Mapping[str, float]) -> None:
-        self.beat = now = time.monotonic()
+    def touch(self) -> None:
+        """Something moves: bytes of a slow store arrive, say. No progress yet, but nobody is stuck."""
+        self.beat = time.monotonic()
+
+    def check(self) -> None:
+        """Raise Stopped if the process was asked to stop."""
         if self.stop.is_set():
             raise Stopped("stopped on request; the same command goes on from here")
+
+    def __call__(self, done: float, total: float, unit: str, rate: float, figures: Mapping[str, float]) -> None:
+        self.beat = now = time.monotonic()
+        self.check()
         if now - self._emitted >= self.event_seconds or done >= total:
             self._emitted = now
             numbers = {"done": float(done), "total": float(total), "rate": float(rate)}  # NumPy's own are no JSON

@@ -41,7 +41,7 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
 def collect(ctx: Context, shards: Sequence[Shard]) -> None:
     """Writes scores.json, and a picture of the track with the median score: drive.webp."""
     settings = ctx.config.evaluate
-    rows = [TrackScore(**row) for shard in shards for row in json.loads(shard.path("scores.json").read_text())]
+    rows = [TrackScore(**row) for shard in shards for row in json.loads(shard.read("scores.json"))]
     found = {"parameters": "mean.npy", "steps": settings.steps, **summary(rows, settings.engine)}
     (ctx.results / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     middle = sorted(rows, key=lambda row: (row.score, row.track))[(len(rows) - 1) // 2]

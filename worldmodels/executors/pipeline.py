@@ -77,7 +77,7 @@ def _damage(store: Store, task: Task, manifest: dict[str, Any]) -> str:
         try:
             for files in (artifact.files, *(shard.files for shard in artifact.shards)):
                 for name in files.files:
-                    files.path(name)
+                    files.read(name)
         except CorruptArtifact as error:
             return error.message
     return ""
@@ -131,7 +131,7 @@ def _drop_damaged_shards(store: Store, work: artifacts.Identity, manifest: dict[
         for shard in artifacts.load(store, work.name, manifest, Path(scratch)).shards:
             try:
                 for name in shard.files.files:
-                    shard.path(name)
+                    shard.read(name)
             except CorruptArtifact:
                 store.delete(artifacts.shard_key(work, shard.index))
 

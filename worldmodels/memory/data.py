@@ -5,17 +5,19 @@ follows from (seed, epoch). A window never reaches into another episode, and rag
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..task import Shard
 from ..vision import latents
-from ..vision.data import START, Cache, Mark, Position, walk
+from ..vision.data import READERS, START, Cache, Mark, Position, ahead, walk
 from ..vision.latents import Latents
 
+T = TypeVar("T")
 Floats = NDArray[np.float32]
 POOL_FRAMES = 1_000_000
 """Frames whose episodes are shuffled together, 270 MB at Z = 32: part of the data order, hence a constant."""
@@ -36,9 +38,20 @@ class Window:
 class Episodes:
     """Which episodes of which shards are trained on and which are held out, from their lengths alone."""
 
-    def __init__(self, shards: Sequence[Shard], seed: int, held_out: float, cache_bytes: int) -> None:
-        """A shard's share follows from those before it, so that later shards leave the earlier choice as it is."""
-        self.lengths = [latents.lengths(shard) for shard in shards]
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        seed: int,
+        held_out: float,
+        cache_bytes: int,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """A shard's share follows from those before it, so that later shards leave the earlier choice as it is.
+
+        `beat` is called after every shard of a pass over all of them, of which the first is made here.
+        """
+        self._beat = beat
+        self.lengths = [n for _, n in self._beating(ahead(shards, latents.lengths, READERS))]
         self._held = [np.zeros(len(n), np.bool_) for n in self.lengths]
         self._trained = [n > 1 for n in self.lengths]  # of one frame nothing can be predicted
         due = 0
@@ -65,21 +78,36 @@ class Episodes:
         return int(max(n.max() for n in self.lengths)) - 1
 
     def training(self, shards: Sequence[int]) -> list[Latents]:
-        return self._chosen(shards, self._trained)
+        loaded = zip(shards, self.load(shards), strict=True)
+        return [episode for i, found in loaded for _, episode in _chosen(found, self._trained[i])]
+
+    def all_training(self) -> Iterator[Latents]:
+        """What `training` gives of all shards, a few of them in memory at a time."""
+        for shard, found in self._pass(self._trained):
+            for _, episode in _chosen(found, self._trained[shard]):
+                yield episode
 
     def held_out(self) -> Iterator[tuple[Latents, Floats]]:
-        """Held-out episodes and their z [T, Z], always the same draws."""
-        for shard, mask in enumerate(self._held):
-            if mask.any():
-                for number, episode in zip(np.flatnonzero(mask), self._chosen([shard], self._held), strict=True):
-                    rng = np.random.default_rng([self.seed, DRAW, shard, int(number)])
-                    noise = rng.standard_normal(episode.mean.shape, dtype=np.float32)
-                    z = (episode.mean + np.exp(episode.logvar / 2) * noise).astype(np.float32)
-                    yield episode, z
+        """Held-out episodes and their z [T, Z], always the same draws. Copies: a view keeps its whole shard."""
+        for shard, found in self._pass(self._held):
+            for number, episode in _chosen(found, self._held[shard]):
+                rng = np.random.default_rng([self.seed, DRAW, shard, number])
+                noise = rng.standard_normal(episode.mean.shape, dtype=np.float32)
+                z = (episode.mean + np.exp(episode.logvar / 2) * noise).astype(np.float32)
+                yield Latents(episode.mean.copy(), episode.logvar.copy(), episode.actions.copy()), z
 
-    def _chosen(self, shards: Sequence[int], masks: list[NDArray[np.bool_]]) -> list[Latents]:
-        loaded = zip(shards, self.load(shards), strict=True)
-        return [episode for i, found in loaded for episode, keep in zip(found, masks[i], strict=True) if keep]
+    def _pass(self, masks: Sequence[NDArray[np.bool_]]) -> Iterator[tuple[int, list[Latents]]]:
+        shards = [shard for shard, mask in enumerate(masks) if mask.any()]
+        return self._beating(zip(shards, self.load.each(shards), strict=True))
+
+    def _beating(self, items: Iterator[T]) -> Iterator[T]:
+        for item in items:
+            self._beat()
+            yield item
+
+
+def _chosen(episodes: Sequence[Latents], mask: NDArray[np.bool_]) -> list[tuple[int, Latents]]:
+    return [(number, episodes[number]) for number in np.flatnonzero(mask).tolist()]
 
 
 def _share(part: float, whole: int) -> int:

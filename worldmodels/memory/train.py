@@ -1,6 +1,8 @@
 """The `memory` stage: latents in, M out, with its held-out likelihood beside trivial baselines."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -27,7 +29,7 @@ def train(ctx: Context) -> None:
     config = ctx.config.memory
     training.prepare(config.threads)
     cache = ctx.config.execution.cache_mb << 20
-    episodes = Episodes(ctx.one("latents").shards, ctx.config.seed, config.held_out, cache)
+    episodes = Episodes(ctx.one("latents").shards, ctx.config.seed, config.held_out, cache, partial(_beat, ctx))
     if not episodes.trained:
         raise WorkFailed(
             f"{episodes.held} episode(s) of two frames or more: one is held out and none is left to train on",
@@ -40,6 +42,12 @@ def train(ctx: Context) -> None:
     trainer = Trainer(ctx, memory, episodes)
     steps = trainer.fit()
     _write(ctx, memory, episodes, trainer.held_out(), steps)
+
+
+def _beat(ctx: Context) -> None:
+    """A pass over all episodes goes on."""
+    ctx.pulse.touch()
+    ctx.pulse.check()
 
 
 def learning_rate(step: int, first: float, least: float, decay: float) -> float:
@@ -93,21 +101,24 @@ class Trainer:
         ctx, config = self.ctx, self.config
         variables = [*self.memory.variables, *self.optimizer.variables]
         checkpoint = training.Checkpoint(ctx, variables, COLUMNS)
-        start = frames.Position(*map(int, checkpoint.extra.get("position", (0, 0, 0))))
+        position = frames.Position(*map(int, checkpoint.extra.get("position", (0, 0, 0))))
         h, c = checkpoint.extra.get("h"), checkpoint.extra.get("c")
-        stream = frames.prefetch(
-            windows(self.episodes, batch=config.batch, sequence=self.sequence, epochs=config.epochs, start=start)
-        )
         number, meter = checkpoint.step, training.Meter()
         losses = [float(loss) for loss in checkpoint.extra.get("losses", ())]
+
+        def save() -> None:
+            carried = {"position": position, "h": h, "c": c, "losses": losses}
+            checkpoint.save(number, {name: np.array(value) for name, value in carried.items()})
+
+        stream = frames.Prefetch(self.stream(position), waiting=lambda: checkpoint.stop(number, save))
         try:
             for window, mark in stream:
                 if window.first or h is None:
                     h, c = self.memory.zero_state(len(window.mask))
                 rate = learning_rate(number, config.learning_rate, config.learning_rate_min, config.decay)
                 self.optimizer.learning_rate.assign(rate)
-                loss, h, c = self._step(window, h, c, number)
-                number += 1
+                loss, h, c = self.step(window, h, c, number)
+                number, position = number + 1, mark.after
                 losses.append(float(loss))
                 speed = meter(int(window.mask.sum()))
                 if mark.last_of_epoch or number % ROW_STEPS == 0:
@@ -117,15 +128,19 @@ class Trainer:
                     checkpoint.log.row(**row, frames_per_s=speed)
                     losses.clear()
                 if checkpoint.due():
-                    carried = {"position": mark.after, "h": h, "c": c, "losses": losses}
-                    checkpoint.save(number, {name: np.array(value) for name, value in carried.items()})
+                    save()
                 total = round(number / mark.done * config.epochs)
                 ctx.progress(number, total, "steps", speed / window.mask.sum(), loss=float(loss), frames_per_s=speed)
         finally:
             stream.close()
+        ctx.log.info("waited %.1f s for latents", stream.waited)
         return number
 
-    def _step(self, window: Window, h: Any, c: Any, number: int) -> tuple[Any, Any, Any]:
+    def stream(self, start: frames.Position) -> Iterator[tuple[Window, frames.Mark]]:
+        config = self.config
+        return windows(self.episodes, batch=config.batch, sequence=self.sequence, epochs=config.epochs, start=start)
+
+    def step(self, window: Window, h: Any, c: Any, number: int) -> tuple[Any, Any, Any]:
         step = tf.constant(number, tf.int32)
         return self._train(window.mean, window.logvar, window.actions, window.mask, h, c, step)  # type: ignore[no-any-return]
 
@@ -162,7 +177,7 @@ def _write(ctx: Context, memory: Memory, episodes: Episodes, mdn_rnn: float, ste
     memory.save_weights(ctx.results / "memory.weights.h5")
     sizes = {"z": memory.z, "hidden": memory.hidden, "mixtures": memory.mixtures}
     training.write_json(ctx.results / "memory.json", {**sizes, "parameters": memory.count_params(), "steps": steps})
-    trivial = baselines.fit(e for i in range(len(episodes.lengths)) for e in episodes.training([i]))
+    trivial = baselines.fit(episodes.all_training())
     held = [(len(z) - 1, *trivial.nll(z)) for _, z in episodes.held_out()]
     count, unchanged, gaussian = np.sum(held, axis=0)
     figures = {"mdn_rnn": mdn_rnn, "unchanged": unchanged / count, "gaussian": gaussian / count}

@@ -9,11 +9,11 @@ Lossless. The same episodes give the same bytes. Zstandard, because zlib needs s
 more than a tenth of what the simulation costs.
 """
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import zstandard
@@ -23,6 +23,7 @@ from ..errors import CorruptArtifact
 
 FRAMES, STEPS = "frames.zst", "episodes.npz"
 FRAME_SHAPE = (64, 64, 3)
+FRAME_BYTES = 64 * 64 * 3
 _LEVEL = 3
 
 
@@ -57,7 +58,7 @@ class Files(Protocol):
     @property
     def index(self) -> int: ...
 
-    def path(self, name: str) -> Path: ...
+    def read(self, name: str) -> bytes: ...
 
 
 def pack(episode: Episode) -> Packed:
@@ -87,36 +88,54 @@ def encode(episodes: Sequence[Episode]) -> dict[str, bytes]:
 
 def lengths(shard: Files) -> NDArray[np.int32]:
     """Steps of every episode [E], without decoding a frame."""
-    with np.load(shard.path(STEPS), allow_pickle=False) as table:
-        return np.asarray(table["lengths"])
+    return np.asarray(_table(shard)["lengths"])
+
+
+def frames(shard: Files) -> NDArray[np.uint8]:
+    """All frames of the shard [N, 64, 64, 3], episode after episode. Raises CorruptArtifact as `read` does."""
+    with _belonging(shard):
+        return _frames(shard, _table(shard))
 
 
 def read(shard: Files) -> list[Episode]:
-    """The shard's episodes, in order. Raises CorruptArtifact if its files do not belong together."""
+    """The shard's episodes, in order: views of arrays that they share.
+
+    Raises CorruptArtifact if the shard's files do not belong together.
+    """
+    with _belonging(shard):
+        steps = _table(shard)
+        ends = np.cumsum(steps["lengths"])[:-1]
+        split = [np.split(array, ends) for array in (_frames(shard, steps), steps["actions"], steps["rewards"])]
+        each = zip(*split, steps["tracks"].tolist(), steps["terminated"].tolist(), strict=True)
+        return [Episode(*columns) for columns in each]
+
+
+@contextlib.contextmanager
+def _belonging(shard: Files) -> Iterator[None]:
     try:
-        with np.load(shard.path(STEPS), allow_pickle=False) as table:
-            steps = {name: table[name] for name in table.files}
-        blob = memoryview(shard.path(FRAMES).read_bytes())
-        if steps["compressed"].sum() != len(blob):
-            raise ValueError(f"{FRAMES} has {len(blob)} bytes, {STEPS} says {steps['compressed'].sum()}")
-        ends, cuts = np.cumsum(steps["lengths"]), np.cumsum(steps["compressed"])
-        return [
-            Episode(
-                frames=_unpack(blob[cut - size : cut], int(length)),
-                actions=steps["actions"][end - length : end],
-                rewards=steps["rewards"][end - length : end],
-                track=int(track),
-                terminated=bool(terminated),
-            )
-            for end, length, cut, size, track, terminated in zip(
-                ends, steps["lengths"], cuts, steps["compressed"], steps["tracks"], steps["terminated"], strict=True
-            )
-        ]
+        yield
     except (ValueError, KeyError, EOFError, zstandard.ZstdError) as error:
         raise CorruptArtifact(f"rollouts shard {shard.index}: {error}", next="wm run rollouts --redo") from error
 
 
-def _unpack(data: memoryview, length: int) -> NDArray[np.uint8]:
-    size = length * int(np.prod(FRAME_SHAPE))
-    raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
-    return np.frombuffer(raw, np.uint8).reshape(length, *FRAME_SHAPE)
+def _table(shard: Files) -> dict[str, NDArray[Any]]:
+    with np.load(io.BytesIO(shard.read(STEPS)), allow_pickle=False) as table:
+        return {name: table[name] for name in table.files}
+
+
+def _frames(shard: Files, steps: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Decompressed in place: the shard is in memory once, beside its compressed bytes."""
+    blob, sizes = memoryview(shard.read(FRAMES)), steps["compressed"].tolist()
+    if sum(sizes) != len(blob):
+        raise ValueError(f"{FRAMES} has {len(blob)} bytes, {STEPS} says {sum(sizes)}")
+    found = np.empty((int(steps["lengths"].sum()), *FRAME_SHAPE), np.uint8)
+    room, cut, end = found.reshape(-1).data, 0, 0
+    for length, size in zip(steps["lengths"].tolist(), sizes, strict=True):
+        part, raw = blob[cut : cut + size], length * FRAME_BYTES
+        if zstandard.frame_content_size(part) != raw:
+            raise ValueError(f"an episode of {length} steps has {zstandard.frame_content_size(part)} bytes of frames")
+        with zstandard.ZstdDecompressor().stream_reader(part) as reader:
+            if reader.readinto(room[end : end + raw]) != raw:
+                raise ValueError(f"{FRAMES} ends within an episode")
+        cut, end = cut + size, end + raw
+    return found

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import IO, Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,14 @@ class Store(Protocol):
     uri: str
     publish_seconds: float
     """Least pause between two `follow`s of one text: what a write costs decides it."""
+    local: bool
+    """Whether its objects are files of this machine, so that copies of them would save nothing."""
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None if it is not there."""
+
+    def receive(self, key: str, sink: IO[bytes]) -> bool:
+        """Write the object's bytes into `sink` as they arrive, from its beginning again if need be; False if absent."""
 
     def put(self, key: str, data: bytes) -> None:
         """Write, or overwrite as one step."""

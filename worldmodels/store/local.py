@@ -10,17 +10,21 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from ..errors import Busy, StoreError
 from .base import Entry, Leftover, hidden
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
+CHUNK_BYTES = 2**20
+
 
 class LocalStore:
     """A folder. Files appear by link or rename, after fsync, so a reader never sees a part of one."""
 
     publish_seconds = 2.0
+    local = True
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -31,6 +35,16 @@ class LocalStore:
             return self._path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise self._error("read", key, error) from error
+
+    def receive(self, key: str, sink: IO[bytes]) -> bool:
+        try:
+            with open(self._path(key), "rb") as file:
+                shutil.copyfileobj(file, sink, CHUNK_BYTES)
+            return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except OSError as error:
             raise self._error("read", key, error) from error
 

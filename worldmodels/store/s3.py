@@ -8,7 +8,9 @@ import mimetypes
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -29,7 +31,11 @@ from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, redacted, s
 
 ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
 PART_BYTES = 16 * 2**20
-CHUNK_BYTES = 2**20
+PARTS_AT_ONCE = 4
+# Whoever waits for a slow body hears of it at every chunk.
+CHUNK_BYTES = 2**18
+# Threads share the client: readers ahead of a training, parts of an upload, the log. More would reconnect every time.
+CONNECTIONS = 32
 CLOCK_SECONDS = 60.0
 # What a whole answer says. botocore takes one without its body, or with half its head, for a short one: then a listing
 # would pass for an empty one, and so would an object.
@@ -64,6 +70,7 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
         connect_timeout=connect_seconds,
         read_timeout=read_seconds,
         tcp_keepalive=True,
+        max_pool_connections=CONNECTIONS,
     )
     client = session.client("s3", config=config, **options)
     host = urlsplit(client.meta.endpoint_url).hostname or ""
@@ -95,6 +102,7 @@ class S3Store:
 
     # A write costs money and a round trip; nobody watches a pod more closely than this.
     publish_seconds = 15.0
+    local = False
 
     def __init__(
         self,
@@ -119,6 +127,9 @@ class S3Store:
     def get(self, key: str) -> bytes | None:
         found = self.read(key)
         return found.data if found else None
+
+    def receive(self, key: str, sink: IO[bytes]) -> bool:
+        return self._copy(key, sink) is not None
 
     def put(self, key: str, data: bytes) -> None:
         self._write(key, io.BytesIO(data), len(data))
@@ -332,25 +343,39 @@ class S3Store:
         self._try("write", key, partial(self._send, "put_object", Key=self._prefix + key, Body=file.read(), **kind))
 
     def _write_parts(self, key: str, file: IO[bytes], size: int, kind: dict[str, str]) -> None:
-        """One part in memory at a time, each tried on its own; nothing is to be seen before the last step."""
+        """A few parts in memory at a time, each tried on its own; nothing is to be seen before the last step."""
         where = {"Key": self._prefix + key}
         if self._client.meta.config.request_checksum_calculation == "when_supported":
             kind = {**kind, "ChecksumAlgorithm": "CRC32"}
         started = self._try("write", key, partial(self._send, "create_multipart_upload", **where, **kind))
         where["UploadId"] = started["UploadId"]
         try:
-            parts: list[dict[str, Any]] = []
-            while data := file.read(self._part_bytes):
-                number = len(parts) + 1
-                send = partial(self._send, "upload_part", **where, PartNumber=number, Body=data)
-                answer = self._try("write", f"{key}, part {number}", send)
-                checksums = {name: value for name, value in answer.items() if name == "ChecksumCRC32"}
-                parts.append({"PartNumber": number, "ETag": answer["ETag"], **checksums})
+            parts = self._send_parts(key, file, where)
             self._try("write", key, partial(self._complete, key, size, where, parts))
         except BaseException:
             with contextlib.suppress(*FAILURES):
                 self._send("abort_multipart_upload", **where)
             raise
+
+    def _send_parts(self, key: str, file: IO[bytes], where: dict[str, str]) -> list[dict[str, Any]]:
+        """Every part's number, tag and checksum. No part is on its way any more when this returns or raises."""
+
+        def send(number: int, data: bytes) -> dict[str, Any]:
+            request = partial(self._send, "upload_part", **where, PartNumber=number, Body=data)
+            answer = self._try("write", f"{key}, part {number}", request)
+            checksums = {name: value for name, value in answer.items() if name == "ChecksumCRC32"}
+            return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+
+        parts: list[dict[str, Any]] = []
+        sent: deque[Future[dict[str, Any]]] = deque()
+        with ThreadPoolExecutor(PARTS_AT_ONCE) as threads:
+            while data := file.read(self._part_bytes):
+                sent.append(threads.submit(send, len(parts) + len(sent) + 1, data))
+                del data  # else one part more would be in memory
+                if len(sent) == PARTS_AT_ONCE:
+                    parts.append(sent.popleft().result())
+            parts += [part.result() for part in sent]
+        return parts
 
     def _complete(self, key: str, size: int, where: dict[str, str], parts: list[dict[str, Any]]) -> None:
         try:

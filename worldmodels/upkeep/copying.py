@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import artifacts, stages
-from ..artifacts import FileSet, Name
+from ..artifacts import FileSet, Name, Reading
 from ..errors import ConfigError, Conflict, CorruptArtifact, StoreError
 from ..store import Entry, LocalStore, Store
 from .entries import split, works
@@ -275,7 +275,7 @@ def _checked(store: Store, item: Content, own: Path) -> Path:
     """A local file with the content, read from `store`; CorruptArtifact if it is not what was promised."""
     entry = {"key": item.key, "size": item.size, "sha256": item.sha256}
     repair = f"{artifacts.repair_command(item.name)} --store {store.uri}"
-    return FileSet(store, own, str(item.name), {item.key: entry}, repair).path(item.key)
+    return FileSet(store, Reading(own), str(item.name), {item.key: entry}, repair).path(item.key)
 
 
 @contextmanager

@@ -6,9 +6,11 @@ from (seed, epoch), so a training that was stopped goes on at its next batch wit
 
 import queue
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,6 +21,9 @@ U = TypeVar("U")
 Frames = NDArray[np.uint8]
 POOL_FRAMES = 32_768
 """Frames shuffled together, 400 MB: part of the data order, hence a constant and no setting."""
+READERS = 4
+"""Shards fetched and decoded at once; each is in memory beside what the cache keeps."""
+POLL_SECONDS = 0.5
 
 
 class Position(NamedTuple):
@@ -41,27 +46,56 @@ class Mark(NamedTuple):
 
 
 class Cache(Generic[T]):
-    """Decoded shards; beyond `limit` bytes the least recently used are dropped, never those of the last call."""
+    """Decoded shards, `limit` bytes of them with those that are being decoded: the least recently used go first.
+
+    What is dropped while it is in use stays in memory until it is not: so two pools, the one that is trained on and the
+    one that is read ahead, are the least that a training takes. Threads may share it.
+    """
 
     def __init__(self, decode: Callable[[int], T], size: Callable[[T], int], limit: int) -> None:
         self._decode = decode
         self._size = size
         self._limit = limit
         self._kept: OrderedDict[int, T] = OrderedDict()
+        self._used = self._coming = self._largest = 0  # bytes
         self._lock = threading.Lock()  # training reads ahead while held-out episodes are scored
 
     def __call__(self, shards: Sequence[int]) -> list[T]:
-        with self._lock:
-            found = [self._one(shard) for shard in shards]
-            while len(self._kept) > len(shards) and sum(map(self._size, self._kept.values())) > self._limit:
-                self._kept.popitem(last=False)
-            return found
+        """All of them, several read at once."""
+        return [found for _, found in ahead(shards, self._one, READERS)]
 
-    def _one(self, shard: int) -> T:
-        if shard not in self._kept:
-            self._kept[shard] = self._decode(shard)
-        self._kept.move_to_end(shard)
-        return self._kept[shard]
+    def each(self, shards: Sequence[int]) -> Iterator[T]:
+        """One after the other, read ahead. Kept only where there is room: a pass over all of them drops nothing."""
+        for _, found in ahead(shards, partial(self._one, passing=True), READERS):
+            yield found
+
+    def _one(self, shard: int, passing: bool = False) -> T:
+        with self._lock:
+            if shard in self._kept:
+                self._kept.move_to_end(shard)
+                return self._kept[shard]
+            coming = 0 if passing else self._largest
+            self._come(coming)
+        try:
+            found = self._decode(shard)
+        finally:
+            with self._lock:
+                self._come(-coming)
+        with self._lock:
+            size = self._size(found)
+            self._largest = max(self._largest, size)
+            if shard not in self._kept and not (passing and self._used + self._coming + size > self._limit):
+                self._kept[shard] = found
+                self._used += size
+                self._come(0)
+        return found
+
+    def _come(self, size: int) -> None:
+        """Make room for what is being decoded: so many bytes more."""
+        self._coming += size
+        while self._kept and self._used + self._coming > self._limit:
+            _, oldest = self._kept.popitem(last=False)
+            self._used -= self._size(oldest)
 
 
 def pools(shards: int, per_pool: int, seed: int, epoch: int) -> list[list[int]]:
@@ -112,61 +146,99 @@ def batches(
 ) -> Iterator[tuple[Frames, Mark]]:
     """Batches of frames [B, 64, 64, 3]. Frames that fill no batch of their pool wait for another epoch's shuffle."""
 
-    def split(arrays: list[Frames], rng: np.random.Generator) -> list[list[tuple[Frames, int]]]:
-        rows = [(array, row) for array in arrays for row in range(len(array))]
-        order, size = rng.permutation(len(rows)), max(1, min(batch, len(rows)))
-        return [[rows[i] for i in order[at : at + size]] for at in range(0, len(rows) - size + 1, size)]
+    def split(arrays: list[Frames], rng: np.random.Generator) -> list[tuple[list[Frames], NDArray[np.int64]]]:
+        count = sum(map(len, arrays))
+        order, size = rng.permutation(count), max(1, min(batch, count))
+        return [(arrays, order[at : at + size]) for at in range(0, count - size + 1, size)]
 
-    for rows, mark in walk(shards, per_pool, load, split, epochs=epochs, seed=seed, start=start):
-        yield np.stack([array[row] for array, row in rows]), mark
-
-
-def ahead(items: Iterable[T], work: Callable[[T], Any]) -> Iterator[tuple[T, Any]]:
-    """(item, work(item)) in order, the next one already being worked on in a thread."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting: tuple[T, Any] | None = None
-        for item in items:
-            following = (item, thread.submit(work, item))
-            if waiting:
-                yield waiting[0], waiting[1].result()
-            waiting = following
-        if waiting:
-            yield waiting[0], waiting[1].result()
+    for (arrays, rows), mark in walk(shards, per_pool, load, split, epochs=epochs, seed=seed, start=start):
+        yield gather(arrays, rows), mark
 
 
-def prefetch(items: Iterator[T], depth: int = 4) -> Generator[T, None, None]:
+def gather(arrays: Sequence[Frames], rows: NDArray[np.int64]) -> Frames:
+    """Those rows of all the arrays put end to end [B, ...], without putting them there."""
+    ends = np.cumsum([len(array) for array in arrays])
+    which = np.searchsorted(ends, rows, side="right")
+    inside = rows - (ends - [len(array) for array in arrays])[which]
+    return np.stack([arrays[i][row] for i, row in zip(which.tolist(), inside.tolist(), strict=True)])
+
+
+def ahead(items: Iterable[T], work: Callable[[T], U], count: int = 1) -> Iterator[tuple[T, U]]:
+    """(item, work(item)) in order; the `count` that follow are already being worked on, each in a thread."""
+    waiting: deque[tuple[T, Future[U]]] = deque()
+    for item in items:
+        waiting.append((item, _begin(work, item)))
+        if len(waiting) > count:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
+
+
+def _begin(work: Callable[[T], U], item: T) -> Future[U]:
+    """Not in a pool of threads: that would wait for a slow store before it let the process end."""
+    future: Future[U] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(item))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="ahead", daemon=True).start()
+    return future
+
+
+class Prefetch(Iterator[T]):
     """The same items, made in a thread up to `depth` ahead. Errors come out where they would have; closing stops it."""
-    made: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
-    stop = threading.Event()
 
-    def put(entry: tuple[bool, Any]) -> None:
-        while not stop.is_set():
+    def __init__(self, items: Iterator[T], depth: int = 4, waiting: Callable[[], None] = lambda: None) -> None:
+        """`waiting` is called now and then while nothing has come; what it raises comes out as well."""
+        self.waited = 0.0
+        """Seconds for which the taker had to wait."""
+        self._made: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+        self._waiting = waiting
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._produce, args=(items,), name="prefetch", daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> T:
+        began = time.monotonic()
+        try:
+            more, item = self._take()
+        finally:
+            self.waited += time.monotonic() - began
+        if more:
+            return item  # type: ignore[no-any-return]
+        self._put((False, item))  # it has ended for whoever asks again, too
+        raise item or StopIteration
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2)  # it may wait for a store that is out of reach
+
+    def _take(self) -> tuple[bool, Any]:
+        while not self._stop.is_set():
             try:
-                return made.put(entry, timeout=0.1)
+                return self._made.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                self._waiting()
+        return False, None
+
+    def _put(self, entry: tuple[bool, Any]) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._made.put(entry, timeout=0.1)
             except queue.Full:
                 continue
 
-    def produce() -> None:
+    def _produce(self, items: Iterator[T]) -> None:
         try:
             for item in items:
-                put((True, item))
-                if stop.is_set():
+                self._put((True, item))
+                if self._stop.is_set():
                     return
-            put((False, None))
+            self._put((False, None))
         except BaseException as error:
-            put((False, error))
-
-    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            more, item = made.get()
-            if more:
-                yield item
-            elif item is None:
-                return
-            else:
-                raise item
-    finally:
-        stop.set()
-        thread.join(timeout=5)
+            self._put((False, error))

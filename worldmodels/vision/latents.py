@@ -12,6 +12,7 @@ from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder
 from ..rollouts import episodes
 from ..task import Context, Shard
+from .data import ahead
 
 Floats = NDArray[np.float32]
 FILE = "latents.npz"
@@ -33,8 +34,8 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     sources = ctx.sources()
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     began, frames = time.monotonic(), 0
-    for done, index in enumerate(todo):
-        found, encoded = _episodes(sources[index], index), []
+    for done, (index, found) in enumerate(ahead(todo, lambda index: _episodes(sources[index], index))):
+        encoded = []
         for episode in found:
             encoded.append(Latents(*_encode(encoder, episode.frames), episode.actions))
             frames += len(episode.frames)
@@ -70,14 +71,14 @@ def pack(encoded: Sequence[Latents]) -> bytes:
 
 
 def lengths(shard: Shard) -> NDArray[np.int32]:
-    """Frames of each episode, without reading them."""
-    with np.load(shard.path(FILE)) as arrays:
+    """Frames of each episode, without decoding them."""
+    with np.load(io.BytesIO(shard.read(FILE))) as arrays:
         return np.asarray(arrays["lengths"], np.int32)
 
 
 def read(shard: Shard) -> list[Latents]:
     """The shard's episodes, in the order in which they were recorded."""
-    with np.load(shard.path(FILE)) as arrays:
+    with np.load(io.BytesIO(shard.read(FILE))) as arrays:
         ends = np.cumsum(arrays["lengths"])[:-1]
         split = [np.split(arrays[name], ends) for name in ("mean", "logvar", "actions")]
     return [Latents(*parts) for parts in zip(*split, strict=True)]

@@ -1,6 +1,6 @@
 """The `vae` stage: frames of all rollouts in, V out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -39,14 +39,9 @@ def _shards(ctx: Context) -> list[Shard]:
     return [shard for artifact in artifacts for shard in artifact.shards]
 
 
-def _decode(shard: Shard) -> NDArray[np.uint8]:
-    """All frames of a shard [N, 64, 64, 3]."""
-    return np.concatenate([episode.frames for episode in episodes.read(shard)])
-
-
 def _sample(shards: Sequence[Shard]) -> NDArray[np.uint8]:
     """Frames to look at and to check the committed networks with, from the first and the last shard."""
-    ends = [_decode(shard) for shard in dict.fromkeys((shards[0], shards[-1]))]
+    ends = [episodes.frames(shard) for shard in dict.fromkeys((shards[0], shards[-1]))]
     each = SAMPLE // len(ends)
     return np.concatenate([frames[np.linspace(0, len(frames) - 1, each).astype(int)] for frames in ends])
 
@@ -66,29 +61,38 @@ def make_step(vae: Vae, optimizer: Any, seed: int, kl_tolerance: float) -> Any:
     return tf.function(step, autograph=False, input_signature=signature)
 
 
+def stream(ctx: Context, shards: Sequence[Shard], start: data.Position) -> Iterator[tuple[data.Frames, data.Mark]]:
+    """Batches of the shards' frames from `start` on, as the config says."""
+    config = ctx.config
+    return data.batches(
+        data.Cache(lambda i: episodes.frames(shards[i]), lambda found: found.nbytes, config.execution.cache_mb << 20),
+        len(shards),
+        per_pool=data.POOL_FRAMES // (config.rollouts.shard_episodes * config.rollouts.steps),
+        batch=config.vae.batch,
+        epochs=config.vae.epochs,
+        seed=config.seed,
+        start=start,
+    )
+
+
 def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uint8]) -> int:
     config, seed = ctx.config.vae, ctx.config.seed
     optimizer = keras.optimizers.Adam(config.learning_rate)
     optimizer.build(vae.trainable_variables)
     checkpoint = training.Checkpoint(ctx, [*vae.variables, *optimizer.variables], COLUMNS)
-    start = data.Position(*map(int, checkpoint.extra.get("position", (0, 0, 0))))
-    stream = data.batches(
-        data.Cache(lambda i: _decode(shards[i]), lambda frames: frames.nbytes, ctx.config.execution.cache_mb << 20),
-        len(shards),
-        per_pool=data.POOL_FRAMES // (ctx.config.rollouts.shard_episodes * ctx.config.rollouts.steps),
-        batch=config.batch,
-        epochs=config.epochs,
-        seed=seed,
-        start=start,
-    )
+    position = data.Position(*map(int, checkpoint.extra.get("position", (0, 0, 0))))
     step = make_step(vae, optimizer, seed, config.kl_tolerance)
     number, meter = checkpoint.step, training.Meter()
     figures: list[Any] = list(checkpoint.extra.get("figures", ()))
-    batches = data.prefetch(stream)
+
+    def save() -> None:
+        checkpoint.save(number, {"position": np.array(position), "figures": np.array(figures)})
+
+    batches = data.Prefetch(stream(ctx, shards, position), waiting=lambda: checkpoint.stop(number, save))
     try:
         for frames, mark in batches:
             figures.append([float(x) for x in step(frames, tf.constant(number, tf.int32))])
-            number += 1
+            number, position = number + 1, mark.after
             rate = meter(len(frames))
             loss, error, kl = map(float, np.mean(figures, axis=0))
             if mark.last_of_epoch or number % ROW_STEPS == 0:
@@ -99,13 +103,14 @@ def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uin
             if mark.last_of_epoch:
                 draw(ctx, vae, sample)
             if checkpoint.due():
-                checkpoint.save(number, {"position": np.array(mark.after), "figures": np.array(figures)})
+                save()
             ctx.progress(
                 number, round(number / mark.done * config.epochs), "steps", rate / config.batch,
                 loss=loss, squared_error=error, kl=kl, images_per_s=rate,
             )  # fmt: skip
     finally:
         batches.close()
+    ctx.log.info("waited %.1f s for frames", batches.waited)
     return number
 
 

@@ -93,6 +93,7 @@ class Checkpoint:
         self._saved = time.monotonic()
         found = ctx.checkpoints.load()
         self.step, arrays = found or (0, {})
+        """The last step that was saved."""
         text = bytes(arrays.pop("training.csv", b"")).decode()
         self.log = Log(ctx, columns, text)
         for index, variable in enumerate(self._variables if found else ()):
@@ -106,10 +107,17 @@ class Checkpoint:
         """It is time, or the process was asked to stop."""
         return self._ctx.pulse.stop.is_set() or time.monotonic() - self._saved >= self._ctx.checkpoint_seconds
 
+    def stop(self, step: int, save: Callable[[], None]) -> None:
+        """For whoever waits: if the process was asked to stop, save what was not saved yet, and raise Stopped."""
+        if self._ctx.pulse.stop.is_set() and step > self.step:
+            save()
+        self._ctx.pulse.check()
+
     def save(self, step: int, extra: Mapping[str, Any]) -> None:
         arrays = {f"variable{i:03d}": v.numpy() for i, v in enumerate(self._variables)}
         arrays["training.csv"] = np.frombuffer(self.log.text().encode(), np.uint8)
         self._ctx.checkpoints.save(step, {**arrays, **extra})
+        self.step = step
         self._saved = time.monotonic()
 
 
