@@ -34,7 +34,9 @@ def follow(cluster: "Cluster", work: "Work", *, pending_seconds: float, cancel_p
             raise
         if job := cluster.job(work.name):
             submission.remove(cluster, job)
-        raise Pending(error.message.replace(" stays", " was deleted"), next=work.command("submit")) from error
+        raise Pending(
+            error.message.replace(" stays", " was deleted"), next=f"{work.command('submit')} -o kubernetes.…=…"
+        ) from error
 
 
 class Report:

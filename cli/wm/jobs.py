@@ -118,6 +118,7 @@ def _stages(wanted: "Wish", how: How) -> None:
             except MissingInput as error:
                 raise MissingInput(error.message, next=error.next.replace("wm run", "wm submit")) from error
             outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
+            wanted.remember()  # only now: settings that the cluster refuses are no run's
         _announce(cluster, settings, work, outcome, how)
     conclude(store, [step.task for step in steps])
 
@@ -142,9 +143,9 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
         return
     with pipeline.lock(store, first.run, LOCK_SECONDS):
         pipeline.refuse(pipeline.plan(store, submission.pipeline_tasks(wanted)))
-        for each in wishes:
-            pipeline.store_config(store, each.run, each.iteration, each.config, each.origins)
     outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
+    for each in wishes:
+        each.remember()
     _announce(cluster, settings, work, outcome, how)
     conclude(store, submission.pipeline_tasks(wanted))
 
@@ -290,8 +291,9 @@ def cancel(
     if not found:
         click.echo(f"no Job of {run} with the store {store.uri} is in namespace {cluster.namespace}")
     drivers = submission.find(cluster, store, run, "pipeline")
-    for job in sorted(found, key=lambda job: job not in drivers):
-        submission.remove(cluster, job)
-        click.echo(f"Job {job['metadata']['name']} is deleted")
+    for jobs in ([job for job in found if job in drivers], [job for job in found if job not in drivers]):
+        submission.remove(cluster, *jobs)  # the pipeline first: it would submit the others again
+        for job in jobs:
+            click.echo(f"Job {job['metadata']['name']} is deleted")
     if name not in ("", "pipeline") and any(not watching.ended(job) for job in drivers):
         click.echo(f"the pipeline is at work and will submit {name} again; next: wm cancel --all --run {run}", err=True)

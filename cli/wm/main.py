@@ -16,7 +16,8 @@ COMMANDS = {
     "config": "wm.inspection:config",
     "ls": "wm.inspection:ls",
     "show": "wm.inspection:show",
-    "logs": "wm.inspection:logs",
+    "logs": "wm.logs:logs",
+    "status": "wm.status:status",
     "evaluate": "wm.evaluate:evaluate",
 }
 

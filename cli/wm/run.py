@@ -53,6 +53,7 @@ def run(
         return
     with wanted.store.lock(wanted.tasks[0].name.run):
         steps = wanted.begin(redo=redo)
+        wanted.remember()
         _work(wanted.store, store_uri, steps, redo)
     conclude(wanted.store, [step.task for step in steps])
 

@@ -48,14 +48,19 @@ class Wish:
         return [Task(self.run, self.iteration, stage, self.config) for stage in order[: last + 1]]
 
     def begin(self, *, redo: bool) -> "list[Step]":
-        """What is to be done, as the run's stored config from now on; Conflict if it would undo what is committed."""
+        """What is to be done; Conflict if it would undo what is committed."""
         from worldmodels.executors import pipeline
 
         steps = pipeline.plan(self.store, self.tasks, verify=redo)
         unfit = [step for step in steps if not redo or step.task.stage not in self.chosen]
         pipeline.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
-        pipeline.store_config(self.store, self.run, self.iteration, self.config, self.origins)
         return [step for step in steps if step.task.stage in self.chosen]
+
+    def remember(self) -> None:
+        """Make this the config that later commands on the run go by."""
+        from worldmodels.executors import pipeline
+
+        pipeline.store_config(self.store, self.run, self.iteration, self.config, self.origins)
 
     def show(self, *, redo: bool) -> None:
         """Print the plan, and do nothing."""

@@ -37,7 +37,7 @@ PAGE = 500
 AWAY = frozenset({429, 500, 502, 503, 504})
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 GONE = 410
-JOB_UID = "kueue.x-k8s.io/job-uid"
+KUEUE = "kueue.x-k8s.io"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def _no_kubeconfig(context: str, error: Exception) -> ClusterError:
             f"kubernetes.context = {context!r}: {named} has no such context; it has {', '.join(known)}",
             next=f"-o kubernetes.context={known[0]}",
         )
-    return ClusterError(f"the kubeconfig {named} cannot be used: {error}", next="kubectl config view")
+    return ClusterError(
+        f"the kubeconfig {named} cannot be used: {' '.join(str(error).split())}", next="kubectl config view"
+    )
 
 
 class Cluster:
@@ -201,10 +203,11 @@ class Cluster:
 
     def queued(self, uid: str) -> list[Dict]:
         """Why Kueue does not let a Job begin, as events; nothing without Kueue, or if one may not know."""
-        kueue = self.get("/apis/kueue.x-k8s.io", okay=(403, 404))
-        if kueue is None:
+        groups = {group["name"]: group for group in (self.get("/apis") or {})["groups"]}
+        if KUEUE not in groups:
             return []
-        version, label = kueue["preferredVersion"]["groupVersion"], urlencode({"labelSelector": f"{JOB_UID}={uid}"})
+        version = groups[KUEUE]["preferredVersion"]["groupVersion"]
+        label = urlencode({"labelSelector": f"{KUEUE}/job-uid={uid}"})
         found = self.get(f"/apis/{version}/namespaces/{self.namespace}/workloads?{label}", okay=(403, 404))
         conditions = [c for each in (found or {"items": []})["items"] for c in each["status"].get("conditions", ())]
         return [{"reason": "Pending", "message": c["message"]} for c in conditions if c["status"] == "False"]
@@ -289,7 +292,7 @@ class Cluster:
 
     def _read(self, method: str, path: str, query: Mapping[str, str] | None, body: Any) -> Reply:
         with self._open(method, path, query, body, READ_SECONDS) as response:
-            return Reply(response.status, response.data, tuple(response.headers.getlist("Warning")))
+            return Reply(response.status, response.data, _warnings(response))
 
     def _open(
         self, method: str, path: str, query: Mapping[str, str] | None, body: Any, seconds: float
@@ -304,6 +307,12 @@ class Cluster:
             retries=False,
             preload_content=False,
         )
+
+
+def _warnings(response: urllib3.BaseHTTPResponse) -> tuple[str, ...]:
+    """The server's warnings without their frame: 299 - "text"."""
+    texts = (each.partition(" - ")[2].strip('"') for each in response.headers.getlist("Warning"))
+    return tuple(text.replace('\\"', '"') for text in texts)
 
 
 def _reason(error: HTTPError) -> str:

@@ -11,7 +11,7 @@ from ..errors import ClusterError
 
 QUOTA = re.compile(r"exceeded quota: (?P<name>[^,]+), (?P<rest>requested: .*)")
 CANNOT = re.compile(
-    r'cannot (?P<verb>\w+) resource "(?P<resource>[\w/.]+)"(?: in API group "(?P<group>[^"]*)")?'
+    r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[\w/.]+)"(?: in API group "(?P<group>[^"]*)")?'
     r'(?: in the namespace "(?P<namespace>[^"]*)")?'
 )
 
@@ -70,7 +70,7 @@ def _forbidden(message: str, where: str, namespace: str) -> ClusterError:
     resource = match["resource"] + (f".{match['group']}" if match["group"] else "")
     at = match["namespace"] or namespace
     return ClusterError(
-        f"{where} forbids to {match['verb']} {resource} in namespace {at}: {message}",
+        f"{where} does not let {match['user']} {match['verb']} {resource} in namespace {at}",
         next=f"kubectl auth can-i {match['verb']} {resource} -n {at}; the rights are in k8s/base",
     )
 

@@ -19,7 +19,7 @@ from ..store import Store
 from . import manifest, watching
 from .kubernetes import Cluster, Expired
 from .manifest import ITERATION, PIPELINE, Pipeline
-from .watching import View
+from .watching import JOB_NAME, View
 
 Dict = dict[str, Any]
 Outcome = Literal["created", "attached", "committed"]
@@ -29,7 +29,6 @@ EVENTS_SECONDS = 10.0
 RELIST_SECONDS = 60.0
 # Pods get 30 s to end (their grace period), and a kubelet that is down much longer.
 GONE_SECONDS = 180.0
-JOB_NAME = "batch.kubernetes.io/job-name"
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,29 @@ def find(cluster: Cluster, store: Store, run: str = "", stage: str = "", iterati
     return sorted(ours, key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
 
 
+def pods_of(cluster: Cluster, job: Dict) -> list[Dict]:
+    """The pods that a Job has, by index and age."""
+    pods, _ = cluster.objects(cluster.pods(), {JOB_NAME: job["metadata"]["name"]})
+    return sorted(pods, key=lambda pod: (watching.index(pod), str(pod["metadata"]["creationTimestamp"])))
+
+
+def overview(cluster: Cluster, store: Store, run: str = "") -> list[tuple[Dict, View]]:
+    """Every Job of this store, or of one run, and how it is, newest first."""
+    jobs = find(cluster, store, run)
+    pods, _ = cluster.objects(cluster.pods(), {"app.kubernetes.io/managed-by": "wm"})
+    own: dict[str, list[Dict]] = {}
+    for pod in pods:
+        own.setdefault(pod["metadata"]["labels"].get(JOB_NAME, ""), []).append(pod)
+    views = []
+    for job in jobs:
+        there = own.get(job["metadata"]["name"], [])
+        seen = watching.view(job, there)
+        if not seen.ended and not seen.running:
+            seen = watching.view(job, there, explanations(cluster, job))
+        views.append((job, seen))
+    return views
+
+
 def active(cluster: Cluster, job: Dict) -> bool:
     """Whether this very Job is at work already."""
     there = cluster.job(job["metadata"]["name"])
@@ -152,15 +174,17 @@ def submit(
         remove(cluster, there, sleep=sleep)
 
 
-def remove(cluster: Cluster, job: Dict, *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Delete a Job with its pods, and wait until it is gone; ClusterError if that takes too long."""
-    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    cluster.delete(job)
+def remove(cluster: Cluster, *jobs: Dict, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Delete Jobs with their pods, and wait until they are gone; ClusterError if that takes too long."""
+    for job in jobs:
+        cluster.delete(job)
+    left = [(job["metadata"]["name"], job["metadata"]["uid"]) for job in jobs]
     for _ in range(round(GONE_SECONDS)):
-        there = cluster.job(name)
-        if there is None or there["metadata"]["uid"] != uid:
+        left = [(name, uid) for name, uid in left if (there := cluster.job(name)) and there["metadata"]["uid"] == uid]
+        if not left:
             return
         sleep(1.0)
+    name, _ = left[0]
     raise ClusterError(
         f"Job {name} is still being deleted after {GONE_SECONDS:.0f} s: a pod of it does not end",
         next=f"kubectl -n {cluster.namespace} get pods -l {JOB_NAME}={name}",

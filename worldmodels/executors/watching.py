@@ -14,17 +14,20 @@ from typing import Any
 from .. import errors
 from ..errors import WmError, WorkFailed
 from .manifest import CONTAINER
+from .refusals import QUOTA
 
 Dict = Mapping[str, Any]
 INDEX = "batch.kubernetes.io/job-completion-index"
+JOB_NAME = "batch.kubernetes.io/job-name"
 QUEUE = "kueue.x-k8s.io/queue-name"
 LAST_WORDS = 5
 COUNTS_SECONDS = 10.0
 FINAL = (10, 11, 14, 42, 43, 44)
 """Exit codes of pods that say what failed; after any other, all one knows is that the work did."""
 STARTING, NO_NODE_YET = "starting", "no node yet"
-QUIET = (f"pending: {STARTING}", f"pending: {NO_NODE_YET}")
-POD_NAME = re.compile(r"-(\d+-)?[a-z0-9]{5}\b")
+COUNT = re.compile(r" \(× \d+\)$")
+# The scheduler goes on to say that evicting other pods would not help either.
+PREEMPTION = re.compile(r"\.? (?:no new claims to deallocate|preemption:)")
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,11 @@ class Teller:
         self._counted, self._counts = -COUNTS_SECONDS, ""
 
     def __call__(self, what: str, seen: View) -> None:
-        words = [*(f"pending: {reason}" for reason in seen.pending), *seen.falls]
-        for each in words:
-            if each not in self._told and not each.startswith(QUIET):
-                self._say(f"{what}: {each}")
-        self._told = set(words)
+        pending = [reason for reason in seen.pending if not reason.startswith((STARTING, NO_NODE_YET))]
+        for words in (*(f"pending: {COUNT.sub('', reason)}" for reason in pending), *seen.falls):
+            if words not in self._told:
+                self._say(f"{what}: {words}")
+                self._told.add(words)
         counts = f"{seen}; {seen.done} of {seen.wanted} pods done"
         if self._count and counts != self._counts and time.monotonic() - self._counted >= COUNTS_SECONDS:
             self._counts, self._counted = counts, time.monotonic()
@@ -69,7 +72,7 @@ class Teller:
 
 def view(job: Dict, pods: Iterable[Dict], events: Sequence[Dict] = ()) -> View:
     """What there is to say of a Job whose pods and events these are."""
-    pods, status = sorted(pods, key=_index), job.get("status") or {}
+    pods, status = sorted(pods, key=index), job.get("status") or {}
     here = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     waiting = [pod for pod in here if phase(pod) == "Pending"]
     ended = {c["type"]: c for c in status.get("conditions") or () if c["status"] == "True"}
@@ -137,7 +140,9 @@ def _pending(job: Dict, waiting: Sequence[Dict], here: Sequence[Dict], events: S
     words = list(_counted(_why(pod) for pod in waiting))
     refused = [event for event in events if event["reason"] == "FailedCreate"]
     if refused and not any(phase(pod) == "Running" for pod in here):
-        words.append(f"pods cannot be made: {_plain(refused[-1]['message'])}")
+        quota = QUOTA.search(refused[-1]["message"])
+        why = f"quota {quota[1]} is used up: {quota[2]}" if quota else _plain(refused[-1]["message"], job)
+        words.append(f"pods cannot be made: {why}")
     if not words and not here and (job.get("status") or {}).get("failed"):
         words.append("waits before the next try")
     return tuple(words)
@@ -148,21 +153,22 @@ def _why(pod: Dict) -> str:
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            said = str(condition.get("message", "")).partition(" preemption:")[0]
-            return f"no node: {said.strip()}" if said else NO_NODE_YET
+            said = PREEMPTION.split(str(condition.get("message", "")))[0]
+            return f"no node: {said}" if said else NO_NODE_YET
     for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         waiting = (each.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
         if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
-            return f"image {each['image']} cannot be pulled (ImagePullBackOff)"
+            why = _plain(waiting.get("message", ""), pod).rsplit(": ", 1)[-1]
+            return f"image {each['image']} cannot be pulled: {why or reason}"
         if reason and reason not in ("ContainerCreating", "PodInitializing"):
-            return f"{reason}: {_plain(waiting.get('message', ''))}"
+            return f"{reason}: {_plain(waiting.get('message', ''), pod)}"
     return STARTING if (pod.get("spec") or {}).get("nodeName") else NO_NODE_YET
 
 
 def _fall(job: Dict, pod: Dict) -> str:
     """How a pod failed, by name."""
-    return f"index {_index(pod)}: {_reason(job, pod)}"
+    return f"index {index(pod)}: {_reason(job, pod)}"
 
 
 def _reason(job: Dict, pod: Dict) -> str:
@@ -172,9 +178,9 @@ def _reason(job: Dict, pod: Dict) -> str:
         limit = _container(job)["resources"]["limits"]["memory"]
         return f"OOMKilled (it may use {limit} of memory)"
     if status.get("reason"):  # Evicted, DeadlineExceeded, NodeLost
-        return f"{status['reason']}: {_plain(status.get('message', ''))}".strip(": ")
+        return f"{status['reason']}: {_plain(status.get('message', ''), pod)}".strip(": ")
     if disrupted:
-        return f"{disrupted[0].get('reason', 'disrupted')}: {_plain(disrupted[0].get('message', ''))}".strip(": ")
+        return f"{disrupted[0].get('reason', 'disrupted')}: {_plain(disrupted[0].get('message', ''), pod)}".strip(": ")
     return "failed" if code is None else exit_words(code)
 
 
@@ -192,13 +198,16 @@ def _container(job: Dict) -> Dict:
     return next(each for each in containers if each["name"] == CONTAINER)
 
 
-def _index(pod: Dict) -> int:
+def index(pod: Dict) -> int:
+    """Which of its Job's pods it is."""
     return int((pod["metadata"].get("annotations") or {}).get(INDEX, 0))
 
 
-def _plain(message: str) -> str:
-    """Without what differs between pods of one fate, and in one line."""
-    return POD_NAME.sub("", " ".join(message.split()).removeprefix("Error creating: "))
+def _plain(message: str, of: Dict) -> str:
+    """In one line, and without what differs between the pods of one Job; `of` is the Job or one of the pods."""
+    name = of["metadata"].get("labels", {}).get(JOB_NAME) or of["metadata"]["name"]
+    plain = " ".join(message.split()).removeprefix("Error creating: ")
+    return re.sub(rf"{re.escape(name)}-\d+(-[a-z0-9]*)?", name, plain)
 
 
 def _counted(words: Iterable[str]) -> Iterable[str]:
