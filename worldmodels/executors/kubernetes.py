@@ -68,16 +68,20 @@ class Expired(Exception):
     """The server no longer knows the version that a watch was to begin at: list again."""
 
 
-def connect(context: str = "") -> Connection:
-    """By the kubeconfig, or in a pod without one by its service account. ClusterError if there is neither."""
+def connect(context: str = "", files: str | None = None) -> Connection:
+    """By the kubeconfig, or in a pod without one by its service account. ClusterError if there is neither.
+
+    `files` are kubeconfigs as in KUBECONFIG, which they replace.
+    """
+    files = files or os.environ.get("KUBECONFIG") or "~/.kube/config"
     configuration = client.Configuration()
     try:
-        if not _kubeconfigs() and SERVICE_ACCOUNT.exists():
+        if not _there(files) and SERVICE_ACCOUNT.exists():
             config.load_incluster_config(configuration)
         else:
-            config.load_kube_config(context=context or None, client_configuration=configuration)
+            config.load_kube_config(files, context or None, configuration)
     except (config.ConfigException, yaml.YAMLError, OSError) as error:
-        raise _no_kubeconfig(context, error) from error
+        raise _unusable(files, context, error) from error
     pool = client.ApiClient(configuration).rest_client.pool_manager
 
     def headers() -> dict[str, str]:
@@ -87,28 +91,24 @@ def connect(context: str = "") -> Connection:
     return Connection(configuration.host, pool, headers)
 
 
-def _kubeconfigs() -> list[str]:
-    """The kubeconfig files that are there."""
-    paths = os.environ.get("KUBECONFIG", "~/.kube/config").split(os.pathsep)
-    return [path for path in paths if path and Path(path).expanduser().is_file()]
+def _there(files: str) -> bool:
+    return any(path and Path(path).expanduser().is_file() for path in files.split(os.pathsep))
 
 
-def _no_kubeconfig(context: str, error: Exception) -> ClusterError:
-    named = os.environ.get("KUBECONFIG", "~/.kube/config")
-    if not _kubeconfigs():
-        return ClusterError(f"there is no kubeconfig: {named}", next="export KUBECONFIG=FILE")
+def _unusable(files: str, context: str, error: Exception) -> ClusterError:
+    if not _there(files):
+        return ClusterError(f"there is no kubeconfig: {files}", next="export KUBECONFIG=FILE")
     try:
-        known = [each["name"] for each in config.list_kube_config_contexts()[0]]
+        known = [each["name"] for each in config.list_kube_config_contexts(files)[0]]
     except (config.ConfigException, yaml.YAMLError, OSError):
         known = []
     if context and known and context not in known:
         return ClusterError(
-            f"kubernetes.context = {context!r}: {named} has no such context; it has {', '.join(known)}",
+            f"kubernetes.context = {context!r}: {files} has no such context; it has {', '.join(known)}",
             next=f"-o kubernetes.context={known[0]}",
         )
-    return ClusterError(
-        f"the kubeconfig {named} cannot be used: {' '.join(str(error).split())}", next="kubectl config view"
-    )
+    reason = " ".join(str(error).split())
+    return ClusterError(f"the kubeconfig {files} cannot be used: {reason}", next="kubectl config view")
 
 
 class Cluster:

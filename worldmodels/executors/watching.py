@@ -25,6 +25,7 @@ COUNTS_SECONDS = 10.0
 FINAL = (10, 11, 14, 42, 43, 44)
 """Exit codes of pods that say what failed; after any other, all one knows is that the work did."""
 STARTING, NO_NODE_YET = "starting", "no node yet"
+ERROR = re.compile(r"\S+ \S+ E ")  # as `worker.LOG_FORMAT` writes it
 COUNT = re.compile(r" \(× \d+\)$")
 # The scheduler goes on to say that evicting other pods would not help either.
 PREEMPTION = re.compile(r"\.? (?:no new claims to deallocate|preemption:)")
@@ -126,9 +127,12 @@ def failure(job: Dict, pods: Iterable[Dict], what: str, submit: str, logs: str) 
 
 
 def last_words(pod: Dict) -> str:
-    """The end of what a pod's container said before it failed."""
+    """What a pod's container said last: its last error and how it ended, else the end of its log."""
     lines = str(_terminated(pod).get("message") or "").strip().splitlines()
-    return "\n".join(f"  {line}" for line in lines[-LAST_WORDS:])
+    errors_at = [number for number, line in enumerate(lines) if ERROR.match(line)]
+    said = lines[errors_at[-1] :] if errors_at else lines[-LAST_WORDS:]
+    said = said if len(said) <= LAST_WORDS else [said[0], "…", *said[2 - LAST_WORDS :]]
+    return "\n".join(f"  {line}" for line in said)
 
 
 def _pending(job: Dict, waiting: Sequence[Dict], here: Sequence[Dict], events: Sequence[Dict]) -> tuple[str, ...]:
