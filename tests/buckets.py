@@ -41,13 +41,13 @@ def program() -> str | None:
 
 
 @contextmanager
-def serve(folder: Path, volumes: int = 20) -> Iterator[str]:
-    """The address of a fresh server with one empty bucket that takes `volumes` times 64 MB."""
+def serve(folder: Path, volumes: int = 20, host: str = "127.0.0.1") -> Iterator[str]:
+    """The address of a fresh server, on one of this machine's, with one empty bucket that takes `volumes` × 64 MB."""
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     (folder / "identities.json").write_text(json.dumps(IDENTITIES))
     (folder / "data").mkdir()
     options = {
-        **ports, "dir": folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1",
+        **ports, "dir": folder / "data", "ip": host, "ip.bind": host,
         "filer": "true", "filer.localSocket": folder / "filer.sock",
         "s3": "true", "s3.localSocket": folder / "s3.sock", "s3.port.iceberg": 0, "s3.port.lance": 0,
         "s3.config": folder / "identities.json", "s3.autoCreateBucket": "false",
@@ -63,7 +63,7 @@ def serve(folder: Path, volumes: int = 20) -> Iterator[str]:
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     try:
-        url = f"http://127.0.0.1:{ports['s3.port']}"
+        url = f"http://{host}:{ports['s3.port']}"
         _wait(process, url, folder / "log")
         yield url
     finally:

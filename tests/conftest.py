@@ -55,7 +55,7 @@ class Wm:
     more: dict[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
-        return os.environ | {"WM_STORE": str(self.store), "WM_RUN": "tiny"} | self.more
+        return os.environ | {"WM_STORE": str(self.store), "WM_RUN": "tiny", "WM_CONFIG": ""} | self.more
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "wm", *arguments]

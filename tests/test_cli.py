@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from wm.main import COMMANDS, cli
 
@@ -23,7 +24,7 @@ def wm(tmp_path):
     """Run `wm` with a store of its own; gives (exit code, stdout, stderr)."""
 
     def run(*arguments, **environment):
-        env = os.environ | {"WM_STORE": str(tmp_path / "store")} | environment
+        env = os.environ | {"WM_RUN": "", "WM_CONFIG": "", "WM_STORE": str(tmp_path / "store")} | environment
         done = subprocess.run([sys.executable, "-m", "wm", *arguments], capture_output=True, text=True, env=env)
         return done.returncode, done.stdout, done.stderr
 
@@ -46,7 +47,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
 def test_help_names_every_command_and_exit_code():
     text = CliRunner().invoke(cli, ["--help"]).output
     assert all(name in text for name in COMMANDS)
-    assert all(f" {code} " in text for code in (0, 1, 2, 10, 11, 12, 13, 14, 42, 43, 44, 130))
+    assert all(f" {code} " in text for code in (0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 42, 43, 44, 130))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,14 @@ def test_help_names_every_command_and_exit_code():
         (["render", "pipeline", "--iteration", "2"], 2, "--iterations"),
         (["render", "vae", "--iterations", "2"], 2, "--iteration N"),
         (["rnu"], 2, "wm run"),
+        (["submit", "rollouts"], 43, "cannot reach a folder"),
+        (["submit", "rolouts"], 43, "did you mean 'rollouts'"),
+        (["submit", "pipeline", "vae"], 2, "no stage beside it"),
+        (["submit", "vae", "--iterations", "2"], 2, "--iteration"),
+        (["attach", "vaa"], 43, "did you mean 'vae'"),
+        (["cancel"], 2, "--all"),
+        (["logs", "pipeline"], 11, "no pods"),
+        (["status", "-o", "kubernetes.namespace=A"], 43, "kubernetes.namespace"),
     ],
 )
 def test_bad_input_has_one_message_a_next_command_and_a_documented_code(wm, arguments, code, words):
@@ -105,6 +114,40 @@ def test_dry_run_changes_nothing(wm, tmp_path):
     assert code == 0
     assert "rollouts    to do" in stdout
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "offered"),
+    [
+        ([], "sub", ["submit"]),
+        (["run"], "r", ["rollouts", "report"]),
+        (["submit"], "p", ["pipeline"]),
+        (["attach"], "v", ["vae"]),
+        (["cancel"], "m", ["memory"]),
+    ],
+)
+def test_a_shell_completes_commands_and_stages(words, incomplete, offered):
+    shell = ShellComplete(cli, {}, "wm", "_WM_COMPLETE")
+    assert [item.value for item in shell.get_completions(words, incomplete)] == offered
+
+
+def test_status_without_a_cluster_shows_what_the_store_knows(wm, tmp_path):
+    (tmp_path / "store" / "demo" / "iter-1").mkdir(parents=True)
+    (tmp_path / "store" / "demo" / "iter-1" / "config.json").write_text(json.dumps({"config": {}, "origins": {}}))
+    code, stdout, stderr = wm("status", KUBECONFIG="/nowhere")
+    assert code == 0
+    assert "demo/iter-1/vae         not yet" in stdout
+    assert "no cluster was asked: there is no kubeconfig: /nowhere" in stderr
+    told = json.loads(wm("status", "--json", KUBECONFIG="/nowhere")[1])
+    assert [row["digest"] for row in told["stages"]] == [None] * 7
+
+
+def test_settings_may_come_from_the_environment(wm, tmp_path):
+    (tmp_path / "a.toml").write_text("seed = 7")
+    (tmp_path / "b.toml").write_text("[vae]\nepochs = 3")
+    _, text, _ = wm("config", "--json", WM_CONFIG=f"{tmp_path / 'a.toml'}{os.pathsep}{tmp_path / 'b.toml'}")
+    config = json.loads(text)["config"]
+    assert (config["seed"], config["vae"]["epochs"]) == (7, 3)
 
 
 def test_every_next_command_exists():

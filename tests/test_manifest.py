@@ -150,3 +150,15 @@ def test_what_a_job_costs_in_an_hour():
 def test_a_pod_of_another_version_says_so():
     with pytest.raises(ConfigError, match="another version"):
         Task.from_json(json.dumps({"run": "a", "iteration": 1, "stage": "vae", "config": {"vae": {"new": 1}}}))
+    with pytest.raises(ConfigError, match="another version"):
+        manifest.Pipeline.from_json(json.dumps({"run": "a", "configs": [{"vae": {"new": 1}}]}))
+
+
+def test_the_pipeline_does_not_go_on_when_a_stage_gave_up():
+    made = manifest.pipeline_job(manifest.Pipeline("demo", (resolve("demo")[0],)), STORE)
+    rules = made["spec"]["podFailurePolicy"]["rules"]
+    assert [rule["onExitCodes"]["values"] for rule in rules if rule["action"] == "FailIndex"] == [[14, 16, 42, 44]]
+
+
+def test_a_trailing_slash_is_no_other_store():
+    assert job(store=STORE + "/") == job()

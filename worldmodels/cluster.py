@@ -64,6 +64,10 @@ class Prices(Section):
 NVIDIA = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
+SUBMITTERS = ("context", "pending_seconds", "prices")
+"""What concerns whoever submits, and not the Job."""
+
+
 class Kubernetes(Section):
     """Where Jobs go, and how."""
 

@@ -7,6 +7,8 @@
     ├── Busy               12   another command works on this run
     ├── StoreError         13   the store cannot be read or written (permissions, disk full, not there)
     ├── CorruptArtifact    14   stored bytes are not the bytes that the manifest promised
+    ├── ClusterError       15   the cluster cannot be reached or refuses, or a Job was deleted by somebody else
+    │   └── Pending        16   no pod found a place in the time that was given; the Job goes on waiting
     ├── WorkFailed         42   no work is left that can succeed
     │   └── ShardFailed         one shard never can; the others go on
     ├── Hung               44   no progress for minutes; worth another attempt
@@ -51,6 +53,14 @@ class CorruptArtifact(WmError):
     exit_code = 14
 
 
+class ClusterError(WmError):
+    exit_code = 15
+
+
+class Pending(ClusterError):
+    exit_code = 16
+
+
 class WorkFailed(WmError):
     exit_code = 42
 
@@ -69,3 +79,9 @@ class Hung(WmError):
 
 class Stopped(WmError):
     exit_code = 143
+
+
+def of_code(code: int) -> type[WmError] | None:
+    """The error that a process which exited so raised, or None."""
+    found = (kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, WmError))
+    return next((kind for kind in found if kind.exit_code == code), None)

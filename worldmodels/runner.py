@@ -60,11 +60,16 @@ class Task:
             value = json.loads(text)
             return cls(**{**value, "config": Config.model_validate(value["config"])})
         except (ValueError, TypeError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(
-                f"this task is not one that wm {VERSION} understands: {reason}; is the image of another version?",
-                next="make build-images push-images, then submit again",
-            ) from error
+            raise misunderstood("task", error) from error
+
+
+def misunderstood(what: str, error: Exception) -> ConfigError:
+    """The error for what another version of `wm` wrote."""
+    reason = " ".join(str(error).split())
+    return ConfigError(
+        f"this {what} is not one that wm {VERSION} understands: {reason}; is the image of another version?",
+        next="make build-images push-images, then submit again",
+    )
 
 
 def find(store: Store, name: Name, config: Config) -> dict[str, Any] | None:

@@ -1,7 +1,6 @@
-"""Commands that only look: `wm config`, `wm ls`, `wm show`, `wm logs`."""
+"""Commands that only look: `wm config`, `wm ls`, `wm show`."""
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from worldmodels.artifacts import Name
     from worldmodels.store import Store
 
-FOLLOW_SECONDS = 1.0
 THREADS = 8  # less than the connections that a client keeps
 
 
@@ -146,7 +144,7 @@ def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as
     from worldmodels.store import open_store
 
     store = open_store(store_uri)
-    name = _name(artifact, run_name, iteration)
+    name = name_of(artifact, run_name, iteration)
     found = artifacts.manifests(store, name)
     if not found:
         raise MissingInput(f"{name} is not committed in {store_uri}", next=f"wm ls {name.run}")
@@ -154,7 +152,7 @@ def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as
         click.echo(json.dumps(manifest, indent=1) if as_json else _card(manifest, _lineage(store, name.run, manifest)))
 
 
-def _name(text: str, run_name: str | None, iteration: int) -> "Name":
+def name_of(text: str, run_name: str | None, iteration: int) -> "Name":
     from worldmodels import stages
     from worldmodels.artifacts import Name
     from worldmodels.errors import ConfigError
@@ -197,50 +195,3 @@ def _card(manifest: dict[str, Any], lineage: list[str]) -> str:
         total = sum(f["size"] for shard in manifest["shards"] for f in shard["files"].values())
         lines += [f"  shards    {len(manifest['shards'])}, {size(total)}"]
     return "\n".join(lines)
-
-
-@click.command()
-@click.argument("stage_name", required=False, metavar="[STAGE]")
-@options.run
-@options.store
-@options.iteration
-@click.option("--file", "file", metavar="NAME", help="A live table instead of the log: training.csv or rewards.csv.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until Ctrl-C.")
-def logs(
-    stage_name: str | None, run_name: str | None, store_uri: str, iteration: int, file: str | None, follow: bool
-) -> None:
-    """A stage's log (without one: every stage's), or one of its live tables.
-
-    \b
-    wm logs controller -f
-    wm logs vae --file training.csv -f
-    """
-    from worldmodels import stages
-    from worldmodels.errors import MissingInput
-    from worldmodels.store import open_store
-
-    store = open_store(store_uri)
-    names = [_name(stage, run_name, iteration) for stage in ([stage_name] if stage_name else stages.STAGES)]
-    prefixes = [name.key("live", file) if file else name.key("logs/") for name in names]
-    shown: dict[str, int] = {}
-    while True:
-        entries = [entry for prefix in prefixes for entry in store.entries(prefix)]
-        if not entries and not follow:
-            what = str(names[0]) if stage_name else names[0].run
-            raise MissingInput(f"{what} has no {file or 'log'} in {store_uri} yet", next=f"wm ls {names[0].run}")
-        for entry in entries:
-            if entry.size != shown.get(entry.key, 0):
-                _print_new(store, entry.key, shown, label=len(entries) > 1)
-        if not follow:
-            return
-        time.sleep(max(FOLLOW_SECONDS, store.publish_seconds / 3))
-
-
-def _print_new(store: "Store", key: str, shown: dict[str, int], *, label: bool) -> None:
-    """Print what a growing text has gained; all of it again when it was begun anew."""
-    data = store.get(key) or b""
-    start = shown.get(key, 0) if len(data) >= shown.get(key, 0) else 0
-    if start == 0 and label:
-        click.echo(f"==> {key} <==")
-    click.echo(data[start:].decode(errors="replace"), nl=False)
-    shown[key] = len(data)

@@ -10,10 +10,14 @@ import click
 
 COMMANDS = {
     "run": "wm.run:run",
+    "submit": "wm.jobs:submit",
+    "attach": "wm.jobs:attach",
+    "cancel": "wm.jobs:cancel",
     "config": "wm.inspection:config",
     "ls": "wm.inspection:ls",
     "show": "wm.inspection:show",
-    "logs": "wm.inspection:logs",
+    "logs": "wm.logs:logs",
+    "status": "wm.status:status",
     "evaluate": "wm.evaluate:evaluate",
     "render": "wm.render:render",
     "doctor": "wm.upkeep:doctor",
@@ -22,15 +26,17 @@ COMMANDS = {
 }
 
 EPILOG = """\b
-Environment: WM_STORE (a folder or s3://bucket/prefix; default ./runs), WM_RUN (a run's name).
+Environment: WM_STORE (a folder or s3://bucket/prefix; default ./runs), WM_RUN (a run's name), WM_CONFIG (settings).
 Exit codes:
-  0 done                      13 store unreadable, unwritable or full
-  1 a bug of ours             14 stored bytes are damaged
-  2 usage                     42 no work is left that can succeed
-  10 committed artifacts      43 wrong setting, stage or name
-     differ (--redo)          44 a worker hung and was given up
-  11 an input is missing      130 Ctrl-C, 143 SIGTERM: the same
-  12 the run is being worked on    command goes on from there
+  0 done                      14 stored bytes are damaged
+  1 a bug of ours             15 the cluster refuses, or is not there
+  2 usage                     16 pods found no place in time
+  10 committed artifacts      42 no work is left that can succeed
+     differ (--redo)          43 wrong setting, stage or name
+  11 an input is missing      44 a worker hung and was given up
+  12 the run is being         130 Ctrl-C, 143 SIGTERM: the same
+     worked on                    command goes on from there
+  13 store unreadable, unwritable or full
 """
 
 

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from worldmodels.cluster import Kubernetes
     from worldmodels.config import Config, Origins
+    from worldmodels.executors.kubernetes import Cluster
     from worldmodels.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_RUN = "demo"
+ON_CLUSTERS = ("submit", "attach", "cancel", "logs")
 
 
 def store(command: F) -> F:
@@ -48,6 +51,11 @@ def iteration(command: F) -> F:
 
 
 def settings(command: F) -> F:
+    return preset(overrides(command))
+
+
+def overrides(command: F) -> F:
+    """Settings on top of the run's own."""
     command = click.option(
         "-o",
         "--override",
@@ -60,13 +68,38 @@ def settings(command: F) -> F:
         "--config",
         "files",
         multiple=True,
+        envvar="WM_CONFIG",
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="A TOML file of settings; may be repeated.",
     )(command)
+    return command
+
+
+def preset(command: F) -> F:
     return click.option(
         "--preset", metavar="NAME", help="demo, laptop or paper; by default what the run was started with, or demo."
     )(command)
+
+
+def stage(command: F) -> F:
+    """One stage, or the pipeline."""
+    return click.argument("stage_name", metavar="STAGE", shell_complete=complete_stage)(command)
+
+
+def complete_stage(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of stages for a shell; `pipeline` where that is one."""
+    from worldmodels import stages
+
+    names = [*stages.STAGES, "pipeline"] if ctx.info_name in ON_CLUSTERS else list(stages.STAGES)
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def stage_or_pipeline(name: str) -> str:
+    """That name, if there is such a stage; ConfigError otherwise."""
+    from worldmodels import stages
+
+    return name if name == "pipeline" else stages.stage(name).name
 
 
 def as_json(command: F) -> F:
@@ -92,3 +125,24 @@ def resolve(
             stored = (found["config"], found["origins"])
     resolved, origins = config.resolve(preset, files, overrides, iteration=iteration, stored=stored)
     return name, resolved, origins
+
+
+def cluster(settings: "Kubernetes", first_seconds: float = 5.0) -> "Cluster":
+    """The cluster that the settings name, which has so long to give its first answer; ClusterError if none is known."""
+    from functools import partial
+
+    from worldmodels.errors import ConfigError
+
+    try:
+        from worldmodels.executors import kubernetes
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"a cluster needs the package {error.name}, which is not installed",
+            next="pip install --editable '.[kubernetes]'",
+        ) from error
+
+    def say(words: str) -> None:
+        click.echo(f"wm: {words}", err=True)
+
+    connect = partial(kubernetes.connect, settings.context)
+    return kubernetes.Cluster(connect, settings.namespace, say=say, first_seconds=first_seconds)

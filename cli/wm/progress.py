@@ -64,7 +64,7 @@ class Screen:
     @contextmanager
     def stage(self, name: str) -> "Iterator[Callable[[Snapshot], None]]":
         began = time.monotonic()
-        bar = self._bars.add_task(name, total=None, tail="starting") if self._console.is_terminal else None
+        bar = self.bar(name)
         first: list[float] = []
         said = began
         last: list[str] = [""]
@@ -77,7 +77,7 @@ class Screen:
             last[0] = _words(snapshot)
             line = f"{left(snapshot, now - began, first[0])}  {last[0]}".strip()
             if bar is not None:
-                self._bars.update(bar, total=snapshot.total, completed=snapshot.done, tail=line)
+                bar(snapshot.done, snapshot.total, line)
             elif now - said >= PLAIN_SECONDS:
                 said = now
                 self.say(f"{name}: {line}")
@@ -87,11 +87,28 @@ class Screen:
         yield report
         spent = time.monotonic() - began
         if bar is not None:
-            task = self._bars.tasks[bar]
-            self._bars.update(bar, total=task.total or 1, completed=task.total or 1, tail=last[0])
-            self._bars.stop_task(bar)
+            bar.end(last[0])
         else:
             self.say(f"{name}: done in {spent:.0f} s  {last[0]}")
+
+    def bar(self, name: str) -> "Bar | None":
+        """A line that can be written again; None where that cannot be."""
+        return Bar(self._bars, name) if self._console.is_terminal else None
+
+
+class Bar:
+    """One line of a terminal."""
+
+    def __init__(self, bars: Progress, name: str) -> None:
+        self._bars, self._id = bars, bars.add_task(name, total=None, tail="starting")
+
+    def __call__(self, done: float, total: float, tail: str) -> None:
+        self._bars.update(self._id, total=total, completed=done, tail=tail)
+
+    def end(self, tail: str) -> None:
+        total = self._bars.tasks[self._id].total or 1
+        self._bars.update(self._id, total=total, completed=total, tail=tail)
+        self._bars.stop_task(self._id)
 
 
 @contextmanager

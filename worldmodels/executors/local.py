@@ -135,10 +135,7 @@ def _raise_failure(worker: Worker, task: Task) -> None:
     if code == 0:
         return
     if worker.error:
-        kind = next(
-            (e for e in vars(errors).values() if getattr(e, "exit_code", None) == worker.error["code"]), WmError
-        )
-        raise kind(worker.error["message"], next=worker.error["next"])
+        raise (errors.of_code(worker.error["code"]) or WmError)(worker.error["message"], next=worker.error["next"])
     cause = (
         f"was killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
         if code < 0

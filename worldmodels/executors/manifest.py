@@ -7,15 +7,15 @@ carries its whole resolved config. https://kubernetes.io/docs/reference/kubernet
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import artifacts, stages
 from ..artifacts import digest
-from ..cluster import Kubernetes, Resources
+from ..cluster import SUBMITTERS, Kubernetes, Resources
 from ..config import Config
 from ..errors import ConfigError
-from ..runner import Task
+from ..runner import Task, misunderstood
 from ..store.address import bucket_and_prefix
 
 Dict = dict[str, Any]
@@ -26,6 +26,8 @@ STORE = "worldmodels/store"
 ITERATION = "worldmodels/iteration"
 POINTLESS = (10, 11, 43)
 """Exit codes after which no pod of the Job can succeed: a conflict, a missing input, a wrong setting."""
+ENDED = (14, 16, 42, 44)
+"""Exit codes of the pipeline after which it must not try again: the stage's Job has had its own tries."""
 USER = 65532
 VARIABLE_BYTES = 2**17
 """Linux starts no process with a longer one, name and value (MAX_ARG_STRLEN)."""
@@ -46,20 +48,24 @@ class Pipeline:
 
     @classmethod
     def from_json(cls, text: str) -> "Pipeline":
-        value = json.loads(text)
-        return cls(value["run"], tuple(Config.model_validate(config) for config in value["configs"]))
+        """ConfigError if it is none, or one of another version of `wm`."""
+        try:
+            value = json.loads(text)
+            return cls(value["run"], tuple(Config.model_validate(config) for config in value["configs"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise misunderstood("pipeline", error) from error
 
 
 def job(task: Task, store_uri: str) -> Dict:
     """The Job of one stage. ConfigError if pods could not reach the store."""
-    stage, settings = stages.stage(task.stage), task.config.kubernetes
+    stage, settings, store_uri = stages.stage(task.stage), task.config.kubernetes, _reachable(store_uri)
     pods = getattr(settings.pods, task.stage, 1)
     on_gpu = stage.gpu and settings.gpus
     pod = _pod(
         settings,
         image=settings.image_gpu if stage.gpu else settings.image_cpu,
         command=["python", "-m", "worldmodels.executors.pod"],
-        environment={"WM_TASK": task.to_json(), "WM_STORE": _reachable(store_uri), "WM_PODS": str(pods)},
+        environment={"WM_TASK": _carried(task), "WM_STORE": store_uri, "WM_PODS": str(pods)},
         resources=getattr(settings.resources, task.stage),
         gpu=on_gpu,
         account=settings.service_account,
@@ -72,12 +78,12 @@ def job(task: Task, store_uri: str) -> Dict:
 
 def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     """The Job that submits every stage of every iteration and waits for it; its service account may make Jobs."""
-    settings = pipeline.configs[0].kubernetes
+    settings, store_uri = pipeline.configs[0].kubernetes, _reachable(store_uri)
     pod = _pod(
         settings,
         image=settings.image_cpu,
         command=["python", "-m", "worldmodels.executors.driver"],
-        environment={"WM_PIPELINE": pipeline.to_json(), "WM_STORE": _reachable(store_uri)},
+        environment={"WM_PIPELINE": pipeline.to_json(), "WM_STORE": store_uri},
         resources=settings.resources.pipeline,
         gpu=False,
         account=settings.pipeline_service_account,
@@ -86,14 +92,14 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     pod["metadata"] = {"labels": {"worldmodels/role": PIPELINE}}
     configs = [_results(config) for config in pipeline.configs]
     identity = digest([store_uri, pipeline.run, PIPELINE, configs])
-    spec = _spec(settings, pod, 1, limit=1000)
+    spec = _spec(settings, pod, 1, limit=1000, hopeless=ENDED)
     return _job(settings, PIPELINE, pipeline.run, 1, _name(PIPELINE, pipeline.run, identity), store_uri, spec)
 
 
 def name(task: Task, store_uri: str) -> str:
     """The Job's name: at most 57 characters, so that `-<index>` of five digits fits into a pod's 63."""
     work = artifacts.identity(task.name, task.config, stages.stage(task.stage).sections, {})
-    identity = digest([store_uri, task.run, task.iteration, task.stage, work.config, work.extent])
+    identity = digest([_reachable(store_uri), task.run, task.iteration, task.stage, work.config, work.extent])
     return _name(task.stage, task.run, identity)
 
 
@@ -126,6 +132,12 @@ def cores(quantity: str) -> float:
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
+def _carried(task: Task) -> str:
+    """The task as JSON, without what only who submits it goes by: that may differ between two who submit the same."""
+    settings = task.config.kubernetes.model_copy(update={key: getattr(Kubernetes(), key) for key in SUBMITTERS})
+    return replace(task, config=task.config.model_copy(update={"kubernetes": settings})).to_json()
+
+
 def _name(stage: str, run: str, identity: str) -> str:
     plain = re.sub(r"[^a-z0-9-]", "-", run)
     return f"wm-{stage}-{plain[: 57 - len('wm--') - len(stage) - 11].strip('-')}-{identity[:10]}"
@@ -143,7 +155,7 @@ def _reachable(store_uri: str) -> str:
             next="export WM_STORE=s3://bucket/prefix",
         )
     bucket_and_prefix(store_uri)
-    return store_uri
+    return store_uri.rstrip("/")
 
 
 def _job(settings: Kubernetes, stage: str, run: str, iteration: int, name: str, store_uri: str, spec: Dict) -> Dict:
@@ -173,7 +185,7 @@ def _job(settings: Kubernetes, stage: str, run: str, iteration: int, name: str, 
     }
 
 
-def _spec(settings: Kubernetes, pod: Dict, pods: int, limit: int) -> Dict:
+def _spec(settings: Kubernetes, pod: Dict, pods: int, limit: int, hopeless: tuple[int, ...] = (42,)) -> Dict:
     def on_exit(action: str, *codes: int) -> Dict:
         return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [*codes]}}
 
@@ -188,7 +200,7 @@ def _spec(settings: Kubernetes, pod: Dict, pods: int, limit: int) -> Dict:
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 on_exit("Ignore", 143),  # `kubectl delete pod` sets no DisruptionTarget
                 on_exit("FailJob", *POINTLESS),
-                on_exit("FailIndex", 42),
+                on_exit("FailIndex", *hopeless),
             ]
         },
         "ttlSecondsAfterFinished": settings.ttl_seconds,

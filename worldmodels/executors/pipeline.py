@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +13,11 @@ from typing import Any, Literal
 from .. import artifacts, runner, stages
 from ..artifacts import Name, config_key
 from ..config import Config
-from ..errors import ConfigError, Conflict, CorruptArtifact
+from ..errors import Busy, ConfigError, Conflict, CorruptArtifact
 from ..runner import Task
 from ..store import Store
 
+LOCK_PAUSE_SECONDS = 2.0
 State = Literal["committed", "missing", "differs", "follows", "damaged"]
 
 
@@ -102,10 +105,31 @@ def execute(store: Store, steps: Sequence[Step], run: Callable[[Task], None], *,
     if not redo:
         refuse(steps)
     for step in steps:
-        if redo:
-            step = _renew(store, step)
-        if step.state != "committed" or not _still_committed(store, step.task):
+        if due(store, step, redo=redo):
             run(step.task)
+
+
+def due(store: Store, step: Step, *, redo: bool) -> bool:
+    """Whether the step is to be done, now that earlier ones are. With `redo`, what does not fit is retired first."""
+    if redo:
+        step = _renew(store, step)
+    return step.state != "committed" or not _still_committed(store, step.task)
+
+
+@contextmanager
+def lock(store: Store, run: str, seconds: float) -> Iterator[None]:
+    """Hold the run alone; Busy if another process still has it after so long."""
+    until = time.monotonic() + seconds
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(store.lock(run))
+                break
+            except Busy:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(LOCK_PAUSE_SECONDS)
+        yield
 
 
 def _renew(store: Store, step: Step) -> Step:

@@ -1,0 +1,75 @@
+"""Waiting for a Job before somebody's eyes."""
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from wm.progress import Bar, Screen
+
+if TYPE_CHECKING:
+    from worldmodels.executors.kubernetes import Cluster
+    from worldmodels.executors.submission import Pods, Work
+    from worldmodels.executors.watching import View
+
+LOG_SECONDS = 10.0
+
+
+def follow(cluster: "Cluster", work: "Work", *, pending_seconds: float, cancel_pending: bool) -> None:
+    """Show how the work goes on until it is committed; errors as `submission.wait`. Ctrl-C only ends the showing."""
+    from worldmodels.errors import Pending
+    from worldmodels.executors import submission
+
+    began = time.monotonic()
+    try:
+        with Screen() as screen:
+            report = Report(screen, cluster, work)
+            submission.wait(cluster, work, report, pending_seconds=pending_seconds)
+            report.end(f"{work}: committed after {time.monotonic() - began:.0f} s")
+    except KeyboardInterrupt:
+        click.echo(f"\ndetached; Job {work.name} goes on\nnext: {work.command('attach')}", err=True)
+        raise click.exceptions.Exit(130) from None
+    except Pending as error:
+        if not cancel_pending:
+            raise
+        if job := cluster.job(work.name):
+            submission.remove(cluster, job)
+        raise Pending(
+            error.message.replace(" stays", " was deleted"), next=f"{work.command('submit')} -o kubernetes.…=…"
+        ) from error
+
+
+class Report:
+    """One line that is written again and what is new above it; plain lines where there is no terminal."""
+
+    def __init__(self, screen: Screen, cluster: "Cluster", work: "Work") -> None:
+        from worldmodels.executors.watching import Teller
+
+        self._screen, self._cluster, self._work = screen, cluster, work
+        self._bar: Bar | None = screen.bar(str(work))
+        self._tell = Teller(screen.say, counts=self._bar is None)
+        self._read, self._line = 0.0, ""
+
+    def __call__(self, seen: "View", pods: "Pods") -> None:
+        self._tell(str(self._work), seen)
+        if self._bar:
+            self._bar(seen.done, seen.wanted, f"{seen}  {self._last_line(pods)}".strip())
+
+    def end(self, words: str) -> None:
+        if self._bar:
+            self._bar.end("committed")
+        else:
+            self._screen.say(words)
+
+    def _last_line(self, pods: "Pods") -> str:
+        """What one of the running pods said last, asked for now and then."""
+        from worldmodels.executors.manifest import CONTAINER
+        from worldmodels.executors.watching import phase
+
+        if time.monotonic() - self._read > LOG_SECONDS:
+            running = [pod for pod in pods.now() if phase(pod) == "Running"]
+            if running:
+                self._read = time.monotonic()
+                said = self._cluster.log(running[0]["metadata"]["name"], CONTAINER, tail=1)
+                self._line = said[-1][1] if said else ""
+        return self._line

@@ -1,0 +1,299 @@
+"""`wm submit`, `wm attach`, `wm cancel`: stages as Jobs on a cluster."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from wm import options
+
+if TYPE_CHECKING:
+    from wm.wish import Wish
+    from worldmodels.cluster import Kubernetes
+    from worldmodels.executors.kubernetes import Cluster
+    from worldmodels.executors.submission import Work
+
+F = TypeVar("F", bound=Callable[..., Any])
+# Another `wm submit` of the run holds it for a second or two.
+LOCK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class How:
+    """What `wm submit` does beside submitting."""
+
+    wait: bool
+    dry_run: str | None
+    replace: bool
+    redo: bool
+    pending_timeout: int | None
+    cancel_pending: bool
+    as_json: bool
+
+
+def patience(command: F) -> F:
+    """How long to wait for pods that find no place."""
+    command = click.option("--cancel-pending", is_flag=True, help="And then delete the Job.")(command)
+    return click.option(
+        "--pending-timeout",
+        type=click.IntRange(1),
+        metavar="S",
+        help="Give up after so many seconds in which no pod ran; by default kubernetes.pending_seconds.",
+    )(command)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="STAGE...", shell_complete=options.complete_stage)
+@options.run
+@options.store
+@options.iteration
+@options.settings
+@click.option("--iterations", type=click.IntRange(1, 99), metavar="N", help="With `pipeline`: how many; by default 1.")
+@click.option("--wait", is_flag=True, help="Watch until the work is committed; Ctrl-C detaches.")
+@click.option("--dry-run", type=click.Choice(["client", "server"]), help="Print the Job, or let the cluster judge it.")
+@click.option("--replace", is_flag=True, help="Delete an active Job that has other settings, and submit this one.")
+@click.option("--redo", is_flag=True, help="Make again what no longer fits or is damaged.")
+@patience
+@options.as_json
+def submit(
+    names: tuple[str, ...],
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    preset: str | None,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    iterations: int | None,
+    **how: Any,
+) -> None:
+    """Run stages as Jobs on Kubernetes; the same command again finds the same Jobs.
+
+    With --wait, several stages go one after the other; `pipeline` does that for all of them in a Job of its own.
+
+    \b
+    wm submit rollouts --wait
+    wm submit pipeline --iterations 2 --preset demo --config cluster.toml
+    wm submit vae --dry-run server
+    """
+    from wm.wish import wish
+
+    if "pipeline" not in names:
+        if iterations:
+            raise click.UsageError("--iterations goes with `wm submit pipeline`; a stage takes --iteration")
+        _stages(wish(names, run_name, store_uri, iteration, preset, files, overrides), How(**how))
+        return
+    if names != ("pipeline",) or iteration != 1 or how["redo"]:
+        raise click.UsageError("`wm submit pipeline` takes no stage beside it, no --iteration and no --redo")
+    wishes = []
+    for each in range(1, (iterations or 1) + 1):
+        wishes.append(wish((), run_name, store_uri, each, preset, files, overrides))
+    _pipeline(wishes, How(**how))
+
+
+def _stages(wanted: "Wish", how: How) -> None:
+    from wm.wish import conclude
+    from worldmodels.errors import MissingInput
+    from worldmodels.executors import manifest, pipeline
+
+    store, settings = wanted.store, wanted.config.kubernetes
+    jobs = {task.stage: manifest.job(task, store.uri) for task in wanted.tasks if task.stage in wanted.chosen}
+    if how.dry_run:
+        _dry_run(settings, list(jobs.values()), how.dry_run)
+        return
+    cluster = options.cluster(settings)
+    from worldmodels.executors import submission
+
+    with pipeline.lock(store, wanted.run, LOCK_SECONDS):
+        steps = wanted.begin(redo=how.redo)
+    for step in steps:
+        with pipeline.lock(store, wanted.run, LOCK_SECONDS):
+            try:
+                if not pipeline.due(store, step, redo=how.redo):
+                    click.echo(f"{step.task.name}: committed already; no Job is needed")
+                    continue
+                work = submission.stage_work(store, step.task)
+            except MissingInput as error:
+                raise MissingInput(error.message, next=error.next.replace("wm run", "wm submit")) from error
+            outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
+            wanted.remember()  # only now: settings that the cluster refuses are no run's
+        _announce(cluster, settings, work, outcome, how)
+    conclude(store, [step.task for step in steps])
+
+
+def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
+    from wm.wish import conclude
+    from worldmodels.executors import manifest, pipeline
+    from worldmodels.executors.manifest import Pipeline
+
+    first = wishes[0]
+    store, settings = first.store, first.config.kubernetes
+    wanted = Pipeline(first.run, tuple(each.config for each in wishes))
+    if how.dry_run:
+        _dry_run(settings, [manifest.pipeline_job(wanted, store.uri)], how.dry_run)
+        return
+    cluster = options.cluster(settings)
+    from worldmodels.executors import submission
+
+    work = submission.pipeline_work(store, wanted)
+    if submission.active(cluster, work.job):  # it holds the run
+        _announce(cluster, settings, work, "attached", how)
+        return
+    with pipeline.lock(store, first.run, LOCK_SECONDS):
+        pipeline.refuse(pipeline.plan(store, submission.pipeline_tasks(wanted)))
+    outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
+    for each in wishes:
+        each.remember()
+    _announce(cluster, settings, work, outcome, how)
+    conclude(store, submission.pipeline_tasks(wanted))
+
+
+def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], kind: str) -> None:
+    import yaml
+
+    if kind == "client":
+        click.echo(yaml.safe_dump_all(jobs, sort_keys=False), nl=False)
+        return
+    cluster = options.cluster(settings)
+    for job in jobs:
+        taken, warnings = cluster.create(job, dry_run=True)
+        words = "the cluster would take it" if taken else "a Job of that name is there already"
+        click.echo("\n".join([f"Job {job['metadata']['name']}: {words}", *(f"  warning: {each}" for each in warnings)]))
+
+
+def _announce(cluster: "Cluster", settings: "Kubernetes", work: "Work", outcome: str, how: How) -> None:
+    """Say what came of it, and what to type next; then wait, if that was asked for."""
+    from wm.following import follow
+
+    name, pods = work.name, work.job["spec"]["completions"]
+    words = {
+        "created": f"Job {name} is submitted",
+        "attached": f"Job {name} is active already",
+        "committed": "committed already; no Job is needed",
+    }
+    if how.as_json:
+        click.echo(json.dumps({"job": name, "namespace": cluster.namespace, "outcome": outcome, "pods": pods}))
+    else:
+        click.echo(f"{work}: {words[outcome]}")
+    if outcome == "committed":
+        return
+    if not how.as_json:
+        click.echo(_hints(settings, work, pods))
+    if how.wait:
+        seconds = how.pending_timeout or settings.pending_seconds
+        follow(cluster, work, pending_seconds=seconds, cancel_pending=how.cancel_pending)
+
+
+def _hints(settings: "Kubernetes", work: "Work", pods: int) -> str:
+    from worldmodels.executors import manifest
+
+    context = f" --context {settings.context}" if settings.context else ""
+    which = f"-l batch.kubernetes.io/job-name={work.name} --prefix --max-log-requests {pods}"
+    which = which if pods > 1 else f"job/{work.name}"
+    lines = [
+        f"  logs    kubectl{context} -n {settings.namespace} logs -f {which}",
+        f"  watch   {work.command('attach')}",
+        f"  state   wm status {work.run}",
+    ]
+    if price := manifest.pod_hours_price(work.job, settings):
+        lines.append(f"  cost    {pods} pods × {price / pods:.3g} = {price:.3g} an hour while all of them run")
+    return "\n".join(lines)
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)
+
+
+@click.command()
+@options.stage
+@options.run
+@options.store
+@options.iteration
+@options.overrides
+@patience
+def attach(
+    stage_name: str,
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    pending_timeout: int | None,
+    cancel_pending: bool,
+) -> None:
+    """Watch a Job that was submitted before, until its work is committed; Ctrl-C detaches again.
+
+    \b
+    wm attach controller --run demo
+    wm attach pipeline
+    """
+    from wm.following import follow
+    from worldmodels import runner
+    from worldmodels.errors import ClusterError
+    from worldmodels.store import open_store
+
+    store, name = open_store(store_uri), options.stage_or_pipeline(stage_name)
+    run, config, _ = options.resolve(store, run_name, iteration, None, files, overrides)
+    cluster = options.cluster(config.kubernetes)
+    from worldmodels.executors import submission
+
+    found = submission.find(cluster, store, run, name, 0 if name == "pipeline" else iteration)
+    if found:
+        seconds = pending_timeout or config.kubernetes.pending_seconds
+        work = submission.carried_work(store, found[0])
+        follow(cluster, work, pending_seconds=seconds, cancel_pending=cancel_pending)
+        return
+    if name != "pipeline":
+        task = runner.Task(run, iteration, name, config)
+        if runner.find(store, task.name, config):
+            click.echo(f"{task.name}: committed already")
+            return
+    raise ClusterError(
+        f"no Job of {run}, {name}, with the store {store.uri} is in namespace {cluster.namespace}",
+        next=f"wm submit {name} --run {run} --store s3://bucket/prefix",
+    )
+
+
+@click.command()
+@click.argument("stage_name", required=False, metavar="[STAGE]", shell_complete=options.complete_stage)
+@options.run
+@options.store
+@options.iteration
+@options.overrides
+@click.option("--all", "everything", is_flag=True, help="Every Job of the run, the pipeline's first.")
+def cancel(
+    stage_name: str | None,
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    everything: bool,
+) -> None:
+    """Delete a stage's Job, and wait until its pods are gone; what is committed stays, and so do checkpoints.
+
+    \b
+    wm cancel controller --run demo
+    wm cancel --all --run demo
+    """
+    from worldmodels.store import open_store
+
+    if bool(stage_name) == everything:
+        raise click.UsageError("name a stage, or say --all")
+    store, name = open_store(store_uri), options.stage_or_pipeline(stage_name) if stage_name else ""
+    run, config, _ = options.resolve(store, run_name, iteration, None, files, overrides)
+    cluster = options.cluster(config.kubernetes)
+    from worldmodels.executors import submission, watching
+
+    found = submission.find(cluster, store, run, name, iteration if name not in ("", "pipeline") else 0)
+    if not found:
+        click.echo(f"no Job of {run} with the store {store.uri} is in namespace {cluster.namespace}")
+    drivers = submission.find(cluster, store, run, "pipeline")
+    for jobs in ([job for job in found if job in drivers], [job for job in found if job not in drivers]):
+        submission.remove(cluster, *jobs)  # the pipeline first: it would submit the others again
+        for job in jobs:
+            click.echo(f"Job {job['metadata']['name']} is deleted")
+    if name not in ("", "pipeline") and any(not watching.ended(job) for job in drivers):
+        click.echo(f"the pipeline is at work and will submit {name} again; next: wm cancel --all --run {run}", err=True)

@@ -1,0 +1,120 @@
+"""`wm status`: what the store has, and what the cluster is at."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wm import options
+
+if TYPE_CHECKING:
+    from worldmodels.store import Store
+
+FIRST_ANSWER_SECONDS = 3.0
+
+
+@click.command()
+@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
+@options.store
+@options.overrides
+@options.as_json
+def status(
+    run_name: str | None, store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Every stage: committed, at work on the cluster, or why not; without a cluster, what the store knows.
+
+    \b
+    wm status demo
+    wm status demo --json
+    """
+    from worldmodels.errors import ClusterError, ConfigError
+    from worldmodels.store import open_store
+
+    store = open_store(store_uri)
+    _, config, _ = options.resolve(store, run_name, 1, None, files, overrides)
+    jobs, unreachable = [], ""
+    try:
+        cluster = options.cluster(config.kubernetes, first_seconds=FIRST_ANSWER_SECONDS)
+        from worldmodels.executors import submission
+
+        jobs = [_job(job, seen) for job, seen in submission.overview(cluster, store, run_name or "")]
+    except (ClusterError, ConfigError) as error:
+        unreachable = error.message
+    runs = [run_name] if run_name else sorted({*store.folders(""), *(job["run"] for job in jobs)})
+    stages = [row for run in runs for row in _stages(store, run, jobs)]
+    drivers = [job for job in jobs if job["stage"] == "pipeline"]
+    if as_json:
+        told = {"store": store.uri, "cluster": unreachable or "reached", "stages": stages, "pipelines": drivers}
+        click.echo(json.dumps(told, indent=1))
+        return
+    for row in stages:
+        click.echo(f"{row['run']}/iter-{row['iteration']}/{row['stage']:12}{_words(row)}")
+    for driver in drivers:
+        click.echo(f"{driver['run']}/pipeline           {_state(driver)}")
+    if not stages and not drivers:
+        click.echo(f"nothing is in {store.uri}; next: wm run --preset demo")
+    if unreachable:
+        click.echo(f"no cluster was asked: {unreachable}", err=True)
+
+
+def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each stage of each iteration that the store or the cluster knows of."""
+    from worldmodels import artifacts, stages
+
+    known = {int(f[5:]) for f in store.folders(f"{run}/") if f.startswith("iter-") and f[5:].isdigit()}
+    known |= {job["iteration"] for job in jobs if job["run"] == run}
+    rows = []
+    for iteration in sorted(known):
+        for stage in stages.STAGES:
+            found = artifacts.manifests(store, artifacts.Name(run, iteration, stage))
+            own = [j for j in jobs if (j["run"], j["iteration"], j["stage"]) == (run, iteration, stage)]
+            rows.append(
+                {
+                    "run": run,
+                    "iteration": iteration,
+                    "stage": stage,
+                    "digest": found[-1]["digest"] if found else None,
+                    "job": own[0] if own else None,
+                }
+            )
+    return rows
+
+
+def _job(job: dict[str, Any], seen: Any) -> dict[str, Any]:
+    from worldmodels.executors.manifest import ITERATION
+
+    labels = job["metadata"]["labels"]
+    return {
+        "run": labels["app.kubernetes.io/instance"],
+        "iteration": int(labels[ITERATION]),
+        "stage": labels["app.kubernetes.io/component"],
+        "name": job["metadata"]["name"],
+        "state": seen.ended or "active",
+        "pods": {"wanted": seen.wanted, "done": seen.done, "running": seen.running, "pending": seen.waiting},
+        "failed": seen.failed,
+        "pending": list(seen.pending),
+        "falls": list(seen.falls),
+        "why": seen.why if seen.ended == "Failed" else "",
+    }
+
+
+def _words(row: dict[str, Any]) -> str:
+    job, digest = row["job"], row["digest"]
+    if job and job["state"] == "active" and not digest:
+        return _state(job)
+    if digest:
+        return f"committed  {digest[:12]}"
+    return _state(job) if job else "not yet"
+
+
+def _state(job: dict[str, Any]) -> str:
+    """A Job in a line, and below it why it is not further."""
+    if job["state"] != "active":
+        words = [f"{job['state'].lower():11}{job['why']}".strip()]
+    else:
+        pods = job["pods"]
+        counts = [f"{pods[word]} {word}" for word in ("running", "pending") if pods[word]]
+        counts += [f"{job['failed']} failed"] if job["failed"] else []
+        words = [f"at work    {pods['done']} of {pods['wanted']} pods done" + "".join(f", {each}" for each in counts)]
+    return "\n    ".join([*words, *(f"pending: {each}" for each in job["pending"]), *job["falls"]])

@@ -1,0 +1,117 @@
+"""What `wm run` and `wm submit` have in common: from the words of a command to a plan."""
+
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wm import options
+
+if TYPE_CHECKING:
+    from worldmodels.config import Config, Origins
+    from worldmodels.executors.pipeline import Step
+    from worldmodels.runner import Task
+    from worldmodels.store import Store
+
+WORDS = {
+    "committed": "nothing to do",
+    "missing": "to do",
+    "differs": "differs",
+    "follows": "would be redone",
+    "damaged": "damaged",
+}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Stages of one run and iteration, under one config."""
+
+    store: "Store"
+    run: str
+    iteration: int
+    config: "Config"
+    origins: "Origins"
+    chosen: tuple[str, ...]
+
+    @property
+    def tasks(self) -> "list[Task]":
+        """What was asked for, and what that is made from."""
+        from worldmodels import stages
+        from worldmodels.runner import Task
+
+        order = list(stages.STAGES)
+        last = max(order.index(stage) for stage in self.chosen)
+        return [Task(self.run, self.iteration, stage, self.config) for stage in order[: last + 1]]
+
+    def begin(self, *, redo: bool) -> "list[Step]":
+        """What is to be done; Conflict if it would undo what is committed."""
+        from worldmodels.executors import pipeline
+
+        steps = pipeline.plan(self.store, self.tasks, verify=redo)
+        unfit = [step for step in steps if not redo or step.task.stage not in self.chosen]
+        pipeline.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
+        return [step for step in steps if step.task.stage in self.chosen]
+
+    def remember(self) -> None:
+        """Make this the config that later commands on the run go by."""
+        from worldmodels.executors import pipeline
+
+        pipeline.store_config(self.store, self.run, self.iteration, self.config, self.origins)
+
+    def show(self, *, redo: bool) -> None:
+        """Print the plan, and do nothing."""
+        from worldmodels.executors import pipeline
+
+        for step in pipeline.plan(self.store, self.tasks, verify=redo):
+            note = "" if step.task.stage in self.chosen else "  (not asked for)"
+            click.echo(
+                f"{step.task.stage:12}{WORDS[step.state]}{note}"
+                + "".join(f"\n{'':12}  {reason}" for reason in step.reasons)
+            )
+
+
+def wish(
+    names: Sequence[str],
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    preset: str | None,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+) -> Wish:
+    """The wish that a command's arguments are; ConfigError if a stage or a setting is not one."""
+    from worldmodels import stages
+    from worldmodels.store import open_store
+
+    chosen = tuple(stages.stage(name).name for name in names) or tuple(stages.STAGES)
+    store = open_store(store_uri)
+    run, config, origins = options.resolve(store, run_name, iteration, preset, files, overrides)
+    return Wish(store, run, iteration, config, origins, chosen)
+
+
+def conclude(store: "Store", tasks: "Iterable[Task]") -> None:
+    """The score and the report, if they are among what was asked for."""
+    import json
+    import tempfile
+
+    from worldmodels import artifacts, runner
+
+    for task in tasks:
+        manifest = runner.find(store, task.name, task.config)
+        if manifest is None:
+            continue
+        if task.stage == "evaluate":
+            with tempfile.TemporaryDirectory() as scratch:
+                artifact = artifacts.load(store, task.name, manifest, Path(scratch))
+                s = json.loads(artifact.path("scores.json").read_text())
+            low, high = s["interval"]
+            click.echo(
+                f"score: {s['mean']:.1f} ± {s['std']:.1f} over {s['tracks']} fresh {s['engine']} tracks"
+                f" (95 % interval of the mean {low:.1f} to {high:.1f}; {s['laps']} laps completed)"
+            )
+        if task.stage == "report":
+            click.echo(f"report: {store.uri.rstrip('/')}/{task.name.key('live', 'report.html')}")

@@ -1,0 +1,227 @@
+import api
+import pytest
+from api import Api, away
+
+from worldmodels.config import resolve
+from worldmodels.errors import ClusterError, ConfigError, Conflict, Pending, WorkFailed
+from worldmodels.executors import manifest, submission
+from worldmodels.executors.submission import Pods, Work, submit, wait
+from worldmodels.runner import Task
+
+STORE = "s3://bucket"
+ENDED = {"conditions": [api.condition("Complete")]}
+
+
+@pytest.fixture
+def server():
+    return Api()
+
+
+def rollouts(*overrides):
+    config, _ = resolve("demo", (), overrides)
+    return manifest.job(Task("demo", 1, "rollouts", config), STORE)
+
+
+def work(*overrides, committed=lambda: False):
+    return Work(rollouts(*overrides), committed)
+
+
+def go(server, *overrides, **options):
+    return submit(server.cluster(), work(*overrides), sleep=lambda seconds: None, **options)
+
+
+def posts(server):
+    return [path for method, path, _ in server.requests if method == "POST"]
+
+
+def test_submitting_twice_is_one_job(server):
+    assert go(server) == "created"
+    assert go(server) == "attached"
+    assert len(server.jobs) == 1
+
+
+def test_whoever_submits_may_have_other_prices_and_another_context(server):
+    go(server)
+    assert (
+        go(server, "kubernetes.context=mine", "kubernetes.pending_seconds=5", "kubernetes.prices.cpu_hour=1.0")
+        == "attached"
+    )
+
+
+def test_an_active_job_with_other_settings_stays_and_the_difference_is_named(server):
+    go(server)
+    with pytest.raises(Conflict, match=r"kubernetes\.pods.rollouts is 4 there and 9 here") as caught:
+        go(server, "kubernetes.pods.rollouts=9")
+    assert "--replace" in caught.value.next
+    assert server.jobs[work().name]["spec"]["completions"] == 4
+
+
+def test_unless_it_is_to_be_replaced(server):
+    go(server)
+    assert go(server, "kubernetes.pods.rollouts=9", replace=True) == "created"
+    assert server.jobs[work().name]["spec"]["completions"] == 9
+
+
+@pytest.mark.parametrize("kind", ["Complete", "Failed"])
+def test_a_job_that_ended_without_its_work_is_made_again(server, kind):
+    go(server)
+    first = server.jobs[work().name]
+    first["status"] = {"conditions": [api.condition(kind)]}
+    assert go(server) == "created"
+    assert server.jobs[work().name]["metadata"]["uid"] != first["metadata"]["uid"]
+    delete = next(body for method, _, body in server.requests if method == "DELETE")
+    assert delete == {"propagationPolicy": "Foreground", "preconditions": {"uid": first["metadata"]["uid"]}}
+
+
+def test_work_that_is_committed_needs_no_job(server):
+    assert submit(server.cluster(), work(committed=lambda: True)) == "committed"
+    assert not posts(server)
+
+
+def test_a_job_that_ends_while_it_is_looked_at_is_not_made_again(server):
+    go(server)
+    server.jobs[work().name]["status"] = ENDED
+    assert submit(server.cluster(), work(committed=lambda: True)) == "committed"
+    assert len(posts(server)) == 1
+
+
+def test_a_job_that_is_being_deleted_is_waited_for(server):
+    go(server)
+    server.jobs[work().name]["metadata"]["deletionTimestamp"] = "now"
+    assert go(server) == "created"
+
+
+def test_two_who_submit_at_once_make_one_job(server):
+    other = Api()
+    go(other)
+    server.faults = [None, lambda: server.jobs.update(other.jobs)]
+    assert go(server) == "attached"
+    assert len(posts(server)) == 1
+
+
+def test_an_answer_that_was_lost_does_not_make_a_second_job(server):
+    go(server)
+    made = dict(server.jobs)
+    server.jobs.clear()
+    server.faults = [None, lambda: server.jobs.update(made) or away()]
+    assert go(server) == "attached"
+
+
+def test_a_job_whose_pods_do_not_end_is_given_up(server):
+    go(server)
+    server.jobs[work().name]["status"] = ENDED
+    server.faults = [None, None] + [(200, server.jobs[work().name])] * 1000
+    with pytest.raises(ClusterError, match="a pod of it does not end"):
+        go(server)
+
+
+# Waiting
+
+
+def live(server, *pods, **status):
+    """A Job in that state, with those pods."""
+    job = {**rollouts(), "status": status}
+    job["metadata"] |= {"uid": "1", "creationTimestamp": "1"}
+    server.jobs[job["metadata"]["name"]] = job
+    for pod in pods:
+        pod["metadata"]["labels"]["batch.kubernetes.io/job-name"] = job["metadata"]["name"]
+    server.pods = list(pods)
+
+
+def wait_for(server, committed=lambda: False, pending_seconds=100.0):
+    seen = []
+    wait(
+        server.cluster(), work(committed=committed), lambda view, pods: seen.append(view),
+        pending_seconds=pending_seconds, poll_seconds=0.01,
+    )  # fmt: skip
+    return seen
+
+
+def after(count):
+    """False that often, then True."""
+    answers = iter([False] * count)
+    return lambda: next(answers, True)
+
+
+def test_what_counts_is_the_store_though_the_job_is_gone_or_failed(server):
+    wait_for(server, lambda: True)
+    live(server, conditions=[api.condition("Failed")])
+    wait_for(server, lambda: True)
+
+
+def test_changes_are_shown_as_they_come(server):
+    live(server, api.pod(0))
+    events = [("MODIFIED", api.pod(0, "Running")), ("DELETED", api.pod(0))]
+    server.streams = [[{"type": kind, "object": pod}] for kind, pod in events]
+    states = [(view.waiting, view.running) for view in wait_for(server, after(2))]
+    assert list(dict.fromkeys(states)) == [(1, 0), (0, 1), (0, 0)]
+
+
+def test_after_a_watch_expired_pods_are_listed_again(server):
+    live(server, api.pod(0))
+    server.streams = [[{"type": "ERROR", "object": {"code": 410}}]]
+    wait_for(server, after(2))
+    assert sum("/pods?" in path and "watch" not in path for _, path, _ in server.requests) == 2
+
+
+def test_a_cluster_that_is_away_for_a_while_ends_no_waiting(server):
+    live(server, api.pod(0, "Running"))
+    server.faults = [None, None, None, *[away()] * 5]
+    wait_for(server, after(3))
+    assert len(server.said) == 2
+
+
+def test_a_job_that_somebody_deleted_is_told_with_the_way_on(server):
+    with pytest.raises(ClusterError, match="deleted by somebody else") as caught:
+        wait_for(server)
+    assert caught.value.next == "wm submit rollouts --run demo"
+
+
+def test_a_job_that_failed_raises_what_its_pods_raised(server):
+    live(server, api.fell(43, message="no such setting"), conditions=[api.condition("Failed", "PodFailurePolicy")])
+    with pytest.raises(ConfigError, match="no such setting"):
+        wait_for(server)
+
+
+def test_a_job_that_is_complete_without_its_work_wrote_elsewhere(server):
+    live(server, **ENDED)
+    with pytest.raises(WorkFailed, match="do its pods write elsewhere"):
+        wait_for(server)
+
+
+def test_pods_that_never_run_are_given_up_and_the_job_stays(server):
+    live(server, api.waits("CreateContainerConfigError", 'secret "wm-s3" not found'))
+    with pytest.raises(Pending, match='secret "wm-s3" not found') as caught:
+        wait_for(server, pending_seconds=0.05)
+    assert caught.value.exit_code == 16
+    assert caught.value.next == "wm attach rollouts --run demo, or wm cancel rollouts --run demo"
+    assert server.jobs
+
+
+def test_once_a_pod_ran_waiting_has_no_end(server):
+    live(server, api.waits("ImagePullBackOff"), failed=1)
+    wait_for(server, after(20), pending_seconds=0.01)
+
+
+def test_pods_are_kept_without_the_config_that_each_carries(server):
+    live(server, api.pod(0))
+    server.pods[0]["spec"]["containers"] = [{"env": "long"}]
+    pods = Pods(server.cluster(), work().name)
+    pods.look()
+    assert pods.now()[0]["spec"] == {"nodeName": "a"}
+
+
+class Elsewhere:
+    uri = "s3://other"
+
+
+class Here:
+    uri = STORE
+
+
+def test_jobs_are_found_by_store_run_stage_and_iteration(server):
+    go(server)
+    cluster = server.cluster()
+    assert len(submission.find(cluster, Here, "demo", "rollouts", 1)) == 1
+    assert not submission.find(cluster, Here, "demo", "vae")
+    assert not submission.find(cluster, Elsewhere, "demo")

@@ -1,0 +1,69 @@
+"""What the pipeline's pod executes: `python -m worldmodels.executors.driver`. Every stage of every iteration, as Jobs.
+
+It keeps nothing in mind: a pod that goes on after another was killed looks at the store and at the cluster, and does
+what is left. The environment is read here:
+    WM_PIPELINE   the run and its config for every iteration, as JSON (`manifest.Pipeline`)
+    WM_STORE      the store's URI
+Exit codes are those of `errors.py`; the Job's failure policy knows them.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+
+from ..errors import Stopped, WmError
+from ..runner import Task
+from ..store import Store, open_store
+from . import pipeline, submission
+from .kubernetes import Cluster, connect
+from .manifest import Pipeline
+from .watching import Teller
+from .worker import LOG_DATE, LOG_FORMAT
+
+# A driver that was killed holds the run for another minute (store/lease.py).
+LOCK_SECONDS = 120.0
+
+
+def main(environment: Mapping[str, str]) -> int:
+    logging.basicConfig(format=LOG_FORMAT, datefmt=LOG_DATE, stream=sys.stdout)
+    log = logging.getLogger("wm.driver")
+    log.setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        wanted = Pipeline.from_json(environment["WM_PIPELINE"])
+        cluster = Cluster(connect, wanted.configs[0].kubernetes.namespace, say=log.warning)
+        drive(cluster, open_store(environment["WM_STORE"]), wanted, log.info)
+    except WmError as error:
+        log.error("%s%s", error.message, f"; next: {error.next}" if error.next else "")
+        return error.exit_code
+    return 0
+
+
+def drive(cluster: Cluster, store: Store, wanted: Pipeline, say: Callable[[str], None]) -> None:
+    """Do what is left of the pipeline, alone: Busy if somebody else has the run for longer than a dead one could."""
+
+    def one(task: Task) -> None:
+        work = submission.stage_work(store, task)
+        say(f"{work}: Job {work.name}: {submission.submit(cluster, work, say=say)}")
+        tell = Teller(say)
+        pending_seconds = task.config.kubernetes.pending_seconds
+        submission.wait(cluster, work, lambda seen, pods: tell(str(work), seen), pending_seconds=pending_seconds)
+        say(f"{work}: committed")
+
+    with pipeline.lock(store, wanted.run, LOCK_SECONDS):
+        steps = pipeline.plan(store, submission.pipeline_tasks(wanted))
+        done = sum(step.state == "committed" for step in steps)
+        say(f"{wanted.run}: {len(steps)} stages (iterations: {len(wanted.configs)}), {done} of them committed")
+        pipeline.execute(store, steps, one, redo=False)
+    say(f"{wanted.run}: everything is committed")
+
+
+def _stop(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Stopped("asked to stop; another pod goes on from here")
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))

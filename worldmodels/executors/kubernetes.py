@@ -1,0 +1,331 @@
+"""The API server as plain dicts. The only file that imports the `kubernetes` client, which brings kubeconfigs, logins,
+certificates and proxies; objects are never its classes, because they drop what they do not know.
+
+Every request has a time limit and is made again while the server is away. A refusal is a ClusterError, in words.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+import yaml
+from kubernetes import client, config
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from urllib3.exceptions import HTTPError, SSLError
+
+from ..errors import ClusterError
+from . import refusals
+
+Dict = dict[str, Any]
+log = logging.getLogger("wm.cluster")
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+# A server that never answered is more likely misspelt than being restarted.
+FIRST_ANSWER_SECONDS = 5.0
+# An API server's upgrade takes a minute or two.
+AWAY_SECONDS = 300.0
+LONGEST_PAUSE_SECONDS = 10.0
+PAGE = 500
+AWAY = frozenset({429, 500, 502, 503, 504})
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+GONE = 410
+KUEUE = "kueue.x-k8s.io"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A way to one API server; `headers` renews a token that is about to expire."""
+
+    host: str
+    pool: urllib3.PoolManager
+    headers: Callable[[], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    body: bytes
+    warnings: tuple[str, ...] = ()
+
+    def json(self) -> Dict:
+        value: Dict = json.loads(self.body)
+        return value
+
+
+class _Away(Exception):
+    """The server did not answer, or said that it cannot now."""
+
+
+class Expired(Exception):
+    """The server no longer knows the version that a watch was to begin at: list again."""
+
+
+def connect(context: str = "", files: str | None = None) -> Connection:
+    """By the kubeconfig, or in a pod without one by its service account. ClusterError if there is neither.
+
+    `files` are kubeconfigs as in KUBECONFIG, which they replace.
+    """
+    files = files or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    configuration = client.Configuration()
+    try:
+        if not _there(files) and SERVICE_ACCOUNT.exists():
+            config.load_incluster_config(configuration)
+        else:
+            config.load_kube_config(files, context or None, configuration)
+    except (config.ConfigException, yaml.YAMLError, OSError) as error:
+        raise _unusable(files, context, error) from error
+    pool = client.ApiClient(configuration).rest_client.pool_manager
+
+    def headers() -> dict[str, str]:
+        tokens = (each for each in configuration.auth_settings().values() if each["in"] == "header")
+        return {each["key"]: each["value"] for each in tokens if each["value"]}
+
+    return Connection(configuration.host, pool, headers)
+
+
+def _there(files: str) -> bool:
+    return any(path and Path(path).expanduser().is_file() for path in files.split(os.pathsep))
+
+
+def _unusable(files: str, context: str, error: Exception) -> ClusterError:
+    if not _there(files):
+        return ClusterError(f"there is no kubeconfig: {files}", next="export KUBECONFIG=FILE")
+    try:
+        known = [each["name"] for each in config.list_kube_config_contexts(files)[0]]
+    except (config.ConfigException, yaml.YAMLError, OSError):
+        known = []
+    if context and known and context not in known:
+        return ClusterError(
+            f"kubernetes.context = {context!r}: {files} has no such context; it has {', '.join(known)}",
+            next=f"-o kubernetes.context={known[0]}",
+        )
+    reason = " ".join(str(error).split())
+    return ClusterError(f"the kubeconfig {files} cannot be used: {reason}", next="kubectl config view")
+
+
+class Cluster:
+    """One namespace of a cluster."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        namespace: str,
+        *,
+        first_seconds: float = FIRST_ANSWER_SECONDS,
+        away_seconds: float = AWAY_SECONDS,
+        say: Callable[[str], None] = log.warning,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.namespace = namespace
+        self.host = ""
+        self._connect, self._connection = connect, connect()
+        self.host = self._connection.host
+        self._first, self._away, self._say, self._sleep = first_seconds, away_seconds, say, sleep
+        self._answered = False
+
+    # Jobs
+
+    def job(self, name: str) -> Dict | None:
+        """The Job, or None if it is not there."""
+        reply = self._send("GET", self._jobs(name), okay=(404,))
+        return reply.json() if reply.status == 200 else None
+
+    def jobs(self, labels: Mapping[str, str]) -> list[Dict]:
+        """The Jobs with these labels."""
+        return self.objects(self._jobs(), labels)[0]
+
+    def create(self, job: Dict, *, dry_run: bool = False) -> tuple[Dict | None, tuple[str, ...]]:
+        """The Job as the server took it, and its warnings; None if one of that name is there already."""
+        query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
+        reply = self._send("POST", self._jobs(), query, job, okay=(409,))
+        return (None if reply.status == 409 else reply.json()), reply.warnings
+
+    def delete(self, job: Dict) -> None:
+        """Delete this very Job and, before it is gone itself, its pods; one that is gone or new again is left alone."""
+        metadata = job["metadata"]
+        options = {"propagationPolicy": "Foreground", "preconditions": {"uid": metadata["uid"]}}
+        self._send("DELETE", self._jobs(metadata["name"]), body=options, okay=(404, 409))
+
+    # What explains them
+
+    def objects(self, path: str, labels: Mapping[str, str]) -> tuple[list[Dict], str]:
+        """Every object there with these labels, and the version to watch from."""
+        query = {"labelSelector": _selector(labels), "limit": str(PAGE)}
+        found: list[Dict] = []
+        while True:
+            reply = self._send("GET", path, query, okay=(GONE,))
+            if reply.status == GONE:  # the pages took too long to turn: one long page
+                found, query = [], {"labelSelector": _selector(labels)}
+                continue
+            page = reply.json()
+            found += page.get("items") or []
+            if not page["metadata"].get("continue"):
+                return found, page["metadata"].get("resourceVersion", "")
+            query["continue"] = page["metadata"]["continue"]
+
+    def watch(self, path: str, labels: Mapping[str, str], version: str, seconds: float) -> Iterator[Dict]:
+        """Changes after `version` as {"type", "object"}, for at most so long. One that breaks off is at its end.
+
+        Raises Expired when the server no longer knows that version, or lets nobody watch.
+        """
+        query = {
+            "labelSelector": _selector(labels), "watch": "true", "resourceVersion": version,
+            "timeoutSeconds": str(max(1, round(seconds))), "allowWatchBookmarks": "true",
+        }  # fmt: skip
+        try:
+            with self._open("GET", path, query, None, seconds + CONNECT_SECONDS) as response:
+                if response.status != 200:
+                    raise Expired
+                for line in _lines(response):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise Expired
+                    yield event
+        except (HTTPError, ValueError):
+            return  # whoever asked looks again
+
+    def pods(self) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods"
+
+    def events(self, kind: str, name: str) -> list[Dict]:
+        """What happened to an object lately, oldest first; nothing if one may not know."""
+        fields = urlencode({"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name}"})
+        found = self.get(f"/api/v1/namespaces/{self.namespace}/events?{fields}", okay=(403,)) or {"items": []}
+        return sorted(found["items"], key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+
+    def queued(self, uid: str) -> list[Dict]:
+        """Why Kueue does not let a Job begin, as events; nothing without Kueue, or if one may not know."""
+        groups = {group["name"]: group for group in (self.get("/apis") or {})["groups"]}
+        if KUEUE not in groups:
+            return []
+        version = groups[KUEUE]["preferredVersion"]["groupVersion"]
+        label = urlencode({"labelSelector": f"{KUEUE}/job-uid={uid}"})
+        found = self.get(f"/apis/{version}/namespaces/{self.namespace}/workloads?{label}", okay=(403, 404))
+        conditions = [c for each in (found or {"items": []})["items"] for c in each["status"].get("conditions", ())]
+        return [{"reason": "Pending", "message": c["message"]} for c in conditions if c["status"] == "False"]
+
+    def log(self, pod: str, container: str, *, tail: int | None = None, since: str = "") -> list[tuple[str, str]]:
+        """(time, line) of a container's output, after `since` (RFC 3339); nothing while it has not started."""
+        query = {"container": container, "timestamps": "true"}
+        query |= {"tailLines": str(tail)} if tail else {}
+        query |= {"sinceTime": since} if since else {}
+        reply = self._send("GET", f"{self.pods()}/{pod}/log", query, okay=(400, 404))
+        if reply.status != 200:
+            return []
+        pairs = (line.partition(" ") for line in reply.body.decode(errors="replace").splitlines())
+        return [(moment, text) for moment, _, text in pairs if moment > since]
+
+    def get(self, path: str, okay: tuple[int, ...] = ()) -> Dict | None:
+        """Any object by its path; None if the answer is one of `okay`."""
+        reply = self._send("GET", path, okay=okay)
+        return reply.json() if reply.status == 200 else None
+
+    def may(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
+        """Whether this kubeconfig's user may do that in the namespace."""
+        asked = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}
+        review = {"spec": {"resourceAttributes": asked | {"subresource": subresource}}}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        return bool(self._send("POST", path, body=review).json()["status"]["allowed"])
+
+    # How
+
+    def _jobs(self, name: str = "") -> str:
+        return f"/apis/batch/v1/namespaces/{self.namespace}/jobs" + (f"/{name}" if name else "")
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        okay: tuple[int, ...] = (),
+    ) -> Reply:
+        """The server's answer; ClusterError for one that is neither a success nor in `okay`."""
+        began = time.monotonic()
+
+        def over(state: RetryCallState) -> bool:
+            limit = self._away if self._answered else min(self._first, self._away)
+            return time.monotonic() - began + state.upcoming_sleep > limit
+
+        def tell(state: RetryCallState) -> None:
+            if self._answered and state.attempt_number == 1 and state.outcome:
+                reason = state.outcome.exception()
+                self._say(f"{self.host} does not answer ({reason}); asking again for {self._away:.0f} s")
+
+        again = Retrying(
+            retry=retry_if_exception_type(_Away),
+            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE_SECONDS),
+            stop=over, before_sleep=tell, sleep=self._sleep, reraise=True,
+        )  # fmt: skip
+        try:
+            reply: Reply = again(self._once, method, path, query, body)
+        except _Away as error:
+            raise refusals.unreachable(self.host, str(error), time.monotonic() - began) from error
+        if again.statistics.get("attempt_number", 1) > 1 and self._answered:
+            self._say(f"{self.host} answers again after {time.monotonic() - began:.0f} s")
+        self._answered = True
+        if not (reply.status < 300 or (reply.status in okay and refusals.parsed(reply.body).get("kind") == "Status")):
+            raise refusals.refusal(reply.status, reply.body, f"the cluster at {self.host}", self.namespace)
+        return reply
+
+    def _once(self, method: str, path: str, query: Mapping[str, str] | None, body: Any) -> Reply:
+        try:
+            reply = self._read(method, path, query, body)
+            if reply.status == 401:  # the client keeps a token that has expired since: read the kubeconfig again
+                self._connection = self._connect()
+                reply = self._read(method, path, query, body)
+        except SSLError as error:
+            raise refusals.unreachable(self.host, f"its certificate is not trusted: {error}", 0) from error
+        except HTTPError as error:
+            raise _Away(_reason(error)) from error
+        if reply.status in AWAY:
+            raise _Away(f"it answers {reply.status}")
+        return reply
+
+    def _read(self, method: str, path: str, query: Mapping[str, str] | None, body: Any) -> Reply:
+        with self._open(method, path, query, body, READ_SECONDS) as response:
+            return Reply(response.status, response.data, _warnings(response))
+
+    def _open(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: Any, seconds: float
+    ) -> urllib3.BaseHTTPResponse:
+        connection = self._connection
+        return connection.pool.request(
+            method,
+            connection.host + path + (f"?{urlencode(query)}" if query else ""),
+            body=None if body is None else json.dumps(body),
+            headers={"Accept": "application/json", "Content-Type": "application/json", **connection.headers()},
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
+            retries=False,
+            preload_content=False,
+        )
+
+
+def _warnings(response: urllib3.BaseHTTPResponse) -> tuple[str, ...]:
+    """The server's warnings without their frame: 299 - "text"."""
+    texts = (each.partition(" - ")[2].strip('"') for each in response.headers.getlist("Warning"))
+    return tuple(text.replace('\\"', '"') for text in texts)
+
+
+def _reason(error: HTTPError) -> str:
+    """The last, and plain, part of urllib3's account."""
+    return str(error).rsplit(": ", 1)[-1].strip("'\"") or type(error).__name__
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={value}" for name, value in labels.items())
+
+
+def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    rest = b""
+    for chunk in response.stream(2**16, decode_content=False):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from filter(None, lines)

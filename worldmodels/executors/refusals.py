@@ -1,0 +1,80 @@
+"""What the API server's refusals mean, and what to do: pure functions from its answers to errors.
+
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
+"""
+
+import json
+import re
+from typing import Any
+
+from ..errors import ClusterError
+
+QUOTA = re.compile(r"exceeded quota: (?P<name>[^,]+), (?P<rest>requested: .*)")
+CANNOT = re.compile(
+    r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[\w/.]+)"(?: in API group "(?P<group>[^"]*)")?'
+    r'(?: in the namespace "(?P<namespace>[^"]*)")?'
+)
+
+
+def refusal(status: int, body: bytes, where: str, namespace: str) -> ClusterError:
+    """The error for an answer of that HTTP status; `where` names the server."""
+    said = parsed(body)
+    if said.get("kind") != "Status":
+        return ClusterError(
+            f"{where} answers {status}, and not as Kubernetes does; is this its address?", next="kubectl cluster-info"
+        )
+    message = str(said.get("message", ""))
+    if status == 401:
+        return ClusterError(
+            f"{where} does not accept the kubeconfig's credentials (401 {message}); have they expired?",
+            next="kubectl auth whoami, then log in as your cluster wants it",
+        )
+    if match := QUOTA.search(message):
+        return ClusterError(
+            f"quota {match['name']} of namespace {namespace} is used up: {match['rest']}",
+            next=f"kubectl -n {namespace} describe quota {match['name']}",
+        )
+    if status == 403:
+        return _forbidden(message, where, namespace)
+    if status == 404 and message.startswith("namespaces "):
+        return ClusterError(
+            f"{where} has no namespace {namespace!r}",
+            next=f"kubectl apply -k k8s/base (it makes the namespace wm), or kubectl create namespace {namespace}",
+        )
+    if status in (400, 422):
+        return ClusterError(f"{where} finds the request invalid: {_causes(said) or message}", next="wm config")
+    return ClusterError(f"{where}: {message} ({status})", next="kubectl cluster-info")
+
+
+def unreachable(host: str, reason: str, seconds: float) -> ClusterError:
+    """The error for a server that gives no answer."""
+    after = f"; gave up after {seconds:.0f} s" if seconds >= 1 else ""
+    return ClusterError(f"no cluster answers at {host}: {reason}{after}", next="kubectl cluster-info")
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """The answer's JSON object; empty if it is none."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _forbidden(message: str, where: str, namespace: str) -> ClusterError:
+    match = CANNOT.search(message)
+    if "system:anonymous" in message:
+        return ClusterError(f"{where} was given no credentials: {message}", next="kubectl auth whoami")
+    if not match:  # an admission rule, in its own words
+        return ClusterError(f"{where} refuses: {message}", next=f"kubectl -n {namespace} get events")
+    resource = match["resource"] + (f".{match['group']}" if match["group"] else "")
+    at = match["namespace"] or namespace
+    return ClusterError(
+        f"{where} does not let {match['user']} {match['verb']} {resource} in namespace {at}",
+        next=f"kubectl auth can-i {match['verb']} {resource} -n {at}; the rights are in k8s/base",
+    )
+
+
+def _causes(said: dict[str, Any]) -> str:
+    causes = (said.get("details") or {}).get("causes") or []
+    return "; ".join(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes)

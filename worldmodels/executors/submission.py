@@ -1,0 +1,335 @@
+"""Jobs made once, watched until their work is committed, taken away again.
+
+Level-based: what counts is how the store and the cluster are now, not what was heard of them. Whoever is killed in the
+middle, or overlooks a change, finds the same when he looks again.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .. import runner
+from ..errors import ClusterError, Conflict, Pending, WorkFailed
+from ..runner import Task
+from ..section import flatten
+from ..stages import STAGES
+from ..store import Store
+from . import manifest, watching
+from .kubernetes import Cluster, Expired
+from .manifest import ITERATION, PIPELINE, Pipeline
+from .watching import JOB_NAME, View
+
+Dict = dict[str, Any]
+Outcome = Literal["created", "attached", "committed"]
+
+POLL_SECONDS = 3.0
+EVENTS_SECONDS = 10.0
+RELIST_SECONDS = 60.0
+# Pods get 30 s to end (their grace period), and a kubelet that is down much longer.
+GONE_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """A Job, and how to see in the store that what it is for is done."""
+
+    job: Dict
+    committed: Callable[[], bool]
+
+    @property
+    def name(self) -> str:
+        return str(self.job["metadata"]["name"])
+
+    @property
+    def stage(self) -> str:
+        return str(self.job["metadata"]["labels"]["app.kubernetes.io/component"])
+
+    @property
+    def run(self) -> str:
+        return str(self.job["metadata"]["labels"]["app.kubernetes.io/instance"])
+
+    def __str__(self) -> str:
+        return f"{self.run}/{PIPELINE}" if self.stage == PIPELINE else f"{self.run}/iter-{self._iteration}/{self.stage}"
+
+    def command(self, verb: str) -> str:
+        """`wm VERB` for this work, as one types it."""
+        iteration = f" --iteration {self._iteration}" if self._iteration != "1" else ""
+        return f"wm {verb} {self.stage} --run {self.run}{iteration}"
+
+    @property
+    def _iteration(self) -> str:
+        return str(self.job["metadata"]["labels"][ITERATION])
+
+
+def stage_work(store: Store, task: Task) -> Work:
+    """The work of one stage; MissingInput if an input is not committed."""
+    identity = runner.identify(task, runner.input_manifests(store, task))
+    return Work(manifest.job(task, store.uri), lambda: runner.committed(store, task, identity) is not None)
+
+
+def pipeline_work(store: Store, pipeline: Pipeline) -> Work:
+    """The work of every stage of every iteration."""
+    return Work(manifest.pipeline_job(pipeline, store.uri), _all_committed(store, pipeline))
+
+
+def carried_work(store: Store, job: Dict) -> Work:
+    """The work that a Job on the cluster is there for; it tells so itself."""
+    carried = _environment(job)
+    if "WM_PIPELINE" in carried:
+        return Work(job, _all_committed(store, Pipeline.from_json(carried["WM_PIPELINE"])))
+    return Work(job, stage_work(store, Task.from_json(carried["WM_TASK"])).committed)
+
+
+def _all_committed(store: Store, pipeline: Pipeline) -> Callable[[], bool]:
+    left = pipeline_tasks(pipeline)
+
+    def committed() -> bool:
+        while left and runner.find(store, left[0].name, left[0].config):
+            del left[0]
+        return not left
+
+    return committed
+
+
+def find(cluster: Cluster, store: Store, run: str = "", stage: str = "", iteration: int = 0) -> list[Dict]:
+    """The Jobs of this store on the cluster, newest first: all of them, or those of a run, a stage, an iteration."""
+    labels = {"app.kubernetes.io/managed-by": "wm"}
+    labels |= {"app.kubernetes.io/instance": run} if run else {}
+    labels |= {"app.kubernetes.io/component": stage} if stage else {}
+    labels |= {ITERATION: str(iteration)} if iteration else {}
+    ours = [job for job in cluster.jobs(labels) if _annotation(job, manifest.STORE) == store.uri]
+    return sorted(ours, key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
+
+
+def pods_of(cluster: Cluster, job: Dict) -> list[Dict]:
+    """The pods that a Job has, by index and age."""
+    pods, _ = cluster.objects(cluster.pods(), {JOB_NAME: job["metadata"]["name"]})
+    return sorted(pods, key=lambda pod: (watching.index(pod), str(pod["metadata"]["creationTimestamp"])))
+
+
+def overview(cluster: Cluster, store: Store, run: str = "") -> list[tuple[Dict, View]]:
+    """Every Job of this store, or of one run, and how it is, newest first."""
+    jobs = find(cluster, store, run)
+    pods, _ = cluster.objects(cluster.pods(), {"app.kubernetes.io/managed-by": "wm"})
+    own: dict[str, list[Dict]] = {}
+    for pod in pods:
+        own.setdefault(pod["metadata"]["labels"].get(JOB_NAME, ""), []).append(pod)
+    views = []
+    for job in jobs:
+        there = own.get(job["metadata"]["name"], [])
+        seen = watching.view(job, there)
+        if not seen.ended and not seen.running:
+            seen = watching.view(job, there, explanations(cluster, job))
+        views.append((job, seen))
+    return views
+
+
+def active(cluster: Cluster, job: Dict) -> bool:
+    """Whether this very Job is at work already."""
+    there = cluster.job(job["metadata"]["name"])
+    return there is not None and not watching.ended(there) and _annotation(there) == manifest.spec_digest(job)
+
+
+def pipeline_tasks(pipeline: Pipeline) -> list[Task]:
+    numbered = enumerate(pipeline.configs, start=1)
+    return [Task(pipeline.run, iteration, stage, config) for iteration, config in numbered for stage in STAGES]
+
+
+def submit(
+    cluster: Cluster,
+    work: Work,
+    *,
+    replace: bool = False,
+    say: Callable[[str], None] = lambda words: None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Outcome:
+    """See to it that there is one Job for the work, or that it is done.
+
+    Raises Conflict if a Job of that name with another spec is active, unless `replace`.
+    """
+    while True:
+        there = cluster.job(work.name)
+        if work.committed():  # looked at after the Job, so that one which just ended is not made again
+            return "committed"
+        if there is None:
+            made, warnings = cluster.create(work.job)
+            for warning in warnings:
+                say(f"the cluster warns: {warning}")
+            if made:
+                return "created"
+            continue  # somebody else was quicker: look at theirs
+        if there["metadata"].get("deletionTimestamp"):
+            say(f"Job {work.name} is being deleted; waiting for its end")
+        elif watching.ended(there):
+            say(f"Job {work.name} ended, and its work is not in {there['metadata']['annotations'][manifest.STORE]}:"
+                " making it again")  # fmt: skip
+        elif _annotation(there) == manifest.spec_digest(work.job):
+            return "attached"
+        elif not replace:
+            raise _conflict(work, there)
+        else:
+            say(f"Job {work.name} is replaced")
+        remove(cluster, there, sleep=sleep)
+
+
+def remove(cluster: Cluster, *jobs: Dict, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Delete Jobs with their pods, and wait until they are gone; ClusterError if that takes too long."""
+    for job in jobs:
+        cluster.delete(job)
+    left = [(job["metadata"]["name"], job["metadata"]["uid"]) for job in jobs]
+    for _ in range(round(GONE_SECONDS)):
+        left = [(name, uid) for name, uid in left if (there := cluster.job(name)) and there["metadata"]["uid"] == uid]
+        if not left:
+            return
+        sleep(1.0)
+    name, _ = left[0]
+    raise ClusterError(
+        f"Job {name} is still being deleted after {GONE_SECONDS:.0f} s: a pod of it does not end",
+        next=f"kubectl -n {cluster.namespace} get pods -l {JOB_NAME}={name}",
+    )
+
+
+def _conflict(work: Work, there: Dict) -> Conflict:
+    ours, theirs = _carried(work.job), _carried(there)
+    words = [
+        f"{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here"
+        for key in sorted({*ours, *theirs})
+        if ours.get(key) != theirs.get(key)
+    ]
+    return Conflict(
+        f"{work}: Job {work.name} is active with other settings:"
+        f" {'; '.join(words) or 'it was made by another version of wm'}",
+        next=f"{work.command('attach')}, or submit again with --replace",
+    )
+
+
+def _carried(job: Dict) -> Dict:
+    """The settings that a Job carries, by name."""
+    carried = _environment(job)
+    value = json.loads(carried.get("WM_TASK") or carried.get("WM_PIPELINE") or "{}")
+    configs = value["configs"] if "configs" in value else [value.get("config", {})]
+    return {
+        f"{key} of iteration {number}" if len(configs) > 1 else key: setting
+        for number, config in enumerate(configs, start=1)
+        for key, setting in flatten(config)
+    }
+
+
+def _environment(job: Dict) -> dict[str, str]:
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    return {each["name"]: each.get("value", "").replace("$$", "$") for each in container.get("env") or ()}
+
+
+def _annotation(job: Mapping[str, Any], key: str = manifest.SPEC) -> str:
+    return str((job["metadata"].get("annotations") or {}).get(key, ""))
+
+
+class Pods:
+    """The pods of one Job as they are now: listed, kept up to date by watching, and listed again now and then."""
+
+    def __init__(self, cluster: Cluster, job_name: str) -> None:
+        self._cluster, self._labels = cluster, {JOB_NAME: job_name}
+        self._there: dict[str, Dict] = {}
+        self._version, self._listed = "", 0.0
+
+    def now(self) -> list[Dict]:
+        return list(self._there.values())
+
+    def follow(self, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+        """Take in what changes for so long; yields after each change."""
+        until = time.monotonic() + seconds
+        self.look()
+        yield
+        try:
+            for event in self._cluster.watch(self._cluster.pods(), self._labels, self._version, seconds):
+                self._version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] != "BOOKMARK":
+                    self._take(event)
+                    yield
+        except Expired:
+            self._version = ""
+        sleep(max(0.0, until - time.monotonic()))
+
+    def look(self) -> None:
+        """List them, unless that was done lately and nothing was overlooked since."""
+        if self._version and time.monotonic() - self._listed < RELIST_SECONDS:
+            return
+        pods, self._version = self._cluster.objects(self._cluster.pods(), self._labels)
+        self._there = {pod["metadata"]["uid"]: _slim(pod) for pod in pods}
+        self._listed = time.monotonic()
+
+    def _take(self, event: Dict) -> None:
+        pod = event["object"]
+        if event["type"] == "DELETED":
+            self._there.pop(pod["metadata"]["uid"], None)
+        else:
+            self._there[pod["metadata"]["uid"]] = _slim(pod)
+
+
+def _slim(pod: Dict) -> Dict:
+    """Without the whole config that every pod carries."""
+    metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
+    return {**pod, "metadata": metadata, "spec": {"nodeName": pod["spec"].get("nodeName", "")}}
+
+
+def wait(
+    cluster: Cluster,
+    work: Work,
+    report: Callable[[View, Pods], None],
+    *,
+    pending_seconds: float,
+    poll_seconds: float = POLL_SECONDS,
+) -> None:
+    """Until the work is committed, whether or not the Job is still there; the Job only explains why it is not.
+
+    Raises the pods' own error when the Job failed, Pending when no pod ever ran for so long, ClusterError when the Job
+    was deleted.
+    """
+    pods, explained, events = Pods(cluster, work.name), 0.0, list[Dict]()
+    placed, since = 0, time.monotonic()
+    while True:
+        job = cluster.job(work.name)
+        if work.committed():
+            return
+        if job is None:
+            raise ClusterError(
+                f"{work}: its Job {work.name} was deleted by somebody else, and its work is not committed",
+                next=work.command("submit"),
+            )
+        pods.look()
+        seen = watching.view(job, pods.now(), events)
+        if not seen.running and time.monotonic() - explained > EVENTS_SECONDS:
+            explained, events = time.monotonic(), explanations(cluster, job)
+            seen = watching.view(job, pods.now(), events)
+        report(seen, pods)
+        if seen.ended:
+            raise _ended(work, job, pods.now(), seen)
+        if seen.running or seen.done or seen.failed or seen.placed > placed:
+            placed, since = seen.placed, time.monotonic()
+        if time.monotonic() - since > pending_seconds:
+            raise Pending(
+                f"{work}: no pod ran within {pending_seconds:.0f} s: {'; '.join(seen.pending)}; Job {work.name} stays",
+                next=f"{work.command('attach')}, or {work.command('cancel')}",
+            )
+        for _ in pods.follow(poll_seconds):
+            report(watching.view(job, pods.now(), events), pods)
+
+
+def _ended(work: Work, job: Dict, pods: list[Dict], seen: View) -> Exception:
+    if seen.ended == "Complete":
+        where = job["metadata"]["annotations"][manifest.STORE]
+        return WorkFailed(
+            f"{work}: Job {work.name} is complete, but its work is not in {where}: do its pods write elsewhere?",
+            next=work.command("logs"),
+        )
+    return watching.failure(job, pods, str(work), work.command("submit"), work.command("logs"))
+
+
+def explanations(cluster: Cluster, job: Dict) -> list[Dict]:
+    """What the cluster told of a Job that has no running pod: its events, and Kueue's conditions."""
+    events = cluster.events("Job", job["metadata"]["name"])
+    if not (job["spec"].get("suspend") and watching.QUEUE in job["metadata"]["labels"]):
+        return events
+    return events + cluster.queued(job["metadata"]["uid"])
