@@ -1,0 +1,90 @@
+"""When to ask, how long to wait, and when somebody is late: follows from a generation's rates and workers.
+
+All of it is advice: no result rests on it.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import median
+
+from .blocks import known
+from .records import Generation
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How workers watch each other, in seconds, when there are up to `crowd` of them.
+
+    heartbeat  between two heartbeats of a worker
+    fresh      a worker is alive if its heartbeat is younger
+    takeover   a leader that was silent for that long is replaced
+    overdue    a block is late after that, as long as no rate is measured
+    poll       least pause between two questions to the store while there is nothing to play
+    look       pause between two looks at what others do
+    """
+
+    heartbeat: float = 3.0
+    fresh: float = 15.0
+    takeover: float = 5.0
+    overdue: float = 60.0
+    poll: float = 0.02
+    look: float = 1.0
+    crowd: int = 64
+
+
+QUESTIONS = 400.0  # a second, by all waiting workers together
+LATE = 1.25
+SPARE_SECONDS = 0.5  # of an expected time: starts, answers
+PATIENCE = 0.1  # ask at most after a tenth of the time waited: so nobody waits a tenth longer than needed
+COST = 10.0  # ask for at most a tenth of the time, whatever a question costs
+STEP = 16  # so many workers step in one after the other within `takeover`; then all others, soon
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Of one generation. `expected`: seconds that it takes if all goes well (inf: unknown); `late`: and if not."""
+
+    timing: Timing
+    workers: int
+    expected: float = math.inf
+    late: float = math.inf
+
+    @classmethod
+    def of(cls, now: Generation, longest: int, timing: Timing) -> "Pace":
+        """`longest`: steps that an episode may last."""
+        workers = len(now.alive)
+        if not any(now.rates):
+            return cls(timing, workers, late=timing.overdue)
+        rates = known(dict(zip(now.alive, now.rates, strict=True)))
+        expected = sum(map(now.lengths.steps, now.blocks)) / sum(rates.values())
+        unlucky = max(0.0, longest - now.lengths.training) / median(rates.values())
+        return cls(timing, workers, expected, LATE * (expected + unlucky) + SPARE_SECONDS)
+
+    @property
+    def stretch(self) -> float:
+        """Heartbeats and looks are so much rarer than `timing` says, since there are so many workers."""
+        return max(1.0, self.workers / self.timing.crowd)
+
+    @property
+    def beat(self) -> float:
+        """Seconds between two notes of the leader."""
+        return self.timing.takeover / 3
+
+    @property
+    def look(self) -> float:
+        return self.timing.look * self.stretch
+
+    def is_late(self, elapsed: float, holders: int) -> bool:
+        """Whether a block that so many have begun should be begun once more; every next time takes twice as long."""
+        return elapsed > self.late * 2.0 ** max(0, holders - 1)
+
+    def pause(self, elapsed: float, waited: float, cost: float) -> float:
+        """Before the next question of a worker that has had nothing to do for `waited` seconds; `cost`: of the last."""
+        least = max(self.timing.poll, self.workers / QUESTIONS, COST * cost, PATIENCE * waited)
+        ahead = self.expected - elapsed  # soon enough to be there when it ends
+        return min(self.timing.look, max(least, ahead / 4 if math.isfinite(ahead) else 0.0))
+
+    def turn(self, rank: int) -> float:
+        """Silence of the leader after which the `rank`-th worker behind it steps in."""
+        takeover = self.timing.takeover
+        return takeover * (1 + min(rank, STEP) / STEP + max(0, rank - STEP) / STEP**2)
