@@ -70,9 +70,9 @@ def divide(
 
 
 def firm(blocks: Sequence[Block], lengths: Lengths) -> frozenset[int]:
-    """Blocks that are their owner's without a claim: the first half of each worker's steps.
+    """Blocks that are their owner's without a claim: its first, and more up to a quarter of its steps.
 
-    The other half is for whoever is free. So half of the claims are never written.
+    They save claims. All others are for whoever is free, so a worker may be four times slower than expected.
     """
     total: dict[int, float] = {}
     for block in blocks:
@@ -80,7 +80,8 @@ def firm(blocks: Sequence[Block], lengths: Lengths) -> frozenset[int]:
     given = dict.fromkeys(total, 0.0)
     found = []
     for index, block in enumerate(blocks):
-        if given[block.owner] < total[block.owner] / 2:
-            found.append(index)
+        first = given[block.owner] == 0
         given[block.owner] += lengths.steps(block)
+        if first or given[block.owner] <= total[block.owner] / 4:
+            found.append(index)
     return frozenset(found)

@@ -11,7 +11,7 @@ from .pace import Pace
 from .records import BlockResult, Generation, Outcome, claim_key, gather, result_key
 from .status import Status
 
-TRIES = 3  # to get somebody else's block, between two looks
+TRIES = 2  # to get somebody else's block, between two looks; in a crowd one
 LOTS = 4  # so many workers at least try at once
 UNREAD = (-1, "")
 
@@ -42,13 +42,14 @@ class Board:
         self.attempts: dict[int, int] = {}  # claims of each block, as far as known
         self.void: dict[int, int] = {}  # blocks that nobody plays, after so many claims
         self._area, self._members, self._pace, self._log, self._host = area, members, pace, log, host
+        self.stale = False
         self._joining = joining
         self._results: dict[int, BlockResult] = {}
         self._taken: set[int] = set()
         self._own = list(generation.owned.get(members.worker, ()))
         self._holders: dict[tuple[int, int], tuple[int, str]] = {}
         self._free: list[int] = []
-        self._tries = TRIES
+        self._tries = 0
         self._draws = 0
 
     @property
@@ -72,6 +73,7 @@ class Board:
 
     def hear(self, status: Status | None) -> None:
         """Take in what the leader says."""
+        self.stale = False
         if status is None or status.generation != self.generation.number:
             return
         self.began = min(self.began, self._host.now() - status.elapsed)
@@ -83,18 +85,30 @@ class Board:
 
     # Playing.
 
-    def next_own(self) -> int | None:
-        """This worker's next block, claimed where that is needed."""
+    def next_own(self, playing: int) -> int | None:
+        """This worker's next block, claimed where that is needed; it plays so many episodes now.
+
+        The largest that it can do in time. If none fits, the smallest once it plays hardly anything: until then others
+        may take it. None if there is none; or if others have begun to take them: then `stale` is set, and what the
+        leader says is worth hearing.
+        """
+        now = self.generation
+        self._own = [i for i in self._own if i not in self.done]
+        room = (self._pace.expected - self.elapsed) * self._members.rate - playing * now.lengths.training
         while self._own:
-            index = self._own.pop(0)
-            if index not in self.done and self._get_own(index):
+            fits = (i for i in self._own if i in now.firm or now.lengths.steps(now.blocks[i]) <= room)
+            index = next(fits, self._own[-1] if playing <= 1 or self._pace.workers == 1 else -1)
+            if index < 0:
+                return None
+            self._own.remove(index)
+            if self._get_own(index):
                 return index
+            if self.stale:
+                return None
         return None
 
     def steal(self) -> int | None:
         """Claim somebody else's block; None if there is none to take before the next `search`."""
-        if not self._draws:
-            self.search()
         while self._free and self._tries:
             index = self._free.pop()
             if index not in self.done and index not in self._taken:
@@ -107,7 +121,7 @@ class Board:
         """Look for blocks worth taking, in what is known."""
         self._draws += 1
         self._free = self._worth_taking()
-        self._tries = TRIES
+        self._tries = 1 if self._crowded else TRIES
         if not self._drawn():
             self._free.clear()
 
@@ -127,8 +141,10 @@ class Board:
         if index in self.generation.firm:
             self._taken.add(index)
             return True
-        if not self.attempts.get(index) and self._claim(index):
-            return True
+        if not self.attempts.get(index):
+            if self._claim(index):
+                return True
+            self.stale = True
         if not self._joining:
             return False
         worker, _ = holder(self._area.get(claim_key(self.generation.number, index, 0)))

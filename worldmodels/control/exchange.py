@@ -12,9 +12,9 @@ What a worker asks of the store in a generation of T seconds, with W workers and
     every worker     PUT  each block's result, a claim for about half of its blocks, T / heartbeat heartbeats
                      GET  the next params: about max(1, 4 w) times, at most 400 a second by all together;
                           the status when it has nothing to play, once per `look`
-    the leader       LIST the generation and the heartbeats: about T / 1 s + T / 3 s times, every 1,000 keys another
+    the leader       LIST the generation and the heartbeats: about 20 + T / 3 s times, every 1,000 keys another
                      GET  each result once, new heartbeats, claims that last; the status before writing it
-                     PUT  the status every `takeover` / 3 seconds, the next params
+                     PUT  the status every `takeover` / 5 seconds, the next params
 
 Nobody else lists. From 64 workers on, `heartbeat` and `look` grow with their number (`pace.py`).
 """
@@ -43,6 +43,7 @@ from .turns import Turns
 
 __all__ = ["Exchange", "Plan", "Timing", "run"]
 
+RATE_SECONDS = 30.0  # that blocks are dealt by
 FEWEST_EPISODES = 4  # in flight per process: below that the cost of a Python step shows
 
 
@@ -173,10 +174,11 @@ class Exchange:
         board.hear(self._watch.latest)
         self._joining = False
         self._leader.begin(board, pace)
-        turns = Turns(self.host, pace, board.began)
+        turns = Turns(self.host, pace, board.began, loose=bool(now.loose))
         while True:
             self._upload(board)
-            turns.note(playing=self._fill(board))
+            playing, hungry = self._fill(board)
+            turns.note(playing=playing, hungry=hungry)
             self.done = now.number - 1 + len(board.done) / len(now.blocks)
             if self._watch.leads():
                 if not board.complete and turns.to_look():
@@ -197,7 +199,7 @@ class Exchange:
     def _search(self, board: Board) -> None:
         if not self._watch.leading:
             self._watch.look()
-            board.hear(self._watch.latest)
+        board.hear(self._watch.latest)
         board.search()
 
     def _pace(self, now: Generation) -> Pace:
@@ -207,8 +209,8 @@ class Exchange:
         while (block := self.feed.take()) is not None:
             board.finish(*block)
 
-    def _fill(self, board: Board) -> bool:
-        """Claim blocks until the lanes are full. Is there anything to play?
+    def _fill(self, board: Board) -> tuple[bool, bool]:
+        """Claim blocks until the lanes are full. Is there anything to play, and is there too little?
 
         No more episodes in flight than wait on this worker's list: so others can take some if it falls behind, and all
         end at about the same time. It costs little, since a process is hardly faster with more lanes. Others' blocks
@@ -216,13 +218,16 @@ class Exchange:
         """
         now = board.generation
         while (playing := self.feed.outstanding()) < (wanted := 1 + min(self._lanes, max(FEWEST_EPISODES, board.own))):
-            index = board.next_own()
+            index = board.next_own(playing)
+            if board.stale:
+                self._search(board)
+                continue
             if index is None and playing <= wanted // 4:
                 index = board.steal()
             if index is None:
-                break
+                return playing > 0, playing <= wanted // 4
             self._feed(now, index)
-        return playing > 0
+        return True, False
 
     def _feed(self, now: Generation, index: int) -> None:
         block = now.blocks[index]
@@ -259,17 +264,19 @@ def run(exchange: Exchange, play: Play, tick: Callable[[float], None]) -> dict[s
     `play(next_job, limits, on_step)` yields episodes as they end; on_step is given the number of steps. `tick(steps per
     second)` is called after every step and while waiting.
     """
-    speed, feed = Speed(exchange.host), exchange.feed
+    speed, lately, feed = Speed(exchange.host, RATE_SECONDS), Speed(exchange.host), exchange.feed
 
     def on_step(steps: int) -> None:
-        speed.add(steps)
+        for each in (speed, lately):
+            each.add(steps)
         exchange.members.rate = speed.rate
         feed.check()
-        tick(speed.rate)
+        tick(lately.rate)
 
     with exchange:
-        while (limits := feed.wait(lambda: tick(speed.rate))) is not None:
-            speed.begin()
+        while (limits := feed.wait(lambda: tick(lately.rate))) is not None:
+            for each in (speed, lately):
+                each.begin()
             try:
                 for episode in play(partial(feed.next_job, limits), limits, on_step):
                     feed.finished(episode)

@@ -22,12 +22,10 @@ from .history import Row
 from .host import Host, Joinable
 from .lineage import Lineage, ancestry
 from .members import Members
-from .pace import Pace
+from .pace import PROBES, Pace
 from .records import Generation, Outcome, pack
 from .status import Watch
 
-PROBES = 12  # a listing costs as much as so many questions for one object
-LEADS = 5  # times as often as others may the leader ask: all wait for it
 HEIRS = 2  # workers behind the leader that are ready to lead at once
 
 
@@ -95,8 +93,7 @@ class Leader:
         board.collect()
         if self._watch.due(pace):
             self._publish()
-        overdue = max(0.0, board.elapsed - pace.expected)
-        return pace.pause(board.elapsed, overdue, cost / LEADS)
+        return pace.next_look(board.elapsed, len(board.missing), cost)
 
     def tell(self, board: Board) -> bytes:
         """The next generation, drawn from the results of this one."""
