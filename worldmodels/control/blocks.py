@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 MEAN = -1
-FINEST = 256  # no block is less than that part of its owner's share, unless it is a single episode
+FINEST = 16  # no block is less than that part of its owner's share, unless it is a single episode
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,16 @@ def divide(
 ) -> list[Block]:
     """Blocks of a generation, the largest first, dealt to the workers of `rates` (steps/s; 0: not measured).
 
-    Guided self-scheduling (Polychronopoulos & Kuck 1987) on time: each block goes to whoever would be done with it
-    first, and holds at most half of that worker's share of the steps that are left; so the list ends with single
-    episodes and no worker waits long for another's last one. Who is too slow for a single episode gets none.
+    Guided self-scheduling (Polychronopoulos & Kuck 1987) on time, in batches (Hummel, Schonberg & Flynn 1992): each
+    block goes to whoever would be done with it first, and holds at most half of that worker's share of the steps that
+    were left when the batch began; so the list ends with small blocks, and no worker waits long for another's last one.
+    Who is too slow for a single episode gets none.
     The mean's come first: its episodes are never ended early, so they are the longest. A block never spans two
     candidates.
     """
     speed = known(rates)
     share = {worker: rate / sum(speed.values()) for worker, rate in speed.items()}
-    left = total = population * tracks * lengths.training + validation * lengths.validating
+    batch = left = total = population * tracks * lengths.training + validation * lengths.validating
     ready = [(lengths.training / rate, worker, 0.0) for worker, rate in sorted(speed.items())]
     heapq.heapify(ready)
     blocks: list[Block] = []
@@ -59,7 +60,8 @@ def divide(
             end, length = validation, lengths.validating
         while first < end:
             _, worker, steps = ready[0]
-            wanted = share[worker] * max(left / 2, total / FINEST) / length
+            batch = left if left <= batch / 2 else batch
+            wanted = share[worker] * max(batch / 2, total / FINEST) / length
             count = min(end - first, max(1, int(wanted)))
             blocks.append(Block(candidate, first, count, worker))
             first += count

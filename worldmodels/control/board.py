@@ -46,6 +46,7 @@ class Board:
         self._joining = joining
         self._results: dict[int, BlockResult] = {}
         self._taken: set[int] = set()
+        self._tried: dict[int, int] = {}  # claims of each block, at least, as this worker has found itself
         self._own = list(generation.owned.get(members.worker, ()))
         self._holders: dict[tuple[int, int], tuple[int, str]] = {}
         self._free: list[int] = []
@@ -67,7 +68,7 @@ class Board:
 
     @property
     def missing(self) -> list[int]:
-        return [i for i in range(len(self.generation.blocks)) if i not in self.done]
+        return sorted(self.generation.all - self.done)
 
     # Hearsay.
 
@@ -77,10 +78,8 @@ class Board:
         if status is None or status.generation != self.generation.number:
             return
         self.began = min(self.began, self._host.now() - status.elapsed)
-        if status.done:
-            self.done.update(i for i in range(len(self.generation.blocks)) if status.done >> i & 1)
-        for block, claims in status.claims.items():
-            self.attempts[block] = max(self.attempts.get(block, 0), claims)
+        self.done |= status.finished
+        self.attempts = {**status.claims, **{i: n for i, n in self._tried.items() if n > status.claims.get(i, 0)}}
         self.void = {block: status.claims.get(block, 0) for block in status.void}
 
     # Playing.
@@ -159,14 +158,12 @@ class Board:
         blocks, elapsed = self.generation.blocks, self.elapsed
         rate = self._members.rate
         left = self._pace.late - elapsed
-        free = [i for i in self.generation.loose if not self.attempts.get(i)]
-        free += [i for i, claims in self.void.items() if self.attempts.get(i, 0) == claims and i not in free]
+        free = self.generation.loose.difference(self.attempts)
+        free |= {i for i, claims in self.void.items() if self.attempts.get(i, 0) == claims}
         found = [
             i
-            for i in free
-            if i not in self.done
-            and i not in self._taken
-            and (left < 0 or not rate or self.generation.lengths.steps(blocks[i]) <= left * rate)
+            for i in free.difference(self.done, self._taken)
+            if left < 0 or not rate or self.generation.lengths.steps(blocks[i]) <= left * rate
         ]
         if not found and left < 0:
             found = [i for i in self.missing if i not in self._taken and self._pace.is_late(elapsed, self._held(i))]
@@ -190,7 +187,7 @@ class Board:
 
     def _claim(self, index: int) -> bool:
         attempt = self.attempts.get(index, 0)
-        self.attempts[index] = attempt + 1
+        self.attempts[index] = self._tried[index] = attempt + 1
         self.void.pop(index, None)
         if not self._area.create(claim_key(self.generation.number, index, attempt), self._members.claim()):
             return False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-READERS = 16
+READERS = 64  # a leader reads as many results as there are workers, while all wait
 
 A = TypeVar("A")
 B = TypeVar("B")

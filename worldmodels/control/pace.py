@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from .blocks import known
 from .records import Generation
 
 
@@ -58,11 +57,10 @@ class Pace:
     def of(cls, now: Generation, longest: int, timing: Timing) -> "Pace":
         """`longest`: steps that an episode may last."""
         workers = len(now.alive)
-        if not any(now.rates):
+        if not now.speeds:
             return cls(timing, workers, late=timing.overdue)
-        rates = known(dict(zip(now.alive, now.rates, strict=True)))
-        expected = sum(map(now.lengths.steps, now.blocks)) / sum(rates.values())
-        unlucky = max(0.0, longest - now.lengths.training) / median(rates.values())
+        expected = now.work / sum(now.speeds.values())
+        unlucky = max(0.0, longest - now.lengths.training) / median(now.speeds.values())
         return cls(timing, workers, expected, LATE * (expected + unlucky) + SPARE_SECONDS)
 
     @property

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptArtifact
-from .blocks import Block, Lengths, firm
+from .blocks import Block, Lengths, firm, known
 from .course import Course
 
 
@@ -95,9 +95,23 @@ class Generation:
         return firm(self.blocks, self.lengths)
 
     @cached_property
-    def loose(self) -> tuple[int, ...]:
-        """The others, for whoever is free."""
-        return tuple(index for index in range(len(self.blocks)) if index not in self.firm)
+    def all(self) -> frozenset[int]:
+        return frozenset(range(len(self.blocks)))
+
+    @cached_property
+    def loose(self) -> frozenset[int]:
+        """Blocks for whoever is free."""
+        return self.all - self.firm
+
+    @cached_property
+    def work(self) -> float:
+        """Steps that its episodes are expected to last, in all."""
+        return sum(map(self.lengths.steps, self.blocks))
+
+    @cached_property
+    def speeds(self) -> dict[int, float]:
+        """Steps per second of each worker, as far as known."""
+        return known(dict(zip(self.alive, self.rates, strict=True))) if any(self.rates) else {}
 
     @cached_property
     def owned(self) -> dict[int, list[int]]:

@@ -7,6 +7,7 @@ counts.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 from ..task import Area
@@ -38,7 +39,13 @@ class Status:
     def encode(self) -> bytes:
         return json.dumps({**asdict(self), "done": f"{self.done:x}"}).encode()
 
+    @cached_property
+    def finished(self) -> frozenset[int]:
+        """`done` as a set."""
+        return frozenset(i for i in range(self.done.bit_length()) if self.done >> i & 1)
+
     @classmethod
+    @lru_cache(maxsize=2)  # noqa: B019 - of a class; mostly it says the same as before
     def decode(cls, data: bytes | None) -> "Status | None":
         """None if there is none, or none that can be read: it is only advice."""
         try:
