@@ -12,18 +12,15 @@ that die, come back, hang, and lose their leader. It replaces four things, all a
                a pod's start); every LEADER_GENERATIONS the leader dies; every HANG_GENERATIONS a worker hangs for 60 s
 """
 
-import argparse
 import json
 import logging
 import math
 import random
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np

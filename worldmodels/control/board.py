@@ -39,6 +39,7 @@ class Board:
         self.generation = generation
         self.done: set[int] = set()
         self.began = host.now()
+        self.seen = 0.0  # what is done and claimed is known as of so many seconds after the beginning
         self.attempts: dict[int, int] = {}  # claims of each block, as far as known
         self.void: dict[int, int] = {}  # blocks that nobody plays, after so many claims
         self._area, self._members, self._pace, self._log, self._host = area, members, pace, log, host
@@ -78,6 +79,7 @@ class Board:
         if status is None or status.generation != self.generation.number:
             return
         self.began = min(self.began, self._host.now() - status.elapsed)
+        self.seen = max(self.seen, status.seen)
         self.done |= status.finished
         self.attempts = {**status.claims, **{i: n for i, n in self._tried.items() if n > status.claims.get(i, 0)}}
         self.void = {block: status.claims.get(block, 0) for block in status.void}
@@ -165,8 +167,8 @@ class Board:
             for i in free.difference(self.done, self._taken)
             if left < 0 or not rate or self.generation.lengths.steps(blocks[i]) <= left * rate
         ]
-        if not found and left < 0:
-            found = [i for i in self.missing if i not in self._taken and self._pace.is_late(elapsed, self._held(i))]
+        if not found and self.seen > self._pace.late:
+            found = [i for i in self.missing if i not in self._taken and self._pace.is_late(self.seen, self._held(i))]
         found.sort(key=lambda i: (blocks[i].count, i))
         start = self._members.worker * len(found) // max(1, self._pace.workers) if self._crowded else 0
         return found[len(found) - start :] + found[: len(found) - start]
@@ -198,6 +200,7 @@ class Board:
 
     def look(self) -> None:
         """Read which blocks are claimed and done, and whose claims are void. One listing, and some claims."""
+        self.seen = self.elapsed
         for key in self._area.keys(f"generations/{self.generation.number:05d}/"):
             _, _, kind, *name = key.split("/")
             if kind == "results":

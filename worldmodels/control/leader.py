@@ -13,7 +13,7 @@ import numpy as np
 
 from ..task import Area
 from . import history
-from .blocks import Lengths, divide
+from .blocks import Lengths, divide, known
 from .board import Board
 from .course import Course, Goals
 from .evolution import Evolution, Settings
@@ -90,9 +90,9 @@ class Leader:
             board.look()
             self._looked = began
         cost = self._host.now() - began
-        board.collect()
         if self._watch.due(pace):
             self._publish()
+        board.collect()
         return pace.next_look(board.elapsed, len(board.missing), cost)
 
     def tell(self, board: Board) -> bytes:
@@ -194,6 +194,7 @@ class Leader:
         self._watch.publish(
             generation=board.generation.number,
             elapsed=round(board.elapsed, 2),
+            seen=round(board.seen, 2),
             done=sum(1 << i for i in board.done),
             claims=unfinished,
             void=tuple(sorted(board.void)),
@@ -205,14 +206,18 @@ class Leader:
         now = board.generation
         row = history.row(now) if now.before else None
         spent = now.course.seconds / (now.number - self._plan.first) if row else math.nan
+        alive = self._members.alive()
+        pace = self._pace.expected if self._pace else math.inf
         figures = {
             "generations": self._plan.generations,
+            "workers": len(alive),
+            "expected": pace,
             "blocks": len(now.blocks),
             "best": max(row.scores) if row else math.nan,
             "mean": row.mean if row else math.nan,
             "sigma": now.sigma,
             "validation": now.course.best,
-            "rate": sum(self._members.alive().values()),
+            "rate": sum(known(alive).values()),
             "seconds": spent,
         }
         return {name: float(value) if math.isfinite(value) else None for name, value in figures.items()}

@@ -11,6 +11,7 @@ from .host import Host, Joinable
 from .pace import Timing
 
 READ_AT_ONCE = 64  # heartbeats at each look
+STRIKES = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Members:
         self._area, self._timing, self._host = area, timing, host
         self._beats: dict[int, Beat] = {}
         self._fresh: set[int] = set()
+        self._strikes: dict[int, list[float]] = {}  # when others had to play a worker's blocks, in a row
         self._suspects: dict[int, float] = {}
         self._refreshed = -1e9
         self._stop = host.event()
@@ -82,12 +84,16 @@ class Members:
         return worker in self._fresh and (not incarnation or beat is None or beat.incarnation == incarnation)
 
     def suspect(self, workers: Iterable[int], seconds: float) -> None:
-        """Others played what these were to play: unless heard of within `seconds`, they count as gone till heard."""
-        before = self._area.now() - seconds
-        for worker in workers:
-            beat = self._beats.get(worker)
-            if worker != self.worker and (beat is None or beat.written < before):
-                self._suspects[worker] = beat.written if beat else 0.0
+        """Others began what these were to play in the generation that began `seconds` ago.
+
+        Whoever has that happen STRIKES times in a row, and is not heard of meanwhile, counts as gone until it is heard.
+        """
+        began = self._area.now() - seconds
+        self._strikes = {w: [*self._strikes.get(w, ()), began] for w in workers if w != self.worker}
+        for worker, times in self._strikes.items():
+            written = self._beats[worker].written if worker in self._beats else 0.0
+            if len(times) >= STRIKES and written < times[-STRIKES]:
+                self._suspects[worker] = written
 
     def refresh(self) -> None:
         """One listing, and the heartbeats that are new since the last one, some at a time."""

@@ -60,8 +60,9 @@ class Pace:
         if not now.speeds:
             return cls(timing, workers, late=timing.overdue)
         expected = now.work / sum(now.speeds.values())
-        unlucky = max(0.0, longest - now.lengths.training) / median(now.speeds.values())
-        return cls(timing, workers, expected, LATE * (expected + unlucky) + SPARE_SECONDS)
+        speeds = sorted(now.speeds.values())
+        unlucky = longest / speeds[len(speeds) // 10] - now.lengths.training / median(speeds)
+        return cls(timing, workers, expected, LATE * (expected + max(0.0, unlucky)) + SPARE_SECONDS)
 
     @property
     def stretch(self) -> float:
@@ -85,7 +86,9 @@ class Pace:
     def next_look(self, elapsed: float, missing: int, cost: float) -> float:
         """Seconds to the leader's next look, when so many blocks are missing and the last one took `cost` seconds."""
         if math.isfinite(self.expected) and (ahead := self.expected - elapsed) > 0:
-            return max(self.pause(elapsed, 0.0, cost / LEADS), min(ahead / 4, max(2 * self.timing.look, self.expected / LOOKS)))
+            return max(
+                self.pause(elapsed, 0.0, cost / LEADS), min(ahead / 4, max(2 * self.timing.look, self.expected / LOOKS))
+            )
         if math.isinf(self.expected) and missing > PROBES:
             return self.timing.look
         return self.pause(elapsed, max(0.0, elapsed - self.expected), cost / LEADS)

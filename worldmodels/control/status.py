@@ -20,7 +20,7 @@ KEY = "status"
 
 @dataclass(frozen=True)
 class Status:
-    """`elapsed`: seconds since the generation began. `done`: its finished blocks, bit i for block i.
+    """`elapsed`: seconds since the generation began, `seen` when the leader had its last look. `done`: its finished blocks, bit i for block i.
 
     `claims`: how often each unfinished block was claimed; `void`: those of them that nobody plays any more.
     `figures`: for people, see `describe`.
@@ -31,6 +31,7 @@ class Status:
     beat: int
     generation: int
     elapsed: float
+    seen: float
     done: int = 0
     claims: Mapping[int, int] = field(default_factory=dict)
     void: tuple[int, ...] = ()
@@ -45,7 +46,7 @@ class Status:
         return frozenset(i for i in range(self.done.bit_length()) if self.done >> i & 1)
 
     @classmethod
-    @lru_cache(maxsize=2)  # noqa: B019 - of a class; mostly it says the same as before
+    @lru_cache(maxsize=2)
     def decode(cls, data: bytes | None) -> "Status | None":
         """None if there is none, or none that can be read: it is only advice."""
         try:
