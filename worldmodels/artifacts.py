@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config import EXECUTION, EXTENT, Config, fields, flatten
+from .config import EXECUTION, EXTENT, LATER, Config, fields, flatten
 from .errors import ConfigError, Conflict, CorruptArtifact, MissingInput
 from .store import Store
 from .store.disk import Disk
@@ -72,8 +72,11 @@ class Identity:
 
     @property
     def manifest_key(self) -> str:
-        suffix = "-".join(["manifest", *(str(value).replace(":", "to") for value in self.extent.values())])
-        return self.name.key(f"{suffix}.json")
+        """The extent is part of it: a stage's first such setting as its value alone, others with their names."""
+        (_, value), *others = self.extent.items() or [("", None)]
+        words = [] if value is None else [str(value).replace(":", "to")]
+        words += [f"{key.rpartition('.')[2]}{value!r}".removesuffix(".0") for key, value in others]
+        return self.name.key(f"{'-'.join(['manifest', *words])}.json")
 
     def work_key(self, *parts: str) -> str:
         return self.name.key(self.work, *parts)
@@ -107,11 +110,13 @@ def identity(name: Name, config: Config, sections: Iterable[str], inputs: Mappin
     extent: dict[str, Any] = {}
     for section in sections:
         model = getattr(config, section)
-        roles = {role["role"]: set(fields(type(model), role=role["role"])) for role in (EXECUTION, EXTENT)}
+        roles = {role["role"]: set(fields(type(model), role=role["role"])) for role in (EXECUTION, EXTENT, LATER)}
+        usual = type(model)().model_dump()
         for key, value in flatten(model.model_dump()):
             if key in roles["extent"]:
-                extent[f"{section}.{key}"] = value
-            elif key not in roles["execution"]:
+                if value is not None:
+                    extent[f"{section}.{key}"] = value
+            elif key not in roles["execution"] and not (key in roles["later"] and value == usual[key]):
                 config_part[f"{section}.{key}"] = value
     return Identity(name, config_part, extent, inputs)
 

@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from .cluster import Kubernetes
 from .errors import ConfigError
-from .section import EXECUTION, EXTENT, Count, Positive, Section, fields, flatten, leaves
+from .section import EXECUTION, EXTENT, LATER, Count, Positive, Section, fields, flatten, leaves
 
-__all__ = ["EXECUTION", "EXTENT", "Config", "Origins", "fields", "flatten", "leaves", "resolve"]
+__all__ = ["EXECUTION", "EXTENT", "LATER", "Config", "Origins", "fields", "flatten", "leaves", "resolve"]
 
 Engine = Literal["envpool", "gymnasium"]
 Iterations = Literal["all", "latest"]
@@ -85,6 +85,15 @@ class Memory(Section):
     threads: Threads = Field(2, description="TensorFlow threads: part of the result's identity")
 
 
+class Growth(Section):
+    """What an evolution plays once the mean's validation score has reached `score`; 0: as before."""
+
+    score: float
+    tracks: Annotated[int, Field(ge=0)] = 0
+    steps: Annotated[int, Field(ge=0, le=1000)] = 0
+    sigma: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Controller(Section):
     """C: a linear map from [z, h] to the action, found by CMA-ES (paper, appendix A.4)."""
 
@@ -106,7 +115,34 @@ class Controller(Section):
     start_from: Annotated[int, Field(ge=1)] | None = Field(
         None, description="begin with the state after that generation of an earlier evolution"
     )
+    growth: list[Growth] = Field(
+        [],
+        description="from the mean's validation score on: tracks, longest episode, sigma, [{score=400, tracks=4}, …]",
+        json_schema_extra=LATER,
+    )
+    target: float | None = Field(
+        None, description="end once the mean scores that on validation tracks", json_schema_extra=EXTENT
+    )
+    stagnation: Count | None = Field(
+        None, description="end after so many generations without a better validation score", json_schema_extra=EXTENT
+    )
+    core_hours: Positive | None = Field(
+        None, description="end after so many hours times workers", json_schema_extra=EXTENT
+    )
+    wall_hours: Positive | None = Field(
+        None, description="end after so many hours of work; pauses do not count", json_schema_extra=EXTENT
+    )
     engine: Engine = "envpool"
+
+    @model_validator(mode="after")
+    def _scores_are_needed(self) -> "Controller":
+        asking = [name for name in ("growth", "target", "stagnation") if getattr(self, name)]
+        if asking and not self.evaluate_every:
+            raise ValueError(f"{asking[0]} goes by validation scores: evaluate_every must not be 0")
+        scores = [level.score for level in self.growth]
+        if scores != sorted(set(scores)):
+            raise ValueError(f"growth's scores must rise: {scores}")
+        return self
 
 
 class Evaluate(Section):
@@ -251,12 +287,18 @@ def _parse_override(text: str) -> dict[str, Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    if key.endswith(".start_from") and parsed == "none":
+    if parsed == "none" and _may_be_none(key):
         parsed = None
     tree: Any = parsed
     for part in reversed(key.split(".")):
         tree = {part: tree}
     return dict(tree)
+
+
+def _may_be_none(key: str) -> bool:
+    section, _, name = key.partition(".")
+    model = Config.model_fields[section].annotation if section in Config.model_fields else None
+    return isinstance(model, type) and issubclass(model, Section) and getattr(model(), name, "") is None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -298,7 +298,8 @@ class Attempt:
             shards=shards,
             resolved=self.task.config.model_dump(),
             made=provenance(self.started)
-            | {"attempt": self.id, "workers": self.context.workers, "failed_shards": [*failed]},
+            | {"attempt": self.id, "workers": self.context.workers, "failed_shards": [*failed]}
+            | {"notes": self.context.notes},
         )
         self.context.checkpoints.clear()
         self.pulse.log.info("%s is committed: %s", self.task.name, manifest["digest"][:12])

@@ -1,7 +1,9 @@
 """What settings are made of: frozen models that reject unknown keys, and the roles of their fields.
 
 A field marked EXECUTION says only how to execute and never changes a result; a field marked EXTENT says how much of the
-same work is wanted, so that raising it adds to what is there. Everything else is part of an artifact's identity.
+same work is wanted, so that raising it adds to what is there (one that is None asks for nothing, and is left out).
+Everything else is part of an artifact's identity; if it is marked LATER, only where it is not its default, so that
+artifacts that were made before the field existed still fit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 EXECUTION: dict[str, Any] = {"role": "execution"}
 EXTENT: dict[str, Any] = {"role": "extent"}
+LATER: dict[str, Any] = {"role": "later"}
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -42,6 +42,12 @@ class Area(Protocol):
     def age(self, key: str) -> float | None:
         """Seconds since it was written, by the store's clock; None if it is not there."""
 
+    def written(self, prefix: str) -> dict[str, float]:
+        """When everything below `prefix` was written, by the store's clock; one listing."""
+
+    def now(self) -> float:
+        """The store's clock."""
+
     def parent(self, generation: int) -> "Area":
         """The area of an earlier evolution from the same inputs that has that generation, or MissingInput."""
 
@@ -71,6 +77,13 @@ class StoreArea:
     def age(self, key: str) -> float | None:
         written = self._store.modified(self._prefix + key)  # a listing would be billed like a write
         return None if written is None else max(0.0, self._store.now() - written)
+
+    def written(self, prefix: str) -> dict[str, float]:
+        found = self._store.entries(self._prefix + prefix)
+        return {entry.key.removeprefix(self._prefix): entry.modified for entry in found}
+
+    def now(self) -> float:
+        return self._store.now()
 
     def open(self) -> None:
         """Leave a note of what this area's work is made from, so that a later evolution may start from it."""
@@ -194,6 +207,7 @@ class Context:
     log: logging.Logger
     pulse: Pulse
     follow: Callable[[str, bytes], None] = lambda name, data: None
+    notes: dict[str, str] = field(default_factory=dict)  # for people: the manifest says them, the digest does not
     publish_seconds: float = 2.0
     checkpoint_seconds: float = 30.0
     _published: dict[str, float] = field(default_factory=dict)

@@ -187,6 +187,7 @@ def _card(manifest: dict[str, Any], lineage: list[str]) -> str:
         f"  code      {made['git'] or 'unknown revision'}; "
         + ", ".join(f"{k} {v}" for k, v in made["versions"].items())
     ]
+    lines += [f"  {name:9} {words}" for name, words in made.get("notes", {}).items()]
     lines += [f"  from      {line}" for line in lineage or ["nothing"]]
     lines += [f"  setting   {key} = {value}" for key, value in {**manifest["config"], **manifest["extent"]}.items()]
     lines += [f"  file      {name}  {size(f['size'])}  {f['sha256'][:12]}" for name, f in manifest["files"].items()]

@@ -1,41 +1,58 @@
 """What one worker knows of a generation's blocks, and which one it takes next."""
 
 import logging
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ..errors import StoreError
 from ..task import Area
-from .members import Members, Timing
+from .host import Host
+from .members import Members, holder
+from .pace import Pace
 from .records import BlockResult, Generation, Outcome, claim_key, gather, result_key
+from .status import Status
 
-SLOWEST_FACTOR = 4
+TRIES = 2  # to get somebody else's block, between two looks; in a crowd one
+LOTS = 4  # so many workers at least try at once
+UNREAD = (-1, "")
 
 
 class Board:
     """Blocks of one generation: done, claimed, free.
 
-    A worker takes its own blocks in order, then anyone's that nobody claimed, the largest first, then those whose claim
-    is void: its worker is gone, or late. Claims merely save work: whoever plays a block, its result is the same, and
-    only the first one is kept.
+    A worker takes its own blocks in order: the first half of them needs no claim. Then anyone's that nobody claimed,
+    the largest first; then those whose worker is gone, or late. Claims merely save work: whoever plays a block, its
+    result is the same, and only the first one is kept.
     """
 
     def __init__(
-        self, area: Area, generation: Generation, members: Members, timing: Timing, log: logging.Logger
+        self,
+        area: Area,
+        generation: Generation,
+        members: Members,
+        pace: Pace,
+        log: logging.Logger,
+        host: Host,
+        *,
+        joining: bool = False,
     ) -> None:
+        """`joining`: this process has just started, and may find claims of the one that it replaces."""
         self.generation = generation
         self.done: set[int] = set()
-        self.slowest = 0.0
-        self._area = area
-        self._members = members
-        self._timing = timing
-        self._log = log
+        self.began = host.now()
+        self.seen = 0.0  # what is done and claimed is known as of so many seconds after the beginning
+        self.attempts: dict[int, int] = {}  # claims of each block, as far as known
+        self.void: dict[int, int] = {}  # blocks that nobody plays, after so many claims
+        self._area, self._members, self._pace, self._log, self._host = area, members, pace, log, host
+        self.stale = False
+        self._joining = joining
         self._results: dict[int, BlockResult] = {}
-        self._attempts = [0] * len(generation.blocks)
         self._taken: set[int] = set()
-        self._own = [i for i, block in enumerate(generation.blocks) if block.owner == members.worker]
+        self._tried: dict[int, int] = {}  # claims of each block, at least, as this worker has found itself
+        self._own = list(generation.owned.get(members.worker, ()))
+        self._holders: dict[tuple[int, int], tuple[int, str]] = {}
         self._free: list[int] = []
-        self.looked = self._searched = -1e9
+        self._tries = 0
+        self._draws = 0
 
     @property
     def complete(self) -> bool:
@@ -46,43 +63,70 @@ class Board:
         """Episodes of this worker's blocks that it has not begun."""
         return sum(self.generation.blocks[i].count for i in self._own if i not in self.done)
 
-    def look(self) -> None:
-        """Read which blocks are claimed and done. One listing."""
-        claims: dict[int, int] = {}
-        for key in self._area.keys(f"generations/{self.generation.number:05d}/"):
-            _, _, kind, *name = key.split("/")
-            if kind == "results":
-                self.done.add(int(name[0]))
-            elif kind == "claims":
-                block, _, attempt = name[0].partition("-")
-                claims[int(block)] = max(claims.get(int(block), 0), int(attempt) + 1)
-        for index, attempts in claims.items():
-            self._attempts[index] = max(self._attempts[index], attempts)
-        self.looked = time.monotonic()
+    @property
+    def elapsed(self) -> float:
+        return self._host.now() - self.began
 
-    def next_own(self) -> int | None:
-        """Claim this worker's next block."""
+    @property
+    def missing(self) -> list[int]:
+        return sorted(self.generation.all - self.done)
+
+    # Hearsay.
+
+    def hear(self, status: Status | None) -> None:
+        """Take in what the leader says."""
+        self.stale = False
+        if status is None or status.generation != self.generation.number:
+            return
+        self.began = min(self.began, self._host.now() - status.elapsed)
+        self.seen = max(self.seen, status.seen)
+        self.done |= status.finished
+        self.attempts = {**status.claims, **{i: n for i, n in self._tried.items() if n > status.claims.get(i, 0)}}
+        self.void = {block: status.claims.get(block, 0) for block in status.void}
+
+    # Playing.
+
+    def next_own(self, playing: int) -> int | None:
+        """This worker's next block, claimed where that is needed; it plays so many episodes now.
+
+        The largest that it can do in time. If none fits, the smallest once it plays hardly anything: until then others
+        may take it. None if there is none; or if others have begun to take them: then `stale` is set, and what the
+        leader says is worth hearing.
+        """
+        now = self.generation
+        self._own = [i for i in self._own if i not in self.done]
+        room = (self._pace.expected - self.elapsed) * self._members.rate - playing * now.lengths.training
         while self._own:
-            index = self._own.pop(0)
-            if index not in self.done and not self._attempts[index] and self._claim(index):
+            fits = (i for i in self._own if i in now.firm or now.lengths.steps(now.blocks[i]) <= room)
+            index = next(fits, self._own[-1] if playing <= 1 or self._pace.workers == 1 else -1)
+            if index < 0:
+                return None
+            self._own.remove(index)
+            if self._get_own(index):
                 return index
+            if self.stale:
+                return None
         return None
 
     def steal(self) -> int | None:
-        """Claim somebody else's block, or None while there is none to take. Searches at most every `look` seconds."""
-        if not self._free and time.monotonic() - self._searched >= self._timing.look:
-            self._searched = time.monotonic()
-            self.look()
-            self._free = [i for i, tries in enumerate(self._attempts) if not tries and i not in self.done]
-            self._free = self._free or [i for i in range(len(self._attempts)) if self._void(i)]
-            self._free.sort(key=lambda i: (self.generation.blocks[i].count, i))
-        while self._free:
+        """Claim somebody else's block; None if there is none to take before the next `search`."""
+        while self._free and self._tries:
             index = self._free.pop()
-            if index not in self.done and self._claim(index):
-                return index
+            if index not in self.done and index not in self._taken:
+                if self._claim(index):
+                    return index
+                self._tries -= 1
         return None
 
-    def finish(self, index: int, result: BlockResult, seconds: float) -> None:
+    def search(self) -> None:
+        """Look for blocks worth taking, in what is known."""
+        self._draws += 1
+        self._free = self._worth_taking()
+        self._tries = 1 if self._crowded else TRIES
+        if not self._drawn():
+            self._free.clear()
+
+    def finish(self, index: int, result: BlockResult) -> None:
         """Commit a block's result; another worker's stays if it was there first."""
         data = result.encode()
         key = result_key(self.generation.number, index)
@@ -93,12 +137,108 @@ class Board:
             self._results[index] = result
         self._taken.discard(index)
         self.done.add(index)
-        self.slowest = max(self.slowest, seconds)
 
-    def collect(self, map_all: Callable[..., Iterable[bytes | None]]) -> None:
+    def _get_own(self, index: int) -> bool:
+        if index in self.generation.firm:
+            self._taken.add(index)
+            return True
+        if not self.attempts.get(index):
+            if self._claim(index):
+                return True
+            self.stale = True
+        if not self._joining:
+            return False
+        worker, _ = holder(self._area.get(claim_key(self.generation.number, index, 0)))
+        return worker == self._members.worker
+
+    def _worth_taking(self) -> list[int]:
+        """Blocks to play besides one's own, the best last: free ones, void ones; if there are none, late ones.
+
+        Not a free one that would keep all others waiting, unless they wait already. Workers begin at different places
+        of the list, so that they do not all ask for the same block.
+        """
+        blocks, elapsed = self.generation.blocks, self.elapsed
+        rate = self._members.rate
+        left = self._pace.late - elapsed
+        free = self.generation.loose.difference(self.attempts)
+        free |= {i for i, claims in self.void.items() if self.attempts.get(i, 0) == claims}
+        found = [
+            i
+            for i in free.difference(self.done, self._taken)
+            if left < 0 or not rate or self.generation.lengths.steps(blocks[i]) <= left * rate
+        ]
+        if not found and self.seen > self._pace.late:
+            found = [i for i in self.missing if i not in self._taken and self._pace.is_late(self.seen, self._held(i))]
+        found.sort(key=lambda i: (blocks[i].count, i))
+        start = self._members.worker * len(found) // max(1, self._pace.workers) if self._crowded else 0
+        return found[len(found) - start :] + found[: len(found) - start]
+
+    @property
+    def _crowded(self) -> bool:
+        return self._pace.workers > 2 * LOTS
+
+    def _drawn(self) -> bool:
+        """Of many idle workers only some try, by turns: about two for each block that is to be had."""
+        if not self._crowded:
+            return True
+        workers, wanted = self._pace.workers, max(LOTS, 2 * len(self._free))
+        return (self._members.worker + self._draws * wanted) % workers < wanted
+
+    def _held(self, index: int) -> int:
+        return self.attempts.get(index, 0) + (index in self.generation.firm)
+
+    def _claim(self, index: int) -> bool:
+        attempt = self.attempts.get(index, 0)
+        self.attempts[index] = self._tried[index] = attempt + 1
+        self.void.pop(index, None)
+        if not self._area.create(claim_key(self.generation.number, index, attempt), self._members.claim()):
+            return False
+        self._taken.add(index)
+        return True
+
+    # Leading.
+
+    def look(self) -> None:
+        """Read which blocks are claimed and done, and whose claims are void. One listing, and some claims."""
+        self.seen = self.elapsed
+        for key in self._area.keys(f"generations/{self.generation.number:05d}/"):
+            _, _, kind, *name = key.split("/")
+            if kind == "results":
+                self.done.add(int(name[0]))
+            elif kind == "claims":
+                block, _, attempt = name[0].partition("-")
+                self.attempts[int(block)] = max(self.attempts.get(int(block), 0), int(attempt) + 1)
+        self._judge()
+
+    def _judge(self) -> None:
+        """Which of the blocks in hand are void? A claim is read when it is there for the second time."""
+        missing = [i for i in self.missing if i not in self._taken]
+        last = {i: (i, self.attempts[i] - 1) for i in missing if self.attempts.get(i)}
+        unread = [pair for pair in last.values() if self._holders.get(pair) == UNREAD]
+        keys = [claim_key(self.generation.number, *pair) for pair in unread]
+        for pair, data in zip(unread, self._host.map(self._area.get, keys), strict=True):
+            self._holders[pair] = holder(data)
+        for pair in last.values():
+            self._holders.setdefault(pair, UNREAD)
+        self.void = {i: self.attempts.get(i, 0) for i in missing if self._is_void(i, last.get(i))}
+
+    def _is_void(self, index: int, claim: tuple[int, int] | None) -> bool:
+        if claim is None:
+            return index in self.generation.firm and not self._members.lives(self.generation.blocks[index].owner)
+        return self._holders[claim] != UNREAD and not self._members.lives(*self._holders[claim])
+
+    def probe(self, blocks: Iterable[int]) -> None:
+        """Ask for a few results by name: cheaper than a listing."""
+        wanted = [i for i in blocks if i not in self.done]
+        for index, data in zip(wanted, self._host.map(self._area.get, self._keys(wanted)), strict=True):
+            if data is not None:
+                self._results[index] = BlockResult.decode(data, result_key(self.generation.number, index))
+                self.done.add(index)
+
+    def collect(self) -> None:
         """Read the results that are done and not read yet."""
         missing = [i for i in sorted(self.done) if i not in self._results]
-        for index, data in zip(missing, map_all(self._area.get, self._keys(missing)), strict=True):
+        for index, data in zip(missing, self._host.map(self._area.get, self._keys(missing)), strict=True):
             if data is None:
                 raise StoreError(
                     f"{result_key(self.generation.number, index)} was listed and is gone", next="wm run controller"
@@ -108,23 +248,9 @@ class Board:
     def outcome(self) -> Outcome:
         return gather(self.generation, self._results)
 
+    def abandoned(self) -> set[int]:
+        """Workers whose own first blocks had to be played by others."""
+        return {self.generation.blocks[i].owner for i in self.generation.firm if self.attempts.get(i)}
+
     def _keys(self, blocks: list[int]) -> list[str]:
         return [result_key(self.generation.number, i) for i in blocks]
-
-    def _claim(self, index: int) -> bool:
-        attempt = self._attempts[index]
-        self._attempts[index] += 1
-        if not self._area.create(claim_key(self.generation.number, index, attempt), self._members.claim()):
-            return False
-        self._taken.add(index)
-        return True
-
-    def _void(self, index: int) -> bool:
-        """Is the block's last claim worth nothing?"""
-        if index in self.done or index in self._taken:
-            return False
-        key = claim_key(self.generation.number, index, self._attempts[index] - 1)
-        claim = self._area.get(key)
-        if claim is None or not self._members.lives(claim):
-            return True
-        return (self._area.age(key) or 0.0) > max(self._timing.overdue, SLOWEST_FACTOR * self.slowest)

@@ -22,8 +22,24 @@ warnings.filterwarnings("ignore", message="TPA: apparent inconsistency with mirr
 
 
 @dataclass(frozen=True)
+class Level:
+    """From a validation score of the mean on: tracks per candidate, longest episode in steps, sigma at its beginning.
+
+    0 means: as before.
+    """
+
+    score: float = -math.inf
+    tracks: int = 0
+    steps: int = 0
+    sigma: float = 0.0
+
+
+@dataclass(frozen=True)
 class Settings:
-    """What an evolution follows from; `parameters`: their number, `start_from`: its parent's last generation."""
+    """What an evolution follows from; `parameters`: their number, `start_from`: its parent's last generation.
+
+    `growth`: levels in order of their scores; each begins once any validation so far has reached its score.
+    """
 
     seed: int
     parameters: int
@@ -32,13 +48,26 @@ class Settings:
     sigma: float
     covariance: str = "full"
     start_from: int | None = None
+    growth: tuple[Level, ...] = ()
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        value = asdict(self)
+        if not self.growth:
+            del value["growth"]  # as it was written before there was any
+        return json.dumps(value, sort_keys=True).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Settings":
-        return cls(**json.loads(data))
+        value = json.loads(data)
+        return cls(**{**value, "growth": tuple(Level(**level) for level in value.get("growth", ()))})
+
+    def level(self, score: float) -> Level:
+        """The level after a validation score of at most `score`, with what it takes over from those before it."""
+        found = Level(tracks=self.tracks)
+        for level in self.growth:
+            if level.score <= score:
+                found = Level(level.score, level.tracks or found.tracks, level.steps or found.steps, level.sigma)
+        return found
 
     def continues(self, parent: "Settings") -> None:
         """ConfigError naming the first field that an evolution cannot change on its way."""

@@ -4,16 +4,24 @@ Workers meet in an Area only. What is committed is created once, so any worker m
 any moment, and the results are the same bytes. Every process has two threads: the main one plays; the other exchanges,
 and leads when it is its turn, so that no generation waits behind a leader's own block.
 
-    exchange thread    newest generation -> claim blocks, commit results -> all there? tell, commit the next generation
+    exchange thread    newest generation -> blocks, their results -> all there? tell, commit the next generation
     main thread        play what the exchange thread feeds it
+
+What a worker asks of the store in a generation of T seconds, with W workers and B blocks (w: seconds that it waits):
+
+    every worker     PUT  each block's result, a claim for about half of its blocks, T / heartbeat heartbeats
+                     GET  the next params: about max(1, 4 w) times, at most 400 a second by all together;
+                          the status when it has nothing to play, once per `look`
+    the leader       LIST the generation and the heartbeats: about 20 + T / 3 s times, every 1,000 keys another
+                     GET  each result once, new heartbeats, claims that last; the status before writing it
+                     PUT  the status every `takeover` / 5 seconds, the next params
+
+Nobody else lists. From 64 workers on, `heartbeat` and `look` grow with their number (`pace.py`).
 """
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 
@@ -21,29 +29,22 @@ from ..errors import Conflict
 from ..rollouts.player import Job
 from ..task import Area
 from . import history
-from .blocks import MEAN, divide
+from .blocks import MEAN
 from .board import Board
-from .evolution import Settings
 from .feed import Closed, Episode, Feed, Limits, Speed, Superseded
 from .history import Row
-from .lineage import Lineage, ancestry
-from .members import Members, Timing
-from .records import Generation, Outcome, final_key, pack, params_key, unpack
+from .host import Host, Joinable, Process
+from .leader import Leader, Plan
+from .members import Members
+from .pace import Pace, Timing
+from .records import Generation, final_key, params_key, unpack
+from .status import Watch
+from .turns import Turns
 
-READERS = 8
+__all__ = ["Exchange", "Plan", "Timing", "run"]
+
+RATE_SECONDS = 30.0  # that blocks are dealt by
 FEWEST_EPISODES = 4  # in flight per process: below that the cost of a Python step shows
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An evolution: its settings, how many generations in all, and the tracks of each."""
-
-    settings: Settings
-    generations: int
-    training: Limits
-    validating: Limits
-    training_tracks: Callable[[int], tuple[int, ...]]
-    validation_tracks: Callable[[int], tuple[int, ...]]  # () in a generation that does not score the mean
 
 
 class Exchange:
@@ -58,29 +59,34 @@ class Exchange:
         log: logging.Logger,
         timing: Timing = Timing(),  # noqa: B008 - frozen
         told: Callable[[list[Row]], None] = lambda rows: None,
+        host: Host | None = None,
     ) -> None:
         """`told` is called in the exchange thread of the worker that leads, with the rows of all generations so far."""
-        self.feed = Feed()
+        self.host = host or Process()
+        self.feed = Feed(self.host)
         self.files: dict[str, bytes] = {}
+        self.ended = ""  # why, if before the last generation
         self.done = 0.0  # generations, with the fraction of the one in hand that this worker knows of
         self.latest: Row | None = None
-        self.members = Members(area, worker, timing)
-        self._area, self._plan, self._lanes, self._log, self._timing, self._told = area, plan, lanes, log, timing, told
-        self._lineage: Lineage | None = None
-        self._pool = ThreadPoolExecutor(READERS)
-        self._thread = threading.Thread(target=self._run, name="exchange", daemon=True)
+        self.members = Members(area, worker, timing, self.host)
+        self._area, self._plan, self._lanes, self._log, self._timing = area, plan, lanes, log, timing
+        self._watch = Watch(area, self.members, self.host)
+        self._leader = Leader(area, plan, self.members, self._watch, self.feed, log, self.host, told)
+        self._joining = True
+        self._thread: Joinable | None = None
 
     def __enter__(self) -> "Exchange":
-        self._thread.start()
+        self._thread = self.host.start(self._run, "exchange")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.feed.close()
-        self._thread.join(timeout=10)
+        if self._thread:
+            self._thread.join(timeout=10)
         self.members.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.host.close()
 
     def _run(self) -> None:
         try:
@@ -94,15 +100,18 @@ class Exchange:
 
     def _evolve(self) -> dict[str, bytes]:
         self._agree()
-        key = final_key(self._plan.generations)
-        if data := self._area.get(key):
-            return unpack(data)
-        number = self._newest()
-        stored = self._area.get(params_key(number)) or b""
-        generation = Generation.decode(stored, params_key(number)) if number else self._first()
-        while generation.number <= self._plan.generations:
+        generation = self._resume()
+        while not self._is_over(generation):
             generation = self._play(generation)
-        return unpack(self._commit(key, generation.alive, lambda: self._finals(generation)))
+        if generation.number <= self._plan.generations:
+            self.ended = self._plan.goals.reached(generation.course)
+            self._log.info("the evolution ends after generation %d: %s", generation.number - 1, self.ended)
+        pace = Pace(self._timing, len(generation.alive))
+        self._watch.begin(generation.alive, pace)
+        files = unpack(self._obtain(final_key(generation.number - 1), pace, lambda: self._leader.finals(generation)))
+        return files | {"rewards.csv": history.closed(files["rewards.csv"], self.ended)}
+
+    # Where to go on.
 
     def _agree(self) -> None:
         """Write down what the evolution follows from; Conflict if the area belongs to another one."""
@@ -113,61 +122,95 @@ class Exchange:
                 next="wm show controller",
             )
 
-    def _newest(self) -> int:
-        """The newest generation of this area that counts, 0 if none: asks for a few keys, not for a long listing."""
-        first = (self._plan.settings.start_from or 0) + 1
-        low, high = first - 1, self._plan.generations + 2
-        step = 1
-        while low + step < high and self._is_there(low + step):
+    def _is_over(self, generation: Generation) -> bool:
+        """Is everything wanted told before `generation`?"""
+        return generation.number > self._plan.generations or bool(self._plan.goals.reached(generation.course))
+
+    def _resume(self) -> Generation:
+        """The generation to play next; or the one after the last, if more are there than are wanted."""
+        newest = self._last(self._is_there, self._plan.generations + 1)
+        if newest < self._plan.first:
+            return self._first()
+        if not self._is_over(generation := self._load(newest)):
+            return generation
+        return self._load(self._last(lambda number: not self._is_over(self._load(number)), newest - 1) + 1)
+
+    def _last(self, holds: Callable[[int], bool], most: int) -> int:
+        """The last generation of this area, up to `most`, for which something holds that holds for all before it.
+
+        Asks for a few keys instead of a long listing; one below the first if it holds for none.
+        """
+        low, high, step = self._plan.first - 1, most + 1, 1
+        while low + step < high and holds(low + step):
             low, step = low + step, 2 * step
         high = min(high, low + step)
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self._is_there(middle) else (low, middle)
-        return low if low >= first else 0
+            low, high = (middle, high) if holds(middle) else (low, middle)
+        return low
 
     def _is_there(self, generation: int) -> bool:
         return self._area.age(params_key(generation)) is not None
 
+    def _load(self, number: int) -> Generation:
+        return Generation.decode(self._area.get(params_key(number)) or b"", params_key(number))
+
     def _first(self) -> Generation:
-        number = (self._plan.settings.start_from or 0) + 1
-        alive = tuple(range(self.members.worker + 1))
-        data = self._commit(params_key(number), alive, lambda: self._draw(number, None).encode())
+        number, pace = self._plan.first, Pace(self._timing, 1)
+        self._watch.begin(tuple(range(self.members.worker + 1)), pace, joining=True)
+        data = self._obtain(params_key(number), pace, lambda: self._leader.first(number))
         return Generation.decode(data, params_key(number))
+
+    # A generation.
 
     def _play(self, now: Generation) -> Generation:
         """Take part in a generation until the next one is committed."""
         self.feed.begin(now.number)
         self.latest = history.row(now) if now.before else self.latest
-        board = Board(self._area, now, self.members, self._timing, self._log)
-        board.look()
-        leads, looked, key = now.alive[0] == self.members.worker, time.monotonic(), params_key(now.number + 1)
-        self.members.watching = leads
-        while not board.complete:
+        pace, key = self._pace(now), params_key(now.number + 1)
+        self._watch.begin(now.alive, pace, joining=self._joining)
+        self.members.stretch, self.members.watching = pace.stretch, self._watch.leading
+        board = Board(self._area, now, self.members, pace, self._log, self.host, joining=self._joining)
+        board.hear(self._watch.latest)
+        self._joining = False
+        self._leader.begin(board, pace)
+        turns = Turns(self.host, pace, board.began, loose=bool(now.loose))
+        while True:
             self._upload(board)
-            playing = self._fill(board)
-            pause = self._timing.poll
-            if not playing or time.monotonic() - looked >= self._timing.look:
-                looked = time.monotonic()
+            playing, hungry = self._fill(board)
+            turns.note(playing=playing, hungry=hungry)
+            self.done = now.number - 1 + len(board.done) / len(now.blocks)
+            if self._watch.leads():
+                if not board.complete and turns.to_look():
+                    turns.looked(self._leader.look(board, pace))
+                if board.complete:
+                    return Generation.decode(self._obtain(key, pace, lambda: self._leader.tell(board)), key)
+            elif turns.to_ask():
+                asked = self.host.now()
                 if data := self._area.get(key):
                     return Generation.decode(data, key)
-                if leads or time.monotonic() - board.looked >= self._timing.look:
-                    board.look()
-                if leads:
-                    board.collect(self._pool.map)
-                # Ask for at most a tenth of the time, whatever a question costs.
-                pause = min(self._timing.look, max(pause, 10 * (time.monotonic() - looked)))
-            self.done = now.number - 1 + len(board.done) / len(now.blocks)
-            if not board.complete:
-                self.feed.pause(self._timing.look if playing else pause)
-        return Generation.decode(self._commit(key, now.alive, lambda: self._tell(board)), key)
+                turns.asked(self.host.now() - asked)
+            if turns.to_search():
+                self._search(board)
+                turns.searched()
+            else:
+                self.feed.pause(turns.pause(leading=self._watch.leading, silence=self._watch.silence))
+
+    def _search(self, board: Board) -> None:
+        if not self._watch.leading:
+            self._watch.look()
+        board.hear(self._watch.latest)
+        board.search()
+
+    def _pace(self, now: Generation) -> Pace:
+        return Pace.of(now, now.steps or self._plan.training.steps, self._timing)
 
     def _upload(self, board: Board) -> None:
         while (block := self.feed.take()) is not None:
             board.finish(*block)
 
-    def _fill(self, board: Board) -> bool:
-        """Claim blocks until the lanes are full. Is there anything to play?
+    def _fill(self, board: Board) -> tuple[bool, bool]:
+        """Claim blocks until the lanes are full. Is there anything to play, and is there too little?
 
         No more episodes in flight than wait on this worker's list: so others can take some if it falls behind, and all
         end at about the same time. It costs little, since a process is hardly faster with more lanes. Others' blocks
@@ -175,77 +218,41 @@ class Exchange:
         """
         now = board.generation
         while (playing := self.feed.outstanding()) < (wanted := 1 + min(self._lanes, max(FEWEST_EPISODES, board.own))):
-            index = board.next_own()
+            index = board.next_own(playing)
+            if board.stale:
+                self._search(board)
+                continue
             if index is None and playing <= wanted // 4:
                 index = board.steal()
             if index is None:
-                break
+                return playing > 0, playing <= wanted // 4
             self._feed(now, index)
-        return playing > 0
+        return True, False
 
     def _feed(self, now: Generation, index: int) -> None:
         block = now.blocks[index]
         mean = block.candidate == MEAN
         parameters = now.mean if mean else now.candidates[block.candidate]
         tracks = (now.validation if mean else now.tracks)[block.first : block.first + block.count]
-        limits = self._plan.validating if mean else self._plan.training
+        training = self._plan.training
+        limits = self._plan.validating if mean else replace(training, steps=now.steps or training.steps)
         self.feed.add(index, limits, [Job((now.number, index, i), track, parameters) for i, track in enumerate(tracks)])
 
-    # Leading.
-
-    def _commit(self, key: str, alive: tuple[int, ...], make: Callable[[], bytes]) -> bytes:
-        """The object `key`: made by the first of `alive`, or by one behind it, `takeover` seconds later for each."""
-        began = time.monotonic()
-        while (data := self._area.get(key)) is None:
-            if self._turn(alive, time.monotonic() - began):
-                data = make()
-                if self._area.create(key, data):
-                    return data
-                self._lineage = None
-                continue
-            self.feed.pause(self._timing.poll)
-        return data
-
-    def _turn(self, alive: tuple[int, ...], waited: float) -> bool:
-        me = self.members.worker
-        before = alive[: alive.index(me)] if me in alive else alive
-        if not before:
-            return True
-        if waited < self._timing.takeover:
-            return False
-        return waited >= self._timing.takeover * len(set(before) & set(self.members.alive()))
-
-    def _state(self, generation: int) -> Lineage:
-        """The evolution's state before `generation` is told."""
-        if self._lineage is None or self._lineage.generation > generation:
-            self._lineage = Lineage(ancestry(self._area, self._plan.settings), self._log, self.feed.tick)
-        self._lineage.advance(generation)
-        return self._lineage
-
-    def _tell(self, board: Board) -> bytes:
-        now = board.generation
-        board.collect(self._pool.map)
-        outcome = board.outcome()
-        lineage = self._state(now.number)
-        lineage.tell(now, outcome)
-        self._told(lineage.rows)
-        return self._draw(now.number + 1, outcome).encode()
-
-    def _draw(self, number: int, before: Outcome | None) -> Generation:
-        """Ask for generation `number` and divide its work."""
-        candidates, mean, sigma = self._state(number).ask()
-        plan, me = self._plan, self.members.worker
-        workers = self.members.alive()
-        tracks, validation = plan.training_tracks(number), plan.validation_tracks(number)
-        blocks = divide(len(candidates), len(tracks), len(validation), workers)
-        alive = (me, *(worker for worker in workers if worker != me))
-        return Generation(number, candidates, mean, sigma, tracks, validation, tuple(blocks), alive, before)
-
-    def _finals(self, after: Generation) -> bytes:
-        lineage = self._state(after.number)
-        self._told(lineage.rows)
-        assert lineage.best is not None
-        return pack(history.files(lineage.rows, lineage.best))
+    def _obtain(self, key: str, pace: Pace, make: Callable[[], bytes]) -> bytes:
+        """The object `key`: made by whoever leads, or what somebody else made."""
+        began, mine = self.host.now(), b""
+        while True:
+            if self._watch.leads():
+                mine = make()
+                if self._area.create(key, mine):
+                    return mine
+            asked = self.host.now()
+            if (data := self._area.get(key)) is not None:
+                if mine:
+                    self._leader.yield_to(data, mine, key)
+                return data
+            now = self.host.now()
+            self.feed.pause(pace.pause(0.0, now - began, now - asked))
 
 
 Play = Callable[[Callable[[], Job | None], Limits, Callable[[int], None]], Iterator[Episode]]
@@ -257,16 +264,19 @@ def run(exchange: Exchange, play: Play, tick: Callable[[float], None]) -> dict[s
     `play(next_job, limits, on_step)` yields episodes as they end; on_step is given the number of steps. `tick(steps per
     second)` is called after every step and while waiting.
     """
-    speed, feed = Speed(), exchange.feed
+    speed, lately, feed = Speed(exchange.host, RATE_SECONDS), Speed(exchange.host), exchange.feed
 
     def on_step(steps: int) -> None:
-        speed.add(steps)
+        for each in (speed, lately):
+            each.add(steps)
         exchange.members.rate = speed.rate
         feed.check()
-        tick(speed.rate)
+        tick(lately.rate)
 
     with exchange:
-        while (limits := feed.wait(lambda: tick(speed.rate))) is not None:
+        while (limits := feed.wait(lambda: tick(lately.rate))) is not None:
+            for each in (speed, lately):
+                each.begin()
             try:
                 for episode in play(partial(feed.next_job, limits), limits, on_step):
                     feed.finished(episode)

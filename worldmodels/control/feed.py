@@ -1,13 +1,12 @@
 """Between a process's two threads: episodes to play go one way, their outcomes and blocks' results the other."""
 
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..rollouts.player import Job
+from .host import Host
 from .records import BlockResult
 
 STUCK_SECONDS = 60.0
@@ -40,29 +39,22 @@ class Episode(Protocol):
     def steps(self) -> int: ...
 
 
-@dataclass
-class Open:
-    """A block that this process plays."""
-
-    results: list[tuple[float, int] | None]
-    started: float = field(default_factory=time.monotonic)
-
-
 class Feed:
     """Jobs of one generation at a time. A job's key is (generation, block, position in the block)."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host) -> None:
         self.generation = 0
-        self._changed = threading.Condition()
+        self._host = host
+        self._changed = host.condition()
         self._news = False
         self._queue: deque[tuple[Limits, Job]] = deque()
-        self._open: dict[int, Open] = {}
-        self._results: deque[tuple[int, BlockResult, float]] = deque()
+        self._open: dict[int, list[tuple[float, int] | None]] = {}  # results of each block that is being played
+        self._results: deque[tuple[int, BlockResult]] = deque()
         self._playing = 0
         self._error: BaseException | None = None
         self._ended = False
         self._closed = False
-        self._awake = time.monotonic()
+        self._awake = self._host.now()
 
     # For the thread that plays.
 
@@ -81,7 +73,7 @@ class Feed:
                     self._playing = self.generation
                     return self._queue[0][0]
                 self._changed.wait(1.0)
-            if time.monotonic() - self._awake < STUCK_SECONDS:
+            if self._host.now() - self._awake < STUCK_SECONDS:
                 tick()
 
     def next_job(self, limits: Limits) -> Job | None:
@@ -105,12 +97,12 @@ class Feed:
             block = self._open.get(index)
             if generation != self.generation or block is None:
                 return
-            block.results[position] = (float(episode.score), int(episode.steps))
-            done = [result for result in block.results if result is not None]
-            if len(done) == len(block.results):
+            block[position] = (float(episode.score), int(episode.steps))
+            done = [result for result in block if result is not None]
+            if len(done) == len(block):
                 del self._open[index]
                 result = BlockResult(tuple(score for score, _ in done), tuple(steps for _, steps in done))
-                self._results.append((index, result, time.monotonic() - block.started))
+                self._results.append((index, result))
             self._notify()
 
     def close(self) -> None:
@@ -133,19 +125,19 @@ class Feed:
     def add(self, index: int, limits: Limits, jobs: Sequence[Job]) -> None:
         """A block's episodes."""
         with self._changed:
-            self._open[index] = Open([None] * len(jobs))
+            self._open[index] = [None] * len(jobs)
             self._queue.extend((limits, job) for job in jobs)
             self._notify()
 
-    def take(self) -> tuple[int, BlockResult, float] | None:
-        """A block that is done: its index, result, and seconds."""
+    def take(self) -> tuple[int, BlockResult] | None:
+        """A block that is done: its index and result."""
         with self._changed:
             return self._results.popleft() if self._results else None
 
     def outstanding(self) -> int:
         """Episodes added and not finished."""
         with self._changed:
-            return sum(block.results.count(None) for block in self._open.values())
+            return sum(block.count(None) for block in self._open.values())
 
     def pause(self, seconds: float) -> None:
         """Until something changes, at most that long. Raises Closed."""
@@ -157,7 +149,7 @@ class Feed:
 
     def tick(self) -> None:
         """This thread is not stuck. Raises Closed."""
-        self._awake = time.monotonic()
+        self._awake = self._host.now()
         if self._closed:
             raise Closed
 
@@ -178,18 +170,25 @@ class Feed:
 
 
 class Speed:
-    """Environment steps per second, over a few seconds."""
+    """Environment steps per second of play, over a few seconds; waiting does not count."""
 
-    def __init__(self, seconds: float = 5.0) -> None:
+    def __init__(self, host: Host, seconds: float = 5.0) -> None:
         self.rate = 0.0
-        self._seconds = seconds
-        self._began = time.monotonic()
+        self._host, self._seconds = host, seconds
+        self._last = host.now()
+        self._spent = 0.0
         self._steps = 0
 
+    def begin(self) -> None:
+        """Playing begins, after a pause."""
+        self._last = self._host.now()
+
     def add(self, steps: int) -> None:
+        now = self._host.now()
         self._steps += steps
-        spent = time.monotonic() - self._began
-        if spent >= 1.0:
-            self.rate = self._steps / spent
-            if spent > self._seconds:
-                self._began, self._steps = time.monotonic(), 0
+        self._spent += now - self._last
+        self._last = now
+        if self._spent >= 1.0:
+            self.rate = self._steps / self._spent
+            if self._spent > self._seconds:
+                self._spent, self._steps = 0.0, 0

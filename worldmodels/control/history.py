@@ -76,6 +76,15 @@ def table(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
+def closed(table: bytes, ended: str) -> bytes:
+    """rewards.csv with why the evolution ended early, in a column of its own; as it is if it did not."""
+    if not ended:
+        return table
+    header, *rows = table.decode().splitlines()
+    lines = [f"{header},ended", *(f"{row}," for row in rows[:-1]), f'{rows[-1]},"{ended}"']
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def files(rows: Sequence[Row], best: Best) -> dict[str, bytes]:
     """The stage's result files by logical name. generations.npz: mean float32 [G, P] and sigma [G] after each tell."""
     means = np.stack([r.centre for r in rows])

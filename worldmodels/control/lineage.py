@@ -1,20 +1,20 @@
 """The evolution's state, rebuilt from what is committed: replay of ask and tell, from the first ancestor on."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from ..errors import CorruptArtifact, MissingInput
 from ..task import Area
 from . import history
-from .evolution import Evolution, Settings
+from .evolution import Evolution, Level, Settings
 from .history import Best, Row
+from .host import READERS, Host
 from .records import Generation, Outcome, params_key
-
-READ_AHEAD = 16
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,35 @@ def ancestry(area: Area, settings: Settings) -> list[Segment]:
 class Lineage:
     """The state before generation `self.generation` is told, and the rows of all before it.
 
-    `best` is of the open segment only: an ancestor may have had fewer tracks, or other ones.
+    `best` is of the open segment's last level only: with other tracks, luck is another. `level`, of `Settings.growth`,
+    is what that generation plays.
     """
 
-    def __init__(self, segments: list[Segment], log: logging.Logger, tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        segments: list[Segment],
+        log: logging.Logger,
+        host: Host,
+        evolution: Callable[[Settings], Evolution] = Evolution,
+    ) -> None:
         self.rows: list[Row] = []
         self.best: Best | None = None
         self._segments = segments
+        self._validation = -math.inf
         self._log = log
-        self._tick = tick
-        self._evolution = Evolution(segments[0].settings)
+        self._host = host
+        self._evolution = evolution(segments[0].settings)
         self._asked: np.ndarray | None = None
+        self.level = segments[0].settings.level(-math.inf)  # of the generation to be told next
+        self._best_level: Level | None = None
         self._warned = False
 
     @property
     def generation(self) -> int:
         return self._evolution.generation
 
-    def advance(self, generation: int) -> None:
-        """Replay what is committed until `generation` is the next to be told."""
+    def advance(self, generation: int, tick: Callable[[], None] = lambda: None) -> None:
+        """Replay what is committed until `generation` is the next to be told; `tick` is called after each."""
         if self.generation < generation:
             self._log.info("replaying generations %d to %d", self.generation, generation - 1)
         for now, after in self._committed(generation):
@@ -77,13 +87,12 @@ class Lineage:
             self._tell(now, after.before)
             self.rows.append(history.row(after))
             self._compare(self._evolution.mean, after.mean)
-            self._tick()
+            tick()
 
     def tell(self, now: Generation, outcome: Outcome) -> None:
         """What `now`, the next generation to be told, gave."""
-        self._tell(now, outcome)
+        validation = self._tell(now, outcome)
         scores = history.candidate_scores(outcome.scores)
-        validation = history.average(outcome.validation.tolist())
         self.rows.append(
             Row(now.number, scores, self._evolution.mean, self._evolution.sigma, validation, outcome.steps)
         )
@@ -99,14 +108,29 @@ class Lineage:
             self._asked = self._evolution.ask(segment.settings.seed)
         return self._asked, self._evolution.mean, self._evolution.sigma
 
-    def _tell(self, now: Generation, outcome: Outcome) -> None:
+    def _tell(self, now: Generation, outcome: Outcome) -> float:
+        """Returns the validation score, nan if there is none."""
         self._compare(self.ask()[0], now.candidates)
         self._asked = None
         scores = history.candidate_scores(outcome.scores)
         self._evolution.tell(now.candidates, scores)
+        if self.level != self._best_level:
+            self.best, self._best_level = None, self.level
         top = int(np.argmax(scores))
         if now.number >= self._segments[-1].first and (self.best is None or scores[top] > self.best.score):
             self.best = Best(scores[top], now.candidates[top])
+        validation = history.average(outcome.validation.tolist())
+        self._grow(validation)
+        return validation
+
+    def _grow(self, validation: float) -> None:
+        """Begin the level that the scores so far call for, with its sigma, if it is another than before."""
+        if validation > self._validation:
+            self._validation = validation
+        before = self.level
+        self.level = self._segment(self.generation).settings.level(self._validation)
+        if self.level.sigma and (self.level.score, self.level.sigma) != (before.score, before.sigma):
+            self._evolution.set_sigma(self.level.sigma)
 
     def _compare(self, mine: np.ndarray, committed: np.ndarray) -> None:
         """Another kind of CPU may round differently. What is committed counts; a repetition may differ."""
@@ -128,14 +152,13 @@ class Lineage:
             if first > last:
                 continue
             numbers = range(first, last + 2)
-            with ThreadPoolExecutor(READ_AHEAD) as pool:
-                now = None
-                for start in range(0, len(numbers), READ_AHEAD):
-                    chunk = numbers[start : start + READ_AHEAD]
-                    for after in pool.map(lambda n, area=segment.area: _read(area, n), chunk):
-                        if now is not None:
-                            yield now, after
-                        now = after
+            now = None
+            for start in range(0, len(numbers), READERS):
+                chunk = numbers[start : start + READERS]
+                for after in self._host.map(partial(_read, segment.area), chunk):
+                    if now is not None:
+                        yield now, after
+                    now = after
 
 
 def _read(area: Area, number: int) -> Generation:

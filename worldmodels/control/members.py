@@ -1,57 +1,62 @@
 """Who is alive: heartbeats of the workers that meet in an area. They only advise; no result rests on them."""
 
 import json
-import threading
-import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import StoreError
 from ..task import Area
+from .host import Host, Joinable
+from .pace import Timing
+
+READ_AT_ONCE = 64  # heartbeats at each look
+STRIKES = 2
 
 
 @dataclass(frozen=True)
-class Timing:
-    """How workers watch each other, in seconds. Never changes a result.
+class Beat:
+    """A heartbeat: who wrote it, how fast that worker plays (steps/s), and when, by the store's clock."""
 
-    heartbeat  between two heartbeats
-    fresh      a worker is alive if its heartbeat is younger
-    takeover   how long each worker waits for the one before it to lead
-    overdue    a block claimed for longer (and for four times the slowest own block) is played by somebody else too
-    poll       least pause between two questions to the store while there is nothing to play
-    look       pause between two looks at the others' results while there is
-    """
+    incarnation: str
+    rate: float
+    written: float
 
-    heartbeat: float = 3.0
-    fresh: float = 15.0
-    takeover: float = 5.0
-    overdue: float = 60.0
-    poll: float = 0.02
-    look: float = 1.0
+
+def holder(claim: bytes | None) -> tuple[int, str]:
+    """The worker and the incarnation that wrote a claim; nobody if there is none."""
+    value = json.loads(claim or b'{"worker": -2, "incarnation": ""}')
+    return int(value["worker"]), str(value["incarnation"])
 
 
 class Members:
-    """This worker's heartbeat, and the others'. A claim names a worker and its incarnation: one process's life."""
+    """This worker's heartbeat, and the others'. A claim names a worker and its incarnation: one process's life.
 
-    def __init__(self, area: Area, worker: int, timing: Timing) -> None:
+    With `stretch`, heartbeats are so much rarer and count for so much longer.
+    """
+
+    def __init__(self, area: Area, worker: int, timing: Timing, host: Host) -> None:
         self.worker = worker
+        self.incarnation = uuid.uuid4().hex
         self.rate = 0.0
-        self.watching = False
-        self._area = area
-        self._timing = timing
-        self._incarnation = uuid.uuid4().hex
-        self._lives: dict[tuple[int, str], tuple[float, bool]] = {}
-        self._alive: tuple[float, list[int]] = (-1e9, [])
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self.stretch = 1.0
+        self.watching = False  # the heartbeat's thread keeps itself informed of the others
+        self._area, self._timing, self._host = area, timing, host
+        self._beats: dict[int, Beat] = {}
+        self._fresh: set[int] = set()
+        self._strikes: dict[int, list[float]] = {}  # when others had to play a worker's blocks, in a row
+        self._suspects: dict[int, float] = {}
+        self._refreshed = -1e9
+        self._stop = host.event()
+        self._thread: Joinable | None = None
 
     def start(self) -> None:
         self.beat()
-        self._thread.start()
+        self._thread = self._host.start(self._run, "heartbeat")
 
     def stop(self) -> None:
         self._stop.set()
-        if self._thread.is_alive():
+        if self._thread and self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def beat(self) -> None:
@@ -61,42 +66,65 @@ class Members:
         """What this worker writes into a claim."""
         return self._signed()
 
-    def lives(self, claim: bytes) -> bool:
-        """Does the process that wrote this claim still run?"""
-        value = json.loads(claim)
-        who = (int(value["worker"]), str(value["incarnation"]))
-        asked, answer = self._lives.get(who, (-1e9, False))
-        if time.monotonic() - asked > self._timing.heartbeat / 2:
-            beat = self._area.get(f"workers/{who[0]}")
-            answer = beat is not None and json.loads(beat)["incarnation"] == who[1] and self._fresh(who[0])
-            self._lives[who] = (time.monotonic(), answer)
-        return answer
+    def alive(self) -> dict[int, float]:
+        """Workers with a fresh heartbeat and their steps per second (0: not known), this one included, in order.
 
-    def alive(self) -> list[int]:
-        """Workers with a fresh heartbeat, this one included, in order; as known a few seconds ago.
-
-        With `watching` set the heartbeat's thread keeps this up to date, so that nobody waits for it.
+        Without those that left their blocks to others and have been silent since.
         """
-        if time.monotonic() - self._alive[0] > 2 * self._timing.heartbeat:
-            self._refresh()
-        return self._alive[1]
+        if self._host.now() - self._refreshed > 2 * self._timing.heartbeat:
+            self.refresh()
+        found = {w: self._rate(w) for w in self._fresh if w not in self._suspects}
+        return dict(sorted({**found, self.worker: self.rate}.items()))
 
-    def _refresh(self) -> None:
-        workers = {int(key.rpartition("/")[2]) for key in self._area.keys("workers/")} | {self.worker}
-        self._alive = (time.monotonic(), sorted(w for w in workers if w == self.worker or self._fresh(w)))
+    def lives(self, worker: int, incarnation: str = "") -> bool:
+        """Does that worker run, in that incarnation, as far as the last `refresh` tells?"""
+        if worker == self.worker:
+            return incarnation in ("", self.incarnation)
+        beat = self._beats.get(worker)
+        return worker in self._fresh and (not incarnation or beat is None or beat.incarnation == incarnation)
 
-    def _fresh(self, worker: int) -> bool:
-        age = self._area.age(f"workers/{worker}")
-        return age is not None and age < self._timing.fresh
+    def suspect(self, workers: Iterable[int], seconds: float) -> None:
+        """Others began what these were to play in the generation that began `seconds` ago.
+
+        Whoever has that happen STRIKES times in a row, and is not heard of meanwhile, counts as gone until it is heard.
+        """
+        began = self._area.now() - seconds
+        self._strikes = {w: [*self._strikes.get(w, ()), began] for w in workers if w != self.worker}
+        for worker, times in self._strikes.items():
+            written = self._beats[worker].written if worker in self._beats else 0.0
+            if len(times) >= STRIKES and written < times[-STRIKES]:
+                self._suspects[worker] = written
+
+    def refresh(self) -> None:
+        """One listing, and the heartbeats that are new since the last one, some at a time."""
+        written = {int(key.rpartition("/")[2]): at for key, at in self._area.written("workers/").items()}
+        oldest = self._area.now() - self._timing.fresh * self.stretch
+        fresh = {worker for worker, at in written.items() if at > oldest}
+        new = [w for w in fresh if w not in self._beats or self._beats[w].written < written[w]]
+        new = sorted(new, key=lambda w: self._beats[w].written if w in self._beats else 0.0)[:READ_AT_ONCE]
+        for worker, data in zip(new, self._host.map(lambda w: self._area.get(f"workers/{w}"), new), strict=True):
+            if data:
+                value = json.loads(data)
+                self._beats[worker] = Beat(value["incarnation"], float(value.get("rate", 0.0)), written[worker])
+        self._fresh = fresh
+        self._suspects = {w: at for w, at in self._suspects.items() if w in fresh and written[w] <= at}
+        self._refreshed = self._host.now()
+
+    def _rate(self, worker: int) -> float:
+        beat = self._beats.get(worker)
+        return beat.rate if beat else 0.0
 
     def _signed(self, **more: float) -> bytes:
-        return json.dumps({"worker": self.worker, "incarnation": self._incarnation, **more}).encode()
+        return json.dumps({"worker": self.worker, "incarnation": self.incarnation, **more}).encode()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._timing.heartbeat):
+        beaten = self._host.now()
+        while not self._stop.wait(self._timing.heartbeat * (1.0 if self.watching else self.stretch)):
             try:
-                self.beat()
+                if self._host.now() - beaten >= self._timing.heartbeat * self.stretch * 0.99:
+                    beaten = self._host.now()
+                    self.beat()
                 if self.watching:
-                    self._refresh()
+                    self.refresh()
             except StoreError:
                 continue  # the exchange itself will say so if it lasts

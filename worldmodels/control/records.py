@@ -5,20 +5,23 @@ generations/00042/params             Generation, an npz without pickle (numpy.lo
 generations/00042/claims/00007-0     who plays block 7, JSON (advice; -1 if that worker is gone or late, and so on)
 generations/00042/results/00007      BlockResult of block 7, JSON
 final/00100                          the stage's result files after generation 100, an npz of their bytes
-workers/3                            worker 3's heartbeat, JSON; the only key that is ever overwritten
+workers/3                            worker 3's heartbeat, JSON, overwritten
+status                               what the leader knows of the generation in hand, JSON, overwritten (advice)
 """
 
 import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..errors import CorruptArtifact
-from .blocks import Block
+from .blocks import Block, Lengths, firm, known
+from .course import Course
 
 
 def params_key(generation: int) -> str:
@@ -67,7 +70,8 @@ class Outcome:
 class Generation:
     """One committed generation. `mean` and `sigma` are those its candidates were drawn with.
 
-    `alive` are the workers known to run, the one that committed this first; `before` is None in an area's first
+    `alive` are the workers known to run, the one that committed this first, with their `rates` in steps per second (0:
+    not measured). `steps` is the longest training episode (0: as the config says). `before` is None in an area's first
     generation.
     """
 
@@ -80,6 +84,42 @@ class Generation:
     blocks: tuple[Block, ...]
     alive: tuple[int, ...]
     before: Outcome | None
+    rates: tuple[float, ...] = ()
+    lengths: Lengths = field(default_factory=Lengths)
+    steps: int = 0
+    course: Course = field(default_factory=Course)
+
+    @cached_property
+    def firm(self) -> frozenset[int]:
+        """Blocks that are their owner's without a claim."""
+        return firm(self.blocks, self.lengths)
+
+    @cached_property
+    def all(self) -> frozenset[int]:
+        return frozenset(range(len(self.blocks)))
+
+    @cached_property
+    def loose(self) -> frozenset[int]:
+        """Blocks for whoever is free."""
+        return self.all - self.firm
+
+    @cached_property
+    def work(self) -> float:
+        """Steps that its episodes are expected to last, in all."""
+        return sum(map(self.lengths.steps, self.blocks))
+
+    @cached_property
+    def speeds(self) -> dict[int, float]:
+        """Steps per second of each worker, as far as known."""
+        return known(dict(zip(self.alive, self.rates, strict=True))) if any(self.rates) else {}
+
+    @cached_property
+    def owned(self) -> dict[int, list[int]]:
+        """Each worker's blocks, the largest first."""
+        found: dict[int, list[int]] = {}
+        for index, block in enumerate(self.blocks):
+            found.setdefault(block.owner, []).append(index)
+        return found
 
     def encode(self) -> bytes:
         before = self.before or Outcome(np.zeros((0, 0)), np.zeros(0), 0)
@@ -97,10 +137,15 @@ class Generation:
                 "before_scores": before.scores,
                 "before_validation": before.validation,
                 "before_steps": before.steps,
+                "rates": np.asarray(self.rates, np.float64),
+                "lengths": np.asarray(astuple(self.lengths), np.float64),
+                "steps": self.steps,
+                "course": np.asarray(astuple(self.course), np.float64),
             }
         )
 
     @classmethod
+    @lru_cache(maxsize=2)
     def decode(cls, data: bytes, key: str) -> "Generation":
         """The generation stored as `key`; CorruptArtifact if these are not its bytes."""
         try:
@@ -117,9 +162,23 @@ class Generation:
                 blocks=tuple(Block(*row) for row in a["blocks"].tolist()),
                 alive=tuple(a["alive"].tolist()),
                 before=before if before.scores.size else None,
+                **_advice(a),
             )
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise unreadable(key, error) from error
+
+
+def _advice(a: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What earlier versions did not commit."""
+    if "course" not in a:
+        return {}
+    best, since, longest, seconds, cores = a["course"].tolist()
+    return {
+        "rates": tuple(a["rates"].tolist()),
+        "lengths": Lengths(*a["lengths"].tolist()),
+        "steps": int(a["steps"]),
+        "course": Course(best, int(since), int(longest), seconds, cores),
+    }
 
 
 @dataclass(frozen=True)

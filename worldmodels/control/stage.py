@@ -9,7 +9,8 @@ from ..rollouts.player import Job, Outcome, play
 from ..rollouts.policies import WorldPolicy
 from ..task import Context
 from . import history
-from .evolution import Settings
+from .course import Goals
+from .evolution import Level, Settings
 from .exchange import Exchange, Plan, run
 from .feed import Limits
 from .history import Row
@@ -38,6 +39,11 @@ def work(ctx: Context) -> None:
         lanes.close()
     for name, data in files.items():
         (ctx.results / name).write_bytes(data)
+    if exchange.ended:
+        ctx.notes["ended"] = exchange.ended
+        if (live := ctx.telemetry / "rewards.csv").exists():  # written by whoever led
+            live.write_bytes(files["rewards.csv"])
+            ctx.publish("rewards.csv", now=True)
     ctx.progress(evolution.generations, evolution.generations, "generations", 0.0, **_figures(exchange.latest))
 
 
@@ -55,13 +61,17 @@ def plan(ctx: Context, length: int) -> Plan:
         return tuple(tracks.validation_tracks(seed, c.evaluate_tracks)) if due else ()
 
     return Plan(
-        settings=Settings(seed, length, c.population, c.tracks, c.sigma, c.covariance, c.start_from),
+        settings=Settings(
+            seed, length, c.population, c.tracks, c.sigma, c.covariance, c.start_from,
+            tuple(Level(**level.model_dump()) for level in c.growth),
+        ),
         generations=c.generations,
         training=Limits(c.steps, c.patience),
         validating=Limits(VALIDATION_STEPS, 0),
-        training_tracks=lambda g: tuple(tracks.training_tracks(seed, iteration, g, c.tracks)),
+        training_tracks=lambda g, n: tuple(tracks.training_tracks(seed, iteration, g, n)),
         validation_tracks=validation_tracks,
-    )
+        goals=Goals(c.target, c.stagnation, c.core_hours, c.wall_hours),
+    )  # fmt: skip
 
 
 def _show(ctx: Context, rows: list[Row]) -> None:

@@ -1,0 +1,57 @@
+"""How far an evolution is and what it has spent, committed with every generation; and when that is enough."""
+
+import math
+from dataclasses import dataclass, replace
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """Of one area's generations so far. Nothing in it ever shrinks but `since`, so the first generation at which a goal
+    is reached can be found by bisection, also long after.
+
+    best     highest validation score of the mean; -inf before the first
+    since    generations since then
+    longest  the most generations that passed, from one best to a later score that was not better
+    seconds  of work; pauses of the whole evolution are not counted
+    cores    core seconds: the same, times the workers that lived
+    """
+
+    best: float = -math.inf
+    since: int = 0
+    longest: int = 0
+    seconds: float = 0.0
+    cores: float = 0.0
+
+    def after(self, validation: float, seconds: float, workers: int) -> "Course":
+        """A generation later, whose `validation` score is nan if it had none."""
+        spent = replace(self, seconds=self.seconds + seconds, cores=self.cores + seconds * workers)
+        if validation > self.best:
+            return replace(spent, best=validation, since=0)
+        since = self.since + 1 if self.best > -math.inf else 0
+        longest = self.longest if math.isnan(validation) else max(self.longest, since)
+        return replace(spent, since=since, longest=longest)
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What ends an evolution before its last generation; None: nothing."""
+
+    target: float | None = None  # validation score of the mean
+    stagnation: int | None = None  # generations without a better one
+    core_hours: float | None = None
+    wall_hours: float | None = None
+
+    def reached(self, course: Course) -> str:
+        """Why the evolution ends here, in words; empty if it goes on."""
+        if self.target is not None and course.best >= self.target:
+            return f"controller.target = {self.target:g}: the mean scored {course.best:.1f} on validation tracks"
+        if self.stagnation is not None and course.longest >= self.stagnation:
+            words = f"no validation score above {course.best:.1f} for {course.longest} generations"
+            return f"controller.stagnation = {self.stagnation}: {words}"
+        if self.core_hours is not None and course.cores >= self.core_hours * HOUR:
+            return f"controller.core_hours = {self.core_hours:g} are spent"
+        if self.wall_hours is not None and course.seconds >= self.wall_hours * HOUR:
+            return f"controller.wall_hours = {self.wall_hours:g} are spent"
+        return ""

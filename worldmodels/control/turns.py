@@ -1,0 +1,81 @@
+"""When a worker's exchange thread does what, within a generation."""
+
+from .host import Host
+from .pace import Pace
+
+LONGEST_PAUSE = 10.0
+
+
+class Turns:
+    """Moments of one generation: the next question for its successor, search for others' blocks, look of the leader."""
+
+    def __init__(self, host: Host, pace: Pace, began: float, *, loose: bool) -> None:
+        """`loose`: there are blocks for whoever is free."""
+        self._host, self._pace, self._began, self._loose = host, pace, began, loose
+        now = host.now()
+        self._hungry = False
+        self._idle: float | None = None  # since when
+        self._question = self._search = now + pace.look
+        self._look = now
+        self._cost = 0.0
+
+    def note(self, *, playing: bool, hungry: bool) -> None:
+        """While it plays, nothing can follow before the expected end; unless it is `hungry`, it needs no more work."""
+        now = self._host.now()
+        if playing:
+            self._idle = None
+            self._question = max(self._question, min(self._end, now + LONGEST_PAUSE))
+        elif self._idle is None:
+            self._idle = now
+            self._question = now + self._pace.pause(self._elapsed, 0.0, self._cost)
+        if hungry and not self._hungry and self._search > now:
+            self._search = now if self._loose else self._late
+        self._hungry = hungry
+
+    def to_ask(self) -> bool:
+        return self._host.now() >= self._question
+
+    def asked(self, seconds: float) -> None:
+        """A question took that long, and was not answered yet."""
+        now = self._host.now()
+        self._cost = seconds
+        if self._idle is None:
+            self._question = now + self._pace.look
+        else:
+            self._question = now + self._pace.pause(self._elapsed, now - self._idle, seconds)
+
+    def to_search(self) -> bool:
+        return self._hungry and self._host.now() >= self._search
+
+    def searched(self) -> None:
+        """Next after `look`, and right when blocks begin to be late."""
+        now = self._host.now()
+        after = now + self._pace.look
+        self._search = min(after, self._late) if now < self._late else after
+
+    def to_look(self) -> bool:
+        return self._host.now() >= self._look
+
+    def looked(self, seconds: float) -> None:
+        """Look again after so many seconds."""
+        self._look = self._host.now() + seconds
+
+    def pause(self, *, leading: bool, silence: float) -> float:
+        """Seconds to the next of these moments; `silence`: until the leader should be asked after."""
+        moments = [self._look] if leading else [self._question]
+        if self._hungry:
+            moments.append(self._search)
+        until = min(moments) - self._host.now()
+        return max(0.001, min(until, LONGEST_PAUSE if leading else silence, LONGEST_PAUSE))
+
+    @property
+    def _elapsed(self) -> float:
+        return self._host.now() - self._began
+
+    @property
+    def _end(self) -> float:
+        return self._began + self._pace.expected
+
+    @property
+    def _late(self) -> float:
+        return self._began + self._pace.late + 0.01
