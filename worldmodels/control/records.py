@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CorruptArtifact
+from ..npz import save
 from .blocks import Block, Lengths, firm, known
 from .course import Course
 
@@ -50,10 +51,10 @@ def unreadable(key: str, error: Exception) -> CorruptArtifact:
 
 
 def npz(arrays: Mapping[str, Any]) -> bytes:
-    """Stable bytes: numpy.savez gives every member the same date."""
+    """The bytes of an .npz; the same for the same values."""
     buffer = io.BytesIO()
     members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
-    np.savez(buffer, **members)
+    save(buffer, **members)
     return buffer.getvalue()
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from .. import npz
 from ..errors import CorruptArtifact
 
 FRAMES, STEPS = "frames.zst", "episodes.npz"
@@ -69,7 +70,7 @@ def pack(episode: Episode) -> Packed:
 def join(packed: Sequence[Packed]) -> dict[str, bytes]:
     """A shard's files by logical name."""
     table = io.BytesIO()
-    np.savez(
+    npz.save(
         table,
         actions=np.concatenate([p.actions for p in packed]).astype(np.float32, copy=False),
         rewards=np.concatenate([p.rewards for p in packed]).astype(np.float32, copy=False),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import npz
 from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder
 from ..rollouts import episodes
@@ -58,9 +59,9 @@ def _encode(encoder: Encoder, frames: NDArray[np.uint8]) -> tuple[Floats, Floats
 
 
 def pack(encoded: Sequence[Latents]) -> bytes:
-    """The bytes of `latents.npz`; the same for the same latents (npz members carry no date)."""
+    """The bytes of `latents.npz`; the same for the same latents."""
     buffer = io.BytesIO()
-    np.savez(
+    npz.save(
         buffer,
         mean=np.concatenate([e.mean for e in encoded]),
         logvar=np.concatenate([e.logvar for e in encoded]),
