@@ -1,8 +1,12 @@
 """Feeding training: bounded memory and disk, reading ahead, and what goes wrong on the way."""
 
 import hashlib
+import os
+import sys
 import threading
 import tracemalloc
+from pathlib import Path
+from subprocess import PIPE, Popen
 
 import buckets
 import numpy as np
@@ -14,7 +18,7 @@ from worldmodels.artifacts import FileSet, Reading, Shard, digest
 from worldmodels.errors import CorruptArtifact, Stopped, StoreError
 from worldmodels.rollouts import episodes
 from worldmodels.store import LocalStore
-from worldmodels.store.disk import Disk
+from worldmodels.store.disk import ALIVE, Disk, scratch
 from worldmodels.store.s3 import CHUNK_BYTES, PARTS_AT_ONCE, S3Store
 from worldmodels.task import Pulse
 from worldmodels.vision import data
@@ -64,7 +68,7 @@ def test_a_full_disk_names_the_folder_and_the_setting(tmp_path):
     (tmp_path / hashlib.sha256(b"key").hexdigest()).symlink_to("/dev/full")
     with pytest.raises(StoreError, match=r"cannot keep a copy of key in .*: No space left on device") as caught:
         Disk(tmp_path, 2**20).put("key", b"data")
-    assert "execution.disk_mb" in caught.value.next and held(tmp_path) == 0
+    assert caught.value.next == "wm run -o execution.disk_mb=0" and held(tmp_path) == 0
 
 
 def test_a_closed_disk_writes_no_more(tmp_path):
@@ -72,6 +76,27 @@ def test_a_closed_disk_writes_no_more(tmp_path):
         disk.put("a", b"a")
     disk.put("b", b"b")
     assert held(tmp_path) == 1
+
+
+HOLD = """
+import sys, pathlib, worldmodels.store.disk as disk
+with disk.scratch("x", pathlib.Path(sys.argv[1])) as folder:
+    print(folder, flush=True)
+    input()
+"""
+
+
+def test_the_folder_of_a_killed_process_is_removed_when_another_begins(tmp_path):
+    held = [Popen([sys.executable, "-c", HOLD, tmp_path], stdin=PIPE, stdout=PIPE, text=True) for _ in range(2)]
+    dead, alive = (Path(process.stdout.readline().strip()) for process in held)
+    held[0].kill()
+    held[0].communicate()
+    for folder in (dead, alive):
+        os.utime(folder / ALIVE, (0, 0))
+    with scratch("y", tmp_path) as fresh:
+        assert set(tmp_path.iterdir()) == {alive, fresh}
+    held[1].communicate("\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 # From the store.

@@ -8,7 +8,6 @@ import os
 import platform
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 import uuid
@@ -25,7 +24,7 @@ from .artifacts import Artifact, Identity, Name, Reading
 from .config import Config
 from .errors import ConfigError, Conflict, MissingInput, ShardFailed, StoreError, WorkFailed
 from .store import Store
-from .store.disk import Disk
+from .store.disk import Disk, scratch
 from .task import Checkpoints, Context, Pulse, StoreArea
 
 PACKAGES = (
@@ -126,10 +125,10 @@ def run(store: Store, task: Task, worker: int, workers: int, pulse: Pulse) -> di
         return manifest
     stage = stages.stage(task.stage)
     with (
-        tempfile.TemporaryDirectory(prefix=f"wm-{task.stage}-") as scratch,
-        Disk(Path(scratch, "kept"), _disk_bytes(store, task)) as disk,
+        scratch(task.stage) as folder,
+        Disk(folder / "kept", _disk_bytes(store, task)) as disk,
     ):
-        attempt = Attempt(store, task, work, inputs, Path(scratch), disk, worker, workers, pulse)
+        attempt = Attempt(store, task, work, inputs, folder, disk, worker, workers, pulse)
         pulse.log.info("%s begins: worker %d of %d, attempt %s", task.name, worker + 1, workers, attempt.id)
         with attempt.heartbeat():
             if stage.kind == "sharded":

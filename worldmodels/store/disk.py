@@ -1,11 +1,47 @@
-"""Copies of a bucket's objects on a local disk, in bounded room."""
+"""What a process has on the local disk: a folder that goes with it, and in it a bucket's objects in bounded room."""
 
+import contextlib
+import fcntl
 import hashlib
+import os
+import shutil
+import tempfile
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import StoreError
+
+ALIVE = ".alive"
+NEW_SECONDS = 60.0
+
+
+@contextlib.contextmanager
+def scratch(name: str, place: Path | None = None) -> Iterator[Path]:
+    """A temporary folder that goes with the block, and with the next one's beginning if this process is killed.
+
+    It is made in `place`, or where the machine has such folders (TMPDIR).
+    """
+    place = place or Path(tempfile.gettempdir())
+    _remove_orphans(place)
+    with (
+        tempfile.TemporaryDirectory(prefix=f"wm-{name}-", dir=place, ignore_cleanup_errors=True) as folder,
+        open(Path(folder, ALIVE), "w") as alive,
+    ):
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        yield Path(folder)
+
+
+def _remove_orphans(place: Path) -> None:
+    """Folders of ours whose lock nobody holds. New ones are spared: they may not be locked yet."""
+    for path in place.glob(f"wm-*/{ALIVE}"):
+        with contextlib.suppress(OSError), open(path) as alive:
+            status = os.fstat(alive.fileno())
+            if status.st_uid == os.getuid() and time.time() - status.st_mtime > NEW_SECONDS:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent)
 
 
 class Disk:
@@ -59,7 +95,7 @@ class Disk:
                 raise StoreError(
                     f"cannot keep a copy of {key} in {self._folder}: {error.strerror or error}; "
                     f"{self._used >> 20} of execution.disk_mb = {self._limit >> 20} MB are in use there",
-                    next=f"df -h {self._folder}, and wm run -o execution.disk_mb=… (0: keep none)",
+                    next=f"wm run -o execution.disk_mb={self._used >> 21}",  # half of what fitted
                 ) from error
             self._kept[key] = len(data)
             self._used += len(data)
