@@ -112,9 +112,11 @@ class Fire:
         return Counter(call.fault for call in self.calls if call.fault)
 
     def table(self) -> str:
-        """Calls by part of the run, operation and fault, to be read by people."""
-        rows = Counter((call.stage, call.operation, call.fault or "fine") for call in self.calls)
-        return "\n".join(f"{part:20}{op:8}{count:6}  {fault}" for (part, op, fault), count in sorted(rows.items()))
+        """Calls by part of the run and operation, those that met a fault, and which faults; to be read by people."""
+        rows = Counter((call.stage, call.operation) for call in self.calls)
+        bad = Counter((call.stage, call.operation) for call in self.calls if call.fault)
+        lines = [f"{row[0]:20} {row[1]:6} {count:6} {bad[row] or '':6}" for row, count in sorted(rows.items())]
+        return "\n".join([*lines, ", ".join(f"{fault} {count}" for fault, count in self.met().most_common())])
 
 
 class _Server(ThreadingHTTPServer):

@@ -158,7 +158,7 @@ def test_fifty_sigkills_leave_the_same_digests_and_gc_leaves_what_manifests_name
     chance, wm, kills = random.Random(3), remote(make_wm, endpoint, prefix), 0
     stages = [(iteration, stage) for iteration in (1, 2, 3) for stage in STAGES]
     for i, (iteration, stage) in enumerate(stages):
-        while kills < min(KILLS, KILLS * (i + 1) // (2 * len(STAGES))) and begun(wm, iteration, stage, chance):
+        while kills < min(KILLS, KILLS * (i + 1) // (2 * len(STAGES))) and killed(wm, iteration, stage, chance):
             kills += 1
     assert kills == KILLS
     assert undisturbed.items() <= both_iterations(wm).items()
@@ -171,11 +171,12 @@ def test_fifty_sigkills_leave_the_same_digests_and_gc_leaves_what_manifests_name
     assert undisturbed.items() <= wm.digests().items()
 
 
-def begun(wm, iteration: int, stage: str, chance: random.Random) -> bool:
-    """Start the run, and kill a part of it some seconds after the stage began. False if the stage is done already."""
-    process = wm.start("run", "--iteration", str(iteration), "--config", str(wm.toml))
+def killed(wm, iteration: int, stage: str, chance: random.Random) -> bool:
+    """Start the run, and kill a part of it soon after that stage, or a later one, began. False if it was all done."""
+    process, names = wm.start("run", "--iteration", str(iteration), "--config", str(wm.toml)), list(STAGES)
+    begins = tuple(f"{name}: starting" for name in names[names.index(stage) :])
     for line in process.stdout:
-        if line.startswith(f"{stage}: starting"):
+        if line.startswith(begins):
             time.sleep(chance.uniform(0, 12))
             kill_one_of(process, chance)
             break

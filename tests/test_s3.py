@@ -13,6 +13,7 @@ import buckets
 import pytest
 from botocore.exceptions import ResponseStreamingError
 from faults import TIMEOUT, TRANSIENT, Clock, Proxy, Unlucky, damaged, fine, lost, raised, refused
+from fire import Fire
 
 from worldmodels.errors import Busy, StoreError
 from worldmodels.store.s3 import S3Store, make_client
@@ -105,6 +106,13 @@ def test_retries_are_told_once_when_the_operation_ends(unlucky, caplog):
     (record,) = caplog.records
     assert "some/key took 5 tries" in record.getMessage()
     assert "500 InternalError × 2, 502 Bad Gateway, 503 ServiceUnavailable" in record.getMessage()
+
+
+def test_trouble_that_lasts_is_told_before_it_ends(unlucky, caplog):
+    unlucky(put_object=[refused("SlowDown", 503)] * 12).put("some/key", b"")
+    first, last = caplog.messages
+    assert "cannot write some/key yet: 503 SlowDown" in first
+    assert "took 13 tries" in last
 
 
 def test_no_try_begins_after_the_deadline(unlucky, clock):
@@ -386,6 +394,14 @@ def test_of_many_that_find_a_dead_lease_one_takes_it(endpoint, prefix, store):
     [t.join() for t in threads]
     assert len(held) == 1
     assert store.get(".run.lock") is None
+
+
+def test_a_server_that_overlooks_conditions_is_refused(moto, prefix):
+    with Fire(moto, 0.0, without=frozenset({"if-none-match"})) as fire:
+        store = buckets.open_bucket(fire.url, prefix)
+        with pytest.raises(StoreError, match="overlooks If-None-Match"), store.lock("run"):
+            pass
+        assert store.get(".run.lock") is None
 
 
 def test_a_holder_that_lost_its_lease_does_not_take_it_from_the_next(endpoint, prefix, store, caplog):

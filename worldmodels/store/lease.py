@@ -59,6 +59,18 @@ class Lease:
     def take(self) -> None:
         while not self._tag:
             self._tag = self._store.write_if(self._key, self._text(), IfNoneMatch="*") or self._take_over() or ""
+        self._check_conditions()
+
+    def _check_conditions(self) -> None:
+        """StoreError if the server creates what is there: then nothing would keep two writers of one artifact apart."""
+        self._beat += 1
+        if self._store.write_if(self._key, self._text(), IfNoneMatch="*"):
+            self.release()
+            raise StoreError(
+                f"store {self._store.uri}: the server overlooks If-None-Match, so what is created once could be"
+                " overwritten",
+                next="wm run --store DIR",
+            )
 
     def _take_over(self) -> str | None:
         """The tag of the lease that replaces an ended one; None if there is none any more. Busy if it has not ended."""

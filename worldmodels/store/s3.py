@@ -59,7 +59,8 @@ def connect(uri: str, **options: Any) -> "S3Store":
     try:
         return S3Store(make_client(), bucket, prefix, **options)
     except (boto.BotoCoreError, ValueError) as error:
-        raise ConfigError(f"store {uri}: {redacted(str(error))}", next="aws configure list") from error
+        command = "export AWS_ENDPOINT_URL_S3=http://…" if "endpoint" in str(error) else "aws configure list"
+        raise ConfigError(f"store {uri}: {redacted(str(error))}", next=command) from error
 
 
 def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **options: Any) -> Any:

@@ -26,6 +26,8 @@ DEADLINE_SECONDS = 120.0
 FIRST_ANSWER_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
+# Whoever watches is told that it is the store that is waited for.
+TOLD_SECONDS = 10.0
 
 CUT = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, HTTPError, ResponseParserError)
 DAMAGED = (boto.FlexibleChecksumError, boto.ChecksumError)
@@ -55,7 +57,10 @@ REASONS = {
     "AuthorizationHeaderMalformed": ("the bucket is in another region", "export AWS_REGION=…"),
     "EndpointConnectionError": ("nothing answers there", "curl -I {endpoint}, or export AWS_ENDPOINT_URL_S3=…"),
     "ConnectTimeoutError": ("nothing answers there", "curl -I {endpoint}, or export AWS_ENDPOINT_URL_S3=…"),
-    "SSLError": ("the endpoint's certificate is not trusted", "export AWS_CA_BUNDLE=FILE"),
+    "SSLError": (
+        "it speaks no TLS, or its certificate is not trusted",
+        "export AWS_ENDPOINT_URL_S3=http://…, or AWS_CA_BUNDLE=FILE",
+    ),
 }
 # The same answer stands for a key that is not there, where listing is not allowed.
 ABSENT_OR_DENIED = " (a bucket without s3:ListBucket also says so of a key that is not there)"
@@ -90,7 +95,10 @@ def redacted(text: str) -> str:
 
 
 class Tries:
-    """Calls an operation again, after pauses with full jitter, until `deadline` seconds have brought nothing."""
+    """Calls an operation again, after pauses with full jitter, until `deadline` seconds have brought nothing.
+
+    What took more than one try is one line in the log, when it ends, and one more before if that takes long.
+    """
 
     def __init__(
         self,
@@ -111,12 +119,17 @@ class Tries:
         Raises StoreError, which names the store, the endpoint, the key and the next command.
         """
         began = since = self._clock()
-        seen = gained()
+        seen, told = gained(), False
         faults: Counter[str] = Counter()
 
         def count(state: RetryCallState) -> None:
+            nonlocal told
             error = state.outcome.exception() if state.outcome else None
             faults[f"{status(error) or ''} {code(error)}".strip()] += 1
+            if not told and self._clock() - began > TOLD_SECONDS:
+                told = True
+                log.warning("store %s at %s: cannot %s %s yet: %s; trying on",
+                            self._uri, self._endpoint, verb, key, _listed(faults))  # fmt: skip
 
         def over(state: RetryCallState) -> bool:
             nonlocal since, seen
