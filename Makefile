@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
-.PHONY: help install demo test test-slow lint types bench docs lock clean
+.PHONY: help install demo test test-slow test-cluster test-cluster-smoke lint types bench docs lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -26,6 +26,12 @@ test: install  ## every test that needs nothing but this machine
 
 test-slow: install  ## kill and repeat whole runs: minutes
 	$(BIN)/python -m pytest -n 0 -m slow
+
+test-cluster: install  ## on the cluster that KUBECONFIG names; tests/cluster/conftest.py says what it needs
+	$(BIN)/python -m pytest -n 0 -m 'cluster and not lab' tests/cluster
+
+test-cluster-smoke: install  ## the short part of it
+	$(BIN)/python -m pytest -n 0 -m 'cluster and smoke' tests/cluster
 
 lint: install  ## ruff, and imports that point one way
 	$(BIN)/ruff check .
