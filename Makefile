@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
-.PHONY: help install demo test test-slow test-fire lint types bench docs manifests dev-s3 lock build-images push-images clean
+.PHONY: help install demo test test-slow test-fire test-cluster test-cluster-smoke lint types bench docs manifests dev-s3 lock build-images push-images clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -30,6 +30,12 @@ test-slow: install  ## kill and repeat whole runs: minutes
 
 test-fire: install  ## whole runs on a bucket whose calls fail, and whose runs are killed: half an hour
 	$(BIN)/python -m pytest -n 0 -m slow -s tests/test_fire.py
+
+test-cluster: install  ## on the cluster that KUBECONFIG names; tests/cluster/conftest.py says what it needs
+	$(BIN)/python -m pytest -n 0 -m 'cluster and not lab' tests/cluster
+
+test-cluster-smoke: install  ## the short part of it
+	$(BIN)/python -m pytest -n 0 -m 'cluster and smoke' tests/cluster
 
 lint: install  ## ruff, and imports that point one way
 	$(BIN)/ruff check .
