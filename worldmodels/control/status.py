@@ -20,10 +20,10 @@ KEY = "status"
 
 @dataclass(frozen=True)
 class Status:
-    """`elapsed`: seconds since the generation began, `seen` when the leader had its last look. `done`: its finished blocks, bit i for block i.
+    """`elapsed`: seconds since the generation began; `seen`: when the leader had its last look, so counted.
 
-    `claims`: how often each unfinished block was claimed; `void`: those of them that nobody plays any more.
-    `figures`: for people, see `describe`.
+    `done`: its finished blocks, bit i for block i. `claims`: how often each unfinished block was claimed; `void`: those
+    of them that nobody plays any more. `figures`: for people, see `describe`.
     """
 
     leader: int
