@@ -106,7 +106,10 @@ class Watch:
     def leads(self) -> bool:
         """Does this worker lead? Asks only when the leader has been silent for long; then steps in."""
         if not self.leading and self.silence <= 0:
+            before = self._heard
             self.look()
+            if self._heard > before:  # it spoke since, but when?
+                self._heard = max(before, self._heard - (self._area.age(KEY) or 0.0))
             self.leading = self.silence <= 0
             self._published = -1e9
         return self.leading
