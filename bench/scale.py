@@ -8,8 +8,8 @@ that die, come back, hang, and lose their leader. It replaces four things, all a
     CMA-ES     real, of 8 parameters; telling takes TELL_SECONDS (867 parameters, full covariance: 0.04 to 0.09 s)
     bucket     latencies lognormal, median 100 ms, 95 % below 200 ms: AWS promises "roughly 100-200 milliseconds" for
                small objects (Amazon S3 User Guide, performance guidelines); prices are us-east-1's list
-    failures   each worker dies every DEATH_HOURS on average and is back after RETURN_SECONDS (a spot node's replacement,
-               a pod's start); every LEADER_GENERATIONS the leader dies; every HANG_GENERATIONS a worker hangs for 60 s
+    failures   sampled: each worker dies every DEATH_HOURS on average and is back after RETURN_SECONDS (another spot
+               node); every LEADER_GENERATIONS the leader dies, every HANG_GENERATIONS a worker's requests hang for 60 s
 """
 
 import json
@@ -18,7 +18,7 @@ import math
 import random
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Scenario:
     slow: dict[int, float] = field(default_factory=dict)  # workers' speed, as a factor
     late: dict[int, float] = field(default_factory=dict)  # workers that come only after so many seconds
     latency: dict[str, Latency] = field(default_factory=lambda: LATENCY)
-    timing: Timing = Timing()
+    timing: Timing = field(default_factory=Timing)
 
 
 class TimedEvolution(Evolution):
@@ -87,11 +87,12 @@ class Played:
 class Cluster:
     """Workers of one scenario, and what is measured of them."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, luck: int = 1) -> None:
+        """`luck` decides what fails and how long things take; `scenario.seed` what is evolved."""
         self.scenario = scenario
         self.simulation = Simulation()
         self.bucket = Bucket(self.simulation)
-        self.chance = random.Random(scenario.seed)
+        self.chance = random.Random(luck)
         self.first_step: dict[int, float] = {}
         self.last_result: dict[int, float] = {}
         self.began: dict[int, float] = {}
@@ -129,6 +130,15 @@ class Cluster:
         self.seconds += self.simulation.time - self._worlds[worker][1]
         world.kill()
         self.simulation.at(self.simulation.time + self.chance.uniform(*RETURN_SECONDS), lambda: self.start(worker))
+
+    def kill_all(self, workers: Iterable[int], back: float) -> None:
+        """At once; they are back after so many seconds (inf: never)."""
+        for worker in workers:
+            world = self._worlds[worker][0]
+            self.seconds += self.simulation.time - self._worlds[worker][1]
+            world.kill()
+            if math.isfinite(back):
+                self.simulation.at(self.simulation.time + back, lambda w=worker: self.start(w))
 
     def work(self, worker: int, world: World) -> None:
         s = self.scenario

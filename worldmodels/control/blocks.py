@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 MEAN = -1
-FINEST = 16  # no block is less than that part of its owner's share, unless it is a single episode
+FINEST = 64  # no block is less than that part of its owner's share, unless it is a single episode
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ class Pace:
             return cls(timing, workers, late=timing.overdue)
         expected = now.work / sum(now.speeds.values())
         speeds = sorted(now.speeds.values())
-        unlucky = longest / speeds[len(speeds) // 10] - now.lengths.training / median(speeds)
+        usual = median(speeds)
+        slow = max(speeds[len(speeds) // 10], usual / 2)  # slower ones must not make all others wait
+        unlucky = longest / slow - now.lengths.training / usual
         return cls(timing, workers, expected, LATE * (expected + max(0.0, unlucky)) + SPARE_SECONDS)
 
     @property
@@ -86,9 +88,8 @@ class Pace:
     def next_look(self, elapsed: float, missing: int, cost: float) -> float:
         """Seconds to the leader's next look, when so many blocks are missing and the last one took `cost` seconds."""
         if math.isfinite(self.expected) and (ahead := self.expected - elapsed) > 0:
-            return max(
-                self.pause(elapsed, 0.0, cost / LEADS), min(ahead / 4, max(2 * self.timing.look, self.expected / LOOKS))
-            )
+            most = max(2 * self.timing.look, self.expected / LOOKS)
+            return max(self.pause(elapsed, 0.0, cost / LEADS), min(ahead / 4, most))
         if math.isinf(self.expected) and missing > PROBES:
             return self.timing.look
         return self.pause(elapsed, max(0.0, elapsed - self.expected), cost / LEADS)

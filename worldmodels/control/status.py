@@ -20,10 +20,10 @@ KEY = "status"
 
 @dataclass(frozen=True)
 class Status:
-    """`elapsed`: seconds since the generation began, `seen` when the leader had its last look. `done`: its finished blocks, bit i for block i.
+    """`elapsed`: seconds since the generation began; `seen`: when the leader had its last look, so counted.
 
-    `claims`: how often each unfinished block was claimed; `void`: those of them that nobody plays any more.
-    `figures`: for people, see `describe`.
+    `done`: its finished blocks, bit i for block i. `claims`: how often each unfinished block was claimed; `void`: those
+    of them that nobody plays any more. `figures`: for people, see `describe`.
     """
 
     leader: int
@@ -106,7 +106,10 @@ class Watch:
     def leads(self) -> bool:
         """Does this worker lead? Asks only when the leader has been silent for long; then steps in."""
         if not self.leading and self.silence <= 0:
+            before = self._heard
             self.look()
+            if self._heard > before:  # it spoke since, but when?
+                self._heard = max(before, self._heard - (self._area.age(KEY) or 0.0))
             self.leading = self.silence <= 0
             self._published = -1e9
         return self.leading

@@ -1,5 +1,7 @@
 """When a worker's exchange thread does what, within a generation."""
 
+import math
+
 from .host import Host
 from .pace import Pace
 
@@ -24,7 +26,8 @@ class Turns:
         now = self._host.now()
         if playing:
             self._idle = None
-            self._question = max(self._question, min(self._end, now + LONGEST_PAUSE))
+            if math.isfinite(self._end):
+                self._question = max(self._question, self._end)
         elif self._idle is None:
             self._idle = now
             self._question = now + self._pace.pause(self._elapsed, 0.0, self._cost)

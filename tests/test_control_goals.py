@@ -1,0 +1,249 @@
+"""When an evolution ends, what it plays as it gets better, and what is said of it meanwhile."""
+
+import logging
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_control import LOG, QUICK, SETTINGS, Dies, Mortal, area, plan, player, work
+
+from worldmodels.control import describe
+from worldmodels.control.course import Course, Goals
+from worldmodels.control.evolution import Level, Settings
+from worldmodels.control.exchange import Exchange, Plan, run
+from worldmodels.control.host import Process
+from worldmodels.control.members import Members
+from worldmodels.control.pace import Pace
+from worldmodels.control.records import Generation, params_key
+from worldmodels.control.status import Status, Watch
+from worldmodels.task import StoreArea
+
+pytestmark = pytest.mark.filterwarnings("ignore:TPA")
+GROWTH = (Level(-0.3, tracks=5, sigma=0.05), Level(0.3, steps=10))
+
+
+def ending(generations: int = 8, **goals: float) -> Plan:
+    return replace(plan(generations=generations), goals=Goals(**goals))  # type: ignore[arg-type]
+
+
+def rows(files: dict[str, bytes]) -> list[str]:
+    return files["rewards.csv"].decode().splitlines()
+
+
+def without_reason(files: dict[str, bytes]) -> dict[str, bytes]:
+    lines = [",".join(line.split(",")[:8]) + "\n" for line in rows(files)]
+    return {**files, "rewards.csv": "".join(lines).encode()}
+
+
+@pytest.mark.parametrize(
+    ("goals", "reached"),
+    [
+        (Goals(), False),
+        (Goals(target=500), True),
+        (Goals(target=501), False),
+        (Goals(stagnation=6), True),
+        (Goals(stagnation=7), False),
+        (Goals(core_hours=1), True),
+        (Goals(wall_hours=1), False),
+    ],
+)
+def test_goals(goals: Goals, reached: bool) -> None:
+    course = Course(best=500.0, since=1, longest=6, seconds=1800, cores=7200)
+    assert bool(goals.reached(course)) == reached
+
+
+def test_a_course_counts_generations_since_the_best() -> None:
+    course = Course()
+    for score in (math.nan, 3.0, math.nan, math.nan, 2.0, 4.0, math.nan, 1.0):
+        course = course.after(score, 10.0, workers=2)
+    assert course == Course(best=4.0, since=2, longest=3, seconds=80.0, cores=160.0)
+
+
+def test_it_ends_at_the_target_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    found = work(area(tmp_path / "early"), ending(target=-10.0))
+    assert len(rows(found)) == 3 and "controller.target = -10" in rows(found)[-1]
+    assert "ends after generation 2: controller.target" in caplog.text
+    assert without_reason(found) == work(area(tmp_path / "plain"), plan(generations=2))
+
+
+def test_all_workers_agree_on_the_end(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda w: work(area(tmp_path), ending(target=-10.0), w, pause=0.002), range(3)))
+    assert found[0] == found[1] == found[2] and "controller.target = -10" in rows(found[0])[-1]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_death_near_the_end_does_not_show(tmp_path: Path, seed: int) -> None:
+    undisturbed = work(area(tmp_path / "a"), ending(target=-10.0))
+    for writes in range(20 + seed, 60, 9):
+        try:
+            work(Mortal(area(tmp_path / "b"), writes, after=bool(writes % 2)), ending(target=-10.0))  # type: ignore[arg-type]
+        except Dies:
+            continue
+    assert work(area(tmp_path / "b"), ending(target=-10.0)) == undisturbed
+
+
+def test_a_raised_goal_goes_on_from_where_it_stopped(tmp_path: Path) -> None:
+    work(area(tmp_path / "a"), ending(target=-10.0))
+    first = area(tmp_path / "a").get(params_key(1))
+    assert work(area(tmp_path / "a"), plan(generations=8)) == work(area(tmp_path / "b"), plan(generations=8))
+    assert area(tmp_path / "a").get(params_key(1)) == first
+
+
+def test_a_goal_that_was_passed_long_ago_is_found(tmp_path: Path) -> None:
+    work(area(tmp_path / "a"), plan(generations=8))
+    assert work(area(tmp_path / "a"), ending(target=-10.0)) == work(area(tmp_path / "b"), ending(target=-10.0))
+
+
+def test_hours_end_it(tmp_path: Path) -> None:
+    found = work(area(tmp_path), ending(wall_hours=1e-9))
+    assert len(rows(found)) == 2 and "wall_hours" in rows(found)[-1]
+
+
+# Growth.
+
+
+def grown(generations: int = 10, **changes: object) -> Plan:
+    return plan(replace(SETTINGS, sigma=0.3, growth=GROWTH, **changes), generations)  # type: ignore[arg-type]
+
+
+def drawn(where: StoreArea, number: int) -> Generation:
+    return Generation.decode(where.get(params_key(number)) or b"", "params")
+
+
+def test_levels_take_over_what_they_do_not_say() -> None:
+    settings = replace(SETTINGS, growth=GROWTH)
+    assert settings.level(-math.inf).tracks == SETTINGS.tracks
+    assert (settings.level(0.0).tracks, settings.level(0.0).steps) == (5, 0)
+    assert (settings.level(9.0).tracks, settings.level(9.0).steps) == (5, 10)
+
+
+def test_settings_without_growth_are_written_as_ever() -> None:
+    assert b"growth" not in SETTINGS.encode() and Settings.decode(SETTINGS.encode()) == SETTINGS
+    grows = replace(SETTINGS, growth=GROWTH)
+    assert Settings.decode(grows.encode()) == grows
+
+
+def test_it_grows_with_the_means_score(tmp_path: Path) -> None:
+    where = area(tmp_path)
+    work(where, grown())
+    found = [drawn(where, g) for g in range(1, 11)]
+    sizes = [len(each.tracks) for each in found]
+    first = sizes.index(5)
+    assert sizes == [3] * first + [5] * (10 - first) and found[first - 1].validation
+    assert found[first].sigma == 0.05 and found[-1].steps in (8, 10)
+
+
+def test_growth_holds_through_deaths_and_leaders(tmp_path: Path) -> None:
+    undisturbed = work(area(tmp_path / "a"), grown())
+    for writes in (40, 30, 20, 10, 20):
+        with pytest.raises(Dies):
+            work(Mortal(area(tmp_path / "b"), writes, True), grown(), worker=writes % 3)  # type: ignore[arg-type]
+    assert work(area(tmp_path / "b"), grown()) == undisturbed
+
+
+def test_growth_holds_in_a_child(tmp_path: Path) -> None:
+    undisturbed = work(area(tmp_path, "parent"), grown())
+    found = work(area(tmp_path, "child"), grown(start_from=7))
+    assert {**found, "best.npy": b""} == {**undisturbed, "best.npy": b""}
+
+
+# Who leads, and what is said.
+
+
+def watch(folder: Path, worker: int, order: tuple[int, ...]) -> Watch:
+    host = Process()
+    found = Watch(area(folder), Members(area(folder), worker, QUICK, host), host)
+    found.begin(order, Pace(QUICK, len(order)))
+    return found
+
+
+def say(who: Watch) -> None:
+    who.publish(generation=1, elapsed=0.0, seen=0.0)
+
+
+def test_a_leader_that_speaks_is_left_to_lead(tmp_path: Path) -> None:
+    first, second = (watch(tmp_path, worker, (0, 1)) for worker in (0, 1))
+    for _ in range(4):
+        say(first)
+        time.sleep(0.07)
+        assert first.leads() and not second.leads()
+    time.sleep(0.25)
+    assert second.leads()
+
+
+def test_the_later_of_two_leaders_yields(tmp_path: Path) -> None:
+    first, second = (watch(tmp_path, worker, (0, 1)) for worker in (0, 1))
+    time.sleep(0.25)
+    assert second.leads()
+    for each in (second, first, second, first):
+        say(each)
+        time.sleep(0.01)
+    assert first.leading and not second.leading
+
+
+def test_what_cannot_be_read_is_no_status() -> None:
+    assert Status.decode(None) is None and Status.decode(b"{") is None and Status.decode(b"{}") is None
+    status = Status(1, "x", 2, 3, 0.5, 0.4, 0b1011, {2: 1}, (2,), {"rate": None})
+    assert Status.decode(status.encode()) == status and status.finished == {0, 1, 3}
+
+
+class Hangs:
+    """An area whose calls hang while told to: a partition, from one worker's side."""
+
+    def __init__(self, inner: StoreArea) -> None:
+        self._inner, self.through = inner, threading.Event()
+        self.through.set()
+
+    def __getattr__(self, name: str) -> object:
+        def call(*arguments: object) -> object:
+            self.through.wait(10)
+            found = getattr(self._inner, name)(*arguments)
+            self.through.wait(10)  # or its answer does
+            return found
+
+        return call
+
+
+def test_a_worker_that_is_cut_off_for_a_while_does_no_harm(tmp_path: Path) -> None:
+    undisturbed = work(area(tmp_path / "a"), plan(generations=12))
+    cut = Hangs(area(tmp_path / "b"))
+    with ThreadPoolExecutor(2) as pool:
+        leader = pool.submit(work, cut, plan(generations=12), 0, 4, 0.005)
+        other = pool.submit(work, area(tmp_path / "b"), plan(generations=12), 1, 4, 0.005)
+        time.sleep(0.3)
+        cut.through.clear()
+        assert other.result(30) == undisturbed  # it does not wait for the other
+        cut.through.set()
+        assert leader.result(30) == undisturbed
+
+
+def test_describe_tells_how_it_stands(tmp_path: Path) -> None:
+    where = area(tmp_path)
+    assert describe(where, QUICK) is None
+    seen = []
+
+    def tick(rate: float) -> None:
+        if (found := describe(where, QUICK)) and found.generation > 2:
+            seen.append(found)
+
+    run(Exchange(where, plan(), 0, 4, LOG, QUICK), player(4, 0.02), tick)
+    last = seen[-1]
+    assert last.workers == 1 and last.generations == 5 and 0 <= last.done <= 1 and last.silent < 5
+    assert last.best >= last.mean and last.sigma > 0 and last.left > 0
+
+
+def test_describe_counts_heartbeats_by_the_stores_clock(tmp_path: Path) -> None:
+    where = area(tmp_path)
+    work(where, plan(generations=1))
+    members = [Members(where, worker, QUICK, Process()) for worker in (3, 4)]
+    for each in members:
+        each.beat()
+    assert describe(where, QUICK).workers >= 2  # type: ignore[union-attr]
+    time.sleep(1.2)
+    assert describe(where, QUICK).workers == 0  # type: ignore[union-attr]

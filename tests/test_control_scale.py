@@ -1,0 +1,104 @@
+"""The exchange on a simulated clock: many workers, every kind of failure, the same rows."""
+
+import math
+import random
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
+import scale
+from scale import Cluster, Scenario, overheads
+
+from worldmodels.control.blocks import Lengths, divide, firm
+from worldmodels.control.pace import Pace, Timing
+
+pytestmark = pytest.mark.filterwarnings("ignore:TPA")
+SMALL = Scenario(workers=6, generations=6, population=8, tracks=6, evaluate_every=2, evaluate_tracks=3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Cluster:
+    return Cluster(SMALL).run()
+
+
+def seconds(cluster: Cluster) -> list[float]:
+    """Of each generation but the first, in which no rate is known."""
+    begun = [cluster.began[g] for g in sorted(cluster.began)][1:]
+    return [after - before for before, after in pairwise(begun)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_schedule_of_failures_shows(undisturbed: Cluster, seed: int) -> None:
+    draw = random.Random(seed)
+    workers = draw.choice([1, 3, 6, 20])
+    disturbed = Cluster(
+        replace(
+            SMALL, workers=workers, seed=1, lanes=draw.choice([1, 8]), hours=draw.choice([0.02, 0.1, math.inf]),
+            leader_every=draw.choice([0, 1, 3]), hang_every=draw.choice([0, 2]),
+            slow={draw.randrange(workers): 0.1}, late={draw.randrange(workers): draw.uniform(0, 60)},
+        ),
+        luck=seed,
+    ).run()  # fmt: skip
+    assert disturbed.files == undisturbed.files
+
+
+def test_workers_share_the_work_by_their_speed() -> None:
+    rates = {0: 100.0, 1: 200.0, 2: 0.0, 3: 700.0}
+    blocks = divide(32, 16, 0, rates)
+    played = [sum(b.count for b in blocks if b.owner == worker) for worker in rates]
+    assert played == pytest.approx([512 * r / 1200 for r in (100, 200, 200, 700)], abs=8)
+
+
+def test_a_worker_too_slow_for_an_episode_gets_none() -> None:
+    blocks = divide(8, 2, 0, {**dict.fromkeys(range(16), 700.0), 16: 70.0})
+    assert {block.owner for block in blocks} == set(range(16))
+
+
+def test_most_of_the_work_is_for_whoever_is_free() -> None:
+    blocks = divide(64, 16, 0, dict.fromkeys(range(8), 700.0))
+    mine = firm(blocks, Lengths())
+    assert {blocks[i].owner for i in mine} == set(range(8))
+    assert sum(blocks[i].count for i in mine) <= 64 * 16 / 4
+
+
+def test_a_straggler_costs_at_most_a_block_a_generation() -> None:
+    quiet = replace(SMALL, generations=10, population=16, tracks=16, evaluate_every=100)
+    slow = Cluster(replace(quiet, slow={3: 0.1})).run()
+    block = 16 * 1000 / 700
+    assert max(seconds(slow)) < max(seconds(Cluster(quiet).run())) * 6 / 5 + block
+
+
+def test_a_late_worker_takes_its_share_within_the_generation() -> None:
+    one = replace(SMALL, workers=2, generations=1, population=16, tracks=16, evaluate_every=100)
+    alone, both = (Cluster(replace(one, late={1: late})).run() for late in (1e6, 20.0))
+    assert both.ended < 0.65 * alone.ended
+
+
+@pytest.mark.parametrize("workers", [4, 64])
+def test_another_leads_soon_after_the_leader_died(workers: int) -> None:
+    cluster = Cluster(replace(SMALL, workers=workers, generations=4))
+    cluster.simulation.at(6.0, lambda: cluster.kill_all(range(min(workers - 1, 20)), back=math.inf))
+    cluster.run()
+    timing = Timing()
+    assert max(overheads(cluster)) < 3 * timing.takeover + max(seconds(Cluster(SMALL).run()))
+
+
+def test_takeover_hardly_waits_for_the_dead() -> None:
+    turns = [Pace(Timing(), 1024).turn(rank) for rank in (0, 1, 16, 50, 1023)]
+    assert turns[0] == 5 and turns[1] < 6 and turns[2] == 10 and turns[3] < 11 and turns[4] < 30
+
+
+def test_requests_stay_few() -> None:
+    cluster = Cluster(replace(SMALL, workers=64, generations=5, population=64, tracks=16)).run()
+    each = {kind: count / 5 / 64 for kind, count in cluster.bucket.requests.items()}
+    assert each["PUT"] < 20 and each["GET"] < 40 and cluster.bucket.requests["LIST"] / 5 < 60
+
+
+def test_the_next_generation_begins_within_a_second() -> None:
+    swift = dict.fromkeys(scale.LATENCY, scale.Latency(0.02, 0.4))
+    cluster = Cluster(replace(SMALL, workers=64, generations=6, population=64, tracks=16, latency=swift)).run()
+    assert max(overheads(cluster)) < 1.0
