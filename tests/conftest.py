@@ -108,16 +108,16 @@ def endpoint(seaweedfs):
 
 @pytest.fixture(scope="session")
 def moto():
-    """Another S3 server, in this process."""
+    """Another S3 server, in this process. It looks whether an object is there, and then creates it: no lock between."""
     with buckets.serve_moto() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def fire(endpoint):
+def fire(seaweedfs):
     """The same server where three calls of ten go wrong, in every way that takes no time and tells none."""
     with Fire(
-        endpoint, 0.3, faults={name: often for name, often in FAULTS.items() if name not in ("silent", "skewed")}
+        seaweedfs, 0.3, faults={name: often for name, often in FAULTS.items() if name not in ("silent", "skewed")}
     ) as proxy:
         yield proxy.url
 

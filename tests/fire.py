@@ -9,6 +9,7 @@ import contextlib
 import random
 import re
 import select
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 # What goes wrong, and how often against each other. `silent` costs a client its whole time-out: one fault in 40.
@@ -122,8 +124,9 @@ class Fire:
 class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no news."""
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that went away is no news
+            super().handle_error(request, client_address)
 
 
 class _Relay(BaseHTTPRequestHandler):

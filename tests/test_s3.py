@@ -5,17 +5,14 @@ import random
 import subprocess
 import sys
 import threading
-import time
-from functools import partial
 
 import boto3
 import buckets
 import pytest
 from botocore.exceptions import ResponseStreamingError
 from faults import TIMEOUT, TRANSIENT, Clock, Proxy, Unlucky, damaged, fine, lost, raised, refused
-from fire import Fire
 
-from worldmodels.errors import Busy, StoreError
+from worldmodels.errors import StoreError
 from worldmodels.store.s3 import S3Store, make_client
 from worldmodels.store.tries import DEADLINE_SECONDS, FIRST_ANSWER_SECONDS
 
@@ -152,7 +149,7 @@ CUT_ANYWHERE = {
 @pytest.mark.parametrize("name", CUT_ANYWHERE)
 def test_an_answer_cut_anywhere_is_not_taken_for_a_whole_one(endpoint, prefix, store, clock, name):
     store.put("a/key", b"data")
-    lengths = range(12, 1200, 1 if name in ("modified", "folders") else 7)  # of the first, second, ... try's answer
+    lengths = range(12, 1200, 1 if name == "modified" else 7)  # of the first, second, ... try's answer
     with Proxy(endpoint, *lengths) as proxy:
         client = buckets.client(proxy.url)
         cut = S3Store(client, buckets.BUCKET, prefix, clock=clock, sleep=clock.sleep, deadline=1e9)
@@ -263,6 +260,12 @@ def test_a_large_file_goes_in_parts_each_tried_on_its_own(unlucky, store, large,
     assert store.fetch("large", tmp_path / "copy").read_bytes() == large.read_bytes()
 
 
+def test_a_large_file_comes_through_fire_whole(fire, prefix, large, tmp_path):
+    store = S3Store(buckets.client(fire), buckets.BUCKET, prefix, part_bytes=PART_BYTES)
+    store.upload("large", large)
+    assert store.fetch("large", tmp_path / "copy").read_bytes() == large.read_bytes()
+
+
 def test_the_checksums_that_aws_is_sent_do_no_harm(endpoint, prefix, store, large, tmp_path):
     session = boto3.session.Session(buckets.KEY, buckets.SECRET, region_name="us-east-1")
     sender = S3Store(session.client("s3", endpoint_url=endpoint), buckets.BUCKET, prefix, part_bytes=PART_BYTES)
@@ -335,7 +338,7 @@ def test_a_password_in_the_endpoint_is_not_shown(clock):
     assert "hush" not in caught.value.message + caught.value.next
 
 
-# Time, and the lease.
+# Time.
 
 
 def test_ages_are_by_the_servers_clock(store, clock):
@@ -344,74 +347,6 @@ def test_ages_are_by_the_servers_clock(store, clock):
     (entry,) = store.entries("key")
     clock.time += 30
     assert 29 <= store.now() - entry.modified <= 32
-
-
-def test_a_dead_holders_lease_ends_and_a_live_ones_does_not(endpoint, prefix):
-    open_store = partial(buckets.open_bucket, endpoint, prefix, lease_seconds=2.0)
-    with open_store().lock("run"):
-        time.sleep(3.5)
-        with pytest.raises(Busy, match=r"its lease ends in \d s"), open_store().lock("run"):
-            pass
-
-
-def test_a_lease_whose_holder_was_killed_is_free_at_once_on_its_machine_and_in_a_minute_elsewhere(
-    store, endpoint, prefix
-):
-    code = f"import time, buckets\nwith buckets.open_bucket({endpoint!r}, {prefix!r}).lock('run'): time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 30
-    while not (lease := store.get(".run.lock")):
-        assert time.monotonic() < deadline
-    holder.kill()
-    holder.wait()
-    store.put(".run.lock", lease.replace(b'"machine": "', b'"machine": "another '))
-    with pytest.raises(Busy, match=r"its lease ends in \d\d s"), store.lock("run"):
-        pass
-    store.put(".run.lock", lease)
-    with store.lock("run"):
-        pass
-
-
-def test_of_many_that_find_a_dead_lease_one_takes_it(endpoint, prefix, store):
-    store.put(".run.lock", b'{"holder": "dead", "seconds": -5}')
-    held, done = [], threading.Event()
-
-    def take() -> None:
-        try:
-            with buckets.open_bucket(endpoint, prefix).lock("run"):
-                held.append(1)
-                done.wait(10)
-        except Busy:
-            pass
-        finally:
-            finished.release()
-
-    finished = threading.Semaphore(0)
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    [t.start() for t in threads]
-    [finished.acquire(timeout=10) for _ in threads[:-1]]
-    done.set()
-    [t.join() for t in threads]
-    assert len(held) == 1
-    assert store.get(".run.lock") is None
-
-
-def test_a_server_that_overlooks_conditions_is_refused(moto, prefix):
-    with Fire(moto, 0.0, without=frozenset({"if-none-match"})) as fire:
-        store = buckets.open_bucket(fire.url, prefix)
-        with pytest.raises(StoreError, match="overlooks If-None-Match"), store.lock("run"):
-            pass
-        assert store.get(".run.lock") is None
-
-
-def test_a_holder_that_lost_its_lease_does_not_take_it_from_the_next(endpoint, prefix, store, caplog):
-    with buckets.open_bucket(endpoint, prefix, lease_seconds=1.0).lock("run"):
-        store.put(".run.lock", b'{"holder": "another"}')
-        deadline = time.monotonic() + 5
-        while "was taken over" not in caplog.text:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    assert store.get(".run.lock") == b'{"holder": "another"}'
 
 
 # As a user calls it: what a server's kind adds was seen above, so one is enough.
