@@ -5,7 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
-.PHONY: help install demo test test-slow test-fire test-cluster test-cluster-smoke lint types bench docs manifests dev-s3 lock build-images push-images clean
+.PHONY: help install demo test test-slow test-fire test-cluster test-cluster-smoke lint types bench bench-feed docs manifests dev-s3 \
+    lock build-images push-images clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -49,6 +50,9 @@ bench: install  ## steps per second and core, beside the limit and the plain way
 	taskset -c 0 $(BIN)/python bench/closed_loop.py
 	taskset -c 0 $(BIN)/python bench/closed_loop.py 1.0
 	taskset -c 0 $(BIN)/python bench/rollouts.py
+
+bench-feed: install  ## does feeding keep up with training, in bounded memory? (six minutes)
+	$(BIN)/python bench/feed.py
 
 docs: install  ## write docs/commands.md from the commands' own help
 	$(BIN)/python -m wm.documentation > docs/commands.md

@@ -307,7 +307,7 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
         yield {"folder": str(folder / "store"), "bucket": f"s3://{buckets.BUCKET}/bench"}
 
 
-def main(width: float = 0.5, rounds: int = 4) -> None:
+def main(width: float = 0.5, rounds: int = 3) -> None:
     training.prepare(2)
     began = time.monotonic()
 
