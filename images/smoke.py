@@ -112,7 +112,8 @@ def train() -> None:
         losses = [float(step(frames, tf.constant(i))[0]) for i in range(3)]
         assert losses[2] < losses[0], f"it does not learn: {losses}"
     state = [rng.standard_normal((8, n), np.float32) for n in (z, 3, hidden, hidden)]
-    functions = vision.play_functions(vae) | memory.play_functions(memory.Memory(z, hidden, 2))
+    remembers = memory.Memory(z, hidden, 2)  # its variables live as long as it does
+    functions = vision.play_functions(vae) | memory.play_functions(remembers)
     players = {
         "encoder": (Encoder, [frames]),
         "decoder": (Decoder, state[:1]),
