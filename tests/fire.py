@@ -21,12 +21,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-# What goes wrong, and how often against each other. `silent` costs a client its whole time-out: one fault in 40.
+# What goes wrong, and how often against each other. `silent` costs a client its whole time-out: about one fault in 40.
 FAULTS = {
     "SlowDown": 5,  # 503, and nothing is done
     "InternalError": 5,  # 500, and nothing is done
-    "ConditionalRequestConflict": 3,  # 409, and nothing is done; only of conditional writes
-    "OperationAborted": 2,  # the same by another name
+    "ConditionalRequestConflict": 10,  # 409, and nothing is done; only of conditional writes
+    "OperationAborted": 10,  # the same by another name
     "closed": 5,  # the connection ends before the request's body is read
     "cut request": 5,  # the server gets half of the body, then the connection ends
     "cut answer": 5,  # done, but half of the answer's body (of its head, if it has none) arrives

@@ -27,6 +27,8 @@ from worldmodels.task import Pulse
 
 WRITERS = 64
 KILLS = 50
+# A hundred faults need not have one of these: two are for conditional writes only.
+RARE = {"silent", "skewed", "ConditionalRequestConflict", "OperationAborted"}
 RETRIED = re.compile(r"store s3://\S+: to .* took (\d+) tries in ([\d.]+) s: ")
 
 
@@ -142,9 +144,8 @@ def test_a_run_on_a_bucket_gives_the_same_digests_whatever_share_of_calls_fails(
         assert both_iterations(remote(make_wm, fire.url, prefix)) == undisturbed
     print(fire.table())
     told = retries(buckets.open_bucket(endpoint, prefix))
-    rare = {"silent", "skewed"} if share < 0.5 else set()
     assert bool(told) == bool(share)
-    assert set(fire.met()) >= (set(FAULTS) - rare if share else set())
+    assert set(fire.met()) >= {0.0: set(), 0.1: set(FAULTS) - RARE, 0.5: set(FAULTS)}[share]
     assert all(seconds < 2 * DEADLINE_SECONDS for _, seconds in told)
 
 
