@@ -4,7 +4,7 @@ from api import Api, away
 
 from worldmodels.config import resolve
 from worldmodels.errors import ClusterError, ConfigError, Conflict, Pending, WorkFailed
-from worldmodels.executors import manifest, submission
+from worldmodels.executors import manifest, submission, watching
 from worldmodels.executors.submission import Pods, Work, submit, wait
 from worldmodels.runner import Task
 
@@ -201,6 +201,13 @@ def test_pods_that_never_run_are_given_up_and_the_job_stays(server):
 def test_once_a_pod_ran_waiting_has_no_end(server):
     live(server, api.waits("ImagePullBackOff"), failed=1)
     wait_for(server, after(20), pending_seconds=0.01)
+
+
+def test_a_pod_that_failed_is_remembered_though_it_was_deleted(server):
+    server.streams = [[{"type": kind, "object": api.fell(143)} for kind in ("MODIFIED", "DELETED")]]
+    pods = Pods(server.cluster(), work().name)
+    list(pods.follow(0.01))
+    assert [watching.phase(pod) for pod in pods.now()] == ["Failed"]
 
 
 def test_pods_are_kept_without_the_config_that_each_carries(server):

@@ -57,6 +57,7 @@ def test_the_pipeline_makes_everything_and_survives_its_own_death(wm, make_wm, k
 def test_a_pod_that_is_deleted_is_replaced_and_the_work_goes_on(wm, kubectl, until):
     waiting = wm.start("submit", "rollouts", "--run", "deleted", "--wait", *TWO_MINUTES)
     pod = until(lambda: kubectl.running("deleted"))[0]
+    until(lambda: "begins" in kubectl("logs", pod))  # before that nothing in it listens
     kubectl("delete", "pod", pod)
     stdout, stderr = waiting.communicate()
     assert waiting.returncode == 0, stderr

@@ -21,9 +21,9 @@ PENDING = [
     ("image", ["-o", 'kubernetes.image_cpu="nowhere.invalid/none:1"'], "image nowhere.invalid/none:1 cannot be pulled"),
     ("account", ["-o", "kubernetes.service_account=nobody"], 'serviceaccount "nobody" not found'),
     ("priority", ["-o", "kubernetes.priority_class=none"], "no PriorityClass with name none"),
-    ("root", ["-o", "kubernetes.pod_overrides={spec={hostNetwork=true}}"], "violates PodSecurity"),
+    ("host", ["-o", "kubernetes.pod_overrides={spec={hostNetwork=true}}"], "violates PodSecurity"),
     ("queue", ["-o", "kubernetes.queue=nobody"], "waits in the queue nobody"),
-    ("large", ["-o", 'kubernetes.resources.rollouts={cpu="900", memory="1Gi", disk="1Gi"}'], "Insufficient cpu"),
+    ("large", ["-o", 'kubernetes.resources.rollouts={cpu="900", cpu_limit="900"}'], "Insufficient cpu"),
 ]
 
 

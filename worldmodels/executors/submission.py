@@ -227,15 +227,19 @@ def _annotation(job: Mapping[str, Any], key: str = manifest.SPEC) -> str:
 
 
 class Pods:
-    """The pods of one Job as they are now: listed, kept up to date by watching, and listed again now and then."""
+    """The pods of one Job as they are now: listed, kept up to date by watching, and listed again now and then.
+
+    Those that were seen to fail are remembered when they are deleted, as evicted ones soon are.
+    """
 
     def __init__(self, cluster: Cluster, job_name: str) -> None:
         self._cluster, self._labels = cluster, {JOB_NAME: job_name}
         self._there: dict[str, Dict] = {}
+        self._fallen: dict[str, Dict] = {}
         self._version, self._listed = "", 0.0
 
     def now(self) -> list[Dict]:
-        return list(self._there.values())
+        return list({**self._fallen, **self._there}.values())
 
     def follow(self, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
         """Take in what changes for so long; yields after each change."""
@@ -262,6 +266,8 @@ class Pods:
 
     def _take(self, event: Dict) -> None:
         pod = event["object"]
+        if watching.phase(pod) == "Failed":
+            self._fallen[pod["metadata"]["uid"]] = _slim(pod)
         if event["type"] == "DELETED":
             self._there.pop(pod["metadata"]["uid"], None)
         else:
