@@ -16,16 +16,12 @@ import json
 import logging
 import math
 import random
-import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from simulation import Bucket, Connection, Latency, Simulation, World
 
 from worldmodels.control.evolution import Evolution, Settings

@@ -54,6 +54,7 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
         connect_timeout=connect_seconds,
         read_timeout=read_seconds,
         tcp_keepalive=True,
+        max_pool_connections=64,  # as many as a leader reads results with
     )
     client = session.client("s3", config=config, **options)
     host = urlsplit(client.meta.endpoint_url).hostname or ""
