@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
-.PHONY: help install demo test test-slow lint types bench docs lock clean
+.PHONY: help install demo test test-slow lint types bench bench-scale bench-exchange docs lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -39,6 +39,12 @@ bench: install  ## steps per second and core, beside the limit and the plain way
 	taskset -c 0 $(BIN)/python bench/closed_loop.py
 	taskset -c 0 $(BIN)/python bench/closed_loop.py 1.0
 	taskset -c 0 $(BIN)/python bench/rollouts.py
+
+bench-scale: install  ## the evolution on 16 to 1,024 simulated workers: time, failures, requests, dollars
+	$(BIN)/python bench/scale.py
+
+bench-exchange: install  ## what 64 workers ask of a real S3 server, and how long they wait for it
+	PYTHONPATH=tests $(BIN)/python bench/exchange.py
 
 docs: install  ## write docs/commands.md from the commands' own help
 	$(BIN)/python -m wm.documentation > docs/commands.md
