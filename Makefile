@@ -5,8 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
-.PHONY: help install demo test test-slow test-fire test-cluster test-cluster-smoke lint types bench bench-feed docs manifests dev-s3 \
-    lock build-images push-images clean
+.PHONY: help install demo test test-slow test-fire test-cluster test-cluster-smoke lint types bench bench-feed bench-scale \
+    bench-exchange docs manifests dev-s3 lock build-images push-images clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -53,6 +53,12 @@ bench: install  ## steps per second and core, beside the limit and the plain way
 
 bench-feed: install  ## does feeding keep up with training, in bounded memory? (six minutes)
 	$(BIN)/python bench/feed.py
+
+bench-scale: install  ## the evolution on 16 to 1,024 simulated workers: time, failures, requests, dollars
+	$(BIN)/python bench/scale.py
+
+bench-exchange: install  ## what 64 workers ask of a real S3 server, and how long they wait for it
+	PYTHONPATH=tests $(BIN)/python bench/exchange.py
 
 docs: install  ## write docs/commands.md from the commands' own help
 	$(BIN)/python -m wm.documentation > docs/commands.md

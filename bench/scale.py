@@ -1,5 +1,9 @@
 """How far does the evolution scale?  python bench/scale.py [generations] [workers ...]
 
+`1800 1024` is the paper's whole evolution. The columns: seconds a generation, hours, core-hours, share of them in
+environment steps that count, gap (last result to the next generation's first step, median and 95th percentile),
+repeated steps, requests, dollars for them, deaths of workers, and seconds that the simulation took on a core.
+
 Simulates whole evolutions: the exchange's own code, on a clock and a bucket of its own (`simulation.py`), with workers
 that die, come back, hang, and lose their leader. It replaces four things, all as measured:
 
@@ -17,15 +21,15 @@ import logging
 import math
 import random
 import sys
+import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from statistics import mean
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent))
 from simulation import Bucket, Connection, Latency, Simulation, World
 
 from worldmodels.control.evolution import Evolution, Settings
@@ -41,7 +45,7 @@ LATENCY = dict.fromkeys(("GET", "HEAD", "PUT", "LIST"), Latency(0.1, math.log(2)
 DOLLARS = {"PUT": 5e-6, "LIST": 5e-6, "GET": 4e-7, "HEAD": 4e-7}
 DEATH_HOURS, RETURN_SECONDS, LEADER_GENERATIONS, HANG_GENERATIONS = 12.0, (30.0, 120.0), 100, 50
 RATE_SECONDS = 15.0  # between those log lines
-SLICE_SECONDS = 0.25  # how soon a player notices that its work is void
+SLICE_SECONDS = 0.5  # how soon a player notices that its work is void
 LOG = logging.getLogger("scale")
 
 
@@ -263,13 +267,45 @@ def overheads(cluster: Cluster) -> list[float]:
     ]
 
 
+HEADER = (
+    "workers  s/gen  hours  core-h  steps   gap   p95  repeated     PUT  LIST     GET  HEAD   per generation;"
+    "   dollars  deaths  took"
+)
+
+
 def line(cluster: Cluster, took: float) -> str:
+    """One row of the table; `gap` is from a generation's last result to the next one's first step."""
     s, requests = cluster.scenario, cluster.bucket.requests
-    idle = sorted(overheads(cluster))
-    dollars = sum(DOLLARS[kind] * count for kind, count in requests.items())
-    kinds = "".join(f"{requests[kind] / s.generations:10.0f}" for kind in DOLLARS)
+    gaps = sorted(overheads(cluster))
+    dollars = sum(price * requests[kind] for kind, price in DOLLARS.items())
+    in_steps = cluster.useful / mean(RATES) / cluster.seconds
+    put, listed, get, head = (requests[kind] / s.generations for kind in ("PUT", "LIST", "GET", "HEAD"))
     return (
-        f"{s.workers:6d}{cluster.ended / s.generations:9.2f}{cluster.ended / 3600:8.2f}{cluster.seconds / 3600:9.0f}"
-        f"{cluster.useful / 700 / cluster.seconds:8.1%}{idle[len(idle) // 2]:8.2f}{idle[int(0.95 * len(idle))]:7.2f}"
-        f"{(cluster.steps - cluster.useful) / cluster.useful:9.2%}{kinds}{dollars:9.2f}{cluster.deaths:7d}{took:8.0f}"
+        f"{s.workers:7d}{cluster.ended / s.generations:7.1f}{cluster.ended / 3600:7.2f}{cluster.seconds / 3600:8.1f}"
+        f"{in_steps:7.0%}{gaps[len(gaps) // 2]:6.2f}{gaps[int(0.95 * len(gaps))]:6.2f}"
+        f"{cluster.steps / cluster.useful - 1:10.2%}{put:8.0f}{listed:6.0f}{get:8.0f}{head:6.0f}"
+        f"{dollars:26.2f}{cluster.deaths:8d}{took:6.0f}"
     )
+
+
+def show(title: str, scenarios: Iterable[Scenario]) -> None:
+    print(f"\n{title}\n{HEADER}")
+    for scenario in scenarios:
+        began = time.process_time()
+        cluster = Cluster(scenario).run()
+        print(line(cluster, time.process_time() - began), flush=True)
+
+
+def main(generations: int = 30, *workers: int) -> None:
+    sizes = workers or (16, 64, 256, 1024)
+    warnings.filterwarnings("ignore", message="TPA")
+    quiet = [Scenario(n, generations) for n in sizes]
+    show("64 candidates x 16 tracks, nothing fails", quiet)
+    failing = {"hours": DEATH_HOURS, "leader_every": LEADER_GENERATIONS, "hang_every": HANG_GENERATIONS}
+    show("the same, with failures", [replace(each, **failing) for each in quiet])
+    large = [replace(each, population=1024, generations=max(2, generations // 10)) for each in quiet]
+    show("1,024 candidates x 16 tracks, with failures", [replace(each, **failing) for each in large])
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

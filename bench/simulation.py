@@ -1,7 +1,7 @@
 """Many workers in one process, on a clock of their own: the exchange's own code, greenlets for threads, a fake bucket.
 
 Nothing here knows the protocol. `Simulation` stands in for time and threads (`worldmodels.control.host.Host`), `Bucket`
-for the store. A request takes effect halfway through its time, so a worker that is killed may or may not have written.
+for the store. A write takes effect halfway through its time, so a worker that is killed may or may not have written.
 """
 
 import heapq
@@ -301,10 +301,11 @@ class Connection:
         if self._world.frozen > self._world.now():
             self._world.sleep(self._world.frozen - self._world.now())
         seconds = self._latency[kind].draw(self._chance)
-        self._world.sleep(seconds / 2)
+        if kind == "PUT":
+            self._world.sleep(seconds / 2)
         self._bucket.requests[kind] += 1
         result = act()
-        self._world.sleep(seconds / 2)
+        self._world.sleep(seconds / 2 if kind == "PUT" else seconds)
         return result
 
 

@@ -2,14 +2,10 @@
 
 import math
 import random
-import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
 import scale
 from scale import Cluster, Scenario, overheads
 

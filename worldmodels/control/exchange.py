@@ -67,13 +67,22 @@ class Exchange:
         self.files: dict[str, bytes] = {}
         self.ended = ""  # why, if before the last generation
         self.done = 0.0  # generations, with the fraction of the one in hand that this worker knows of
-        self.latest: Row | None = None
+        self._row: Row | None = None
+        self._newest: Generation | None = None
         self.members = Members(area, worker, timing, self.host)
         self._area, self._plan, self._lanes, self._log, self._timing = area, plan, lanes, log, timing
         self._watch = Watch(area, self.members, self.host)
         self._leader = Leader(area, plan, self.members, self._watch, self.feed, log, self.host, told)
         self._joining = True
         self._thread: Joinable | None = None
+
+    @property
+    def latest(self) -> Row | None:
+        """The last generation's row; None in an area's first."""
+        now = self._newest
+        if self._row is None and now and now.before:
+            self._row = history.row(now)
+        return self._row
 
     def __enter__(self) -> "Exchange":
         self._thread = self.host.start(self._run, "exchange")
@@ -166,7 +175,7 @@ class Exchange:
     def _play(self, now: Generation) -> Generation:
         """Take part in a generation until the next one is committed."""
         self.feed.begin(now.number)
-        self.latest = history.row(now) if now.before else self.latest
+        self._newest, self._row = now, None
         pace, key = self._pace(now), params_key(now.number + 1)
         self._watch.begin(now.alive, pace, joining=self._joining)
         self.members.stretch, self.members.watching = pace.stretch, self._watch.leading

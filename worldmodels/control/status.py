@@ -5,6 +5,7 @@ counts.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
@@ -13,7 +14,7 @@ from typing import Any
 from ..task import Area
 from .host import Host
 from .members import Members
-from .pace import Pace
+from .pace import STEP, Pace
 
 KEY = "status"
 
@@ -79,7 +80,8 @@ class Watch:
         self._order = order
         rank = order.index(me) if me in order else len(order) + me % pace.timing.crowd
         self._turn = pace.turn(max(0, rank - 1))
-        self._heard = self._host.now()
+        # Far behind in the line there is nothing to watch for before the generation should be over.
+        self._heard = self._host.now() + (pace.expected if rank > STEP and math.isfinite(pace.expected) else 0.0)
         self.leading = rank == 0
         if joining:
             self.look()

@@ -1,0 +1,156 @@
+"""What does the exchange cost on a real S3 server?
+
+    PYTHONPATH=tests python bench/exchange.py [generations] [workers] [seconds of work]
+
+Starts the tests' server (SeaweedFS on loopback, or WM_STORE if that is set) and lets that many workers evolve there,
+in four processes, with an engine that sleeps: everything is real but the driving. A generation's work is `seconds` for
+each worker. Reports, without the first generation, the time from a generation's last result to the next one's first
+step, the requests and their price, and the share of the time that workers spend in steps.
+"""
+
+import logging
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import buckets
+from scale import DOLLARS, Played
+
+from worldmodels.control.evolution import Settings
+from worldmodels.control.exchange import Exchange, Plan, run
+from worldmodels.control.feed import Limits
+from worldmodels.rollouts.player import Job
+from worldmodels.store import Store, open_store
+from worldmodels.task import StoreArea
+
+PROCESSES, PARAMETERS, POPULATION, TRACKS, STEPS = 4, 867, 64, 16, 1000
+SLICE = 50  # steps that are slept at once
+
+
+KINDS = {"get": "GET", "put": "PUT", "create": "PUT", "modified": "HEAD", "entries": "LIST"}
+
+
+@dataclass
+class Seen:
+    """By one process: requests by kind; when a generation's first step began, and its last result was there."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    results: dict[int, float] = field(default_factory=dict)
+    steps: dict[int, float] = field(default_factory=dict)
+    busy: Counter[int] = field(default_factory=Counter)  # seconds in steps, by generation
+
+
+class Counted:
+    """A store that takes notes."""
+
+    def __init__(self, store: Store) -> None:
+        self.seen = Seen()
+        self._store, self._lock = store, threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._store, name)
+        if name not in KINDS:
+            return attribute
+
+        def call(*arguments: Any) -> Any:
+            found = attribute(*arguments)
+            found = list(found) if name == "entries" else found
+            with self._lock:
+                self.seen.requests[KINDS[name]] += 1 + (len(found) - 1) // 1000 if name == "entries" else 1
+                if name == "create" and found and "/results/" in arguments[0]:
+                    self.seen.results[int(arguments[0].split("/")[-3])] = time.time()
+            return found
+
+        return call
+
+    def stepped(self, generation: int, seconds: float) -> None:
+        with self._lock:
+            self.seen.steps.setdefault(generation, time.time())
+            self.seen.busy[generation] += seconds
+
+
+def player(store: Counted, rate: float, lanes: int) -> Callable[..., Iterator[Played]]:
+    def play(next_job: Callable[[], Job | None], limits: Limits, on_step: Callable[[int], None]) -> Iterator[Played]:
+        active: list[list[Any]] = []
+        while True:
+            while len(active) < lanes and (job := next_job()) is not None:
+                active.append([job, limits.steps])
+            if not active:
+                return
+            seconds = SLICE * len(active) / rate
+            store.stepped(active[0][0].key[0], seconds)
+            time.sleep(seconds)
+            on_step(SLICE * len(active))
+            for lane in list(active):
+                lane[1] -= SLICE
+                if lane[1] <= 0:
+                    active.remove(lane)
+                    yield Played(lane[0], -float(((lane[0].parameters - 0.1) ** 2).sum()), limits.steps)
+
+    return play
+
+
+def work(uri: str, generations: int, workers: range, rate: float) -> Seen:
+    """So many workers of one process."""
+    store = Counted(open_store(uri))
+    plan = Plan(
+        Settings(1, PARAMETERS, POPULATION, TRACKS, 0.1), generations, Limits(STEPS, 0), Limits(STEPS, 0),
+        lambda g, n: tuple(range(g * n, g * n + n)), lambda g: (),
+    )  # fmt: skip
+    log = logging.getLogger("exchange")
+
+    def one(worker: int) -> None:
+        area = StoreArea(store, "run/iter-1/controller", "own", "{}")  # type: ignore[arg-type]
+        run(Exchange(area, plan, worker, 8, log), player(store, rate, 8), lambda rate: None)
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        list(pool.map(one, workers))
+    return store.seen
+
+
+def report(found: list[Seen], generations: int, workers: int, seconds: float) -> None:
+    requests = sum((each.requests for each in found), Counter())
+    first = {g: min(each.steps[g] for each in found if g in each.steps) for g in range(1, generations + 1)}
+    last = {g: max(each.results[g] for each in found if g in each.results) for g in range(1, generations + 1)}
+    gaps = sorted(first[g + 1] - last[g] for g in range(1, generations))
+    lasted = [first[g + 1] - first[g] for g in range(2, generations)]
+    busy = [sum(each.busy[g] for each in found) / workers for g in range(2, generations)]
+    print(
+        f"{workers} workers, {generations} generations of {POPULATION} x {TRACKS} episodes, {seconds:g} s of work each"
+    )
+    print(f"  last result to next first step: median {gaps[len(gaps) // 2]:.2f} s, longest {gaps[-1]:.2f} s")
+    print(f"  a generation: {sum(lasted) / len(lasted):.1f} s, of which {sum(busy) / sum(lasted):.0%} in steps")
+    each = ", ".join(f"{requests[kind] / generations:.0f} {kind}" for kind in DOLLARS)
+    price = sum(DOLLARS[kind] * requests[kind] for kind in DOLLARS) / generations
+    print(f"  requests a generation: {each}; at S3's list price {price:.5f} $, {1800 * price:.2f} $ for 1,800")
+
+
+def main(generations: int = 6, workers: int = 64, seconds: float = 20.0) -> None:
+    rate = POPULATION * TRACKS * STEPS / workers / seconds
+    with tempfile.TemporaryDirectory() as folder:
+        if uri := os.environ.get("WM_STORE"):
+            go(uri, generations, workers, rate, seconds)
+            return
+        with buckets.serve(Path(folder)) as url:
+            os.environ |= buckets.environment(url)
+            go(f"s3://{buckets.BUCKET}/{buckets.fresh_prefix()}", generations, workers, rate, seconds)
+
+
+def go(uri: str, generations: int, workers: int, rate: float, seconds: float) -> None:
+    shares = [range(i, workers, PROCESSES) for i in range(min(PROCESSES, workers))]
+    with multiprocessing.get_context("spawn").Pool(len(shares)) as pool:
+        found = pool.starmap(work, [(uri, generations, share, rate) for share in shares])
+    report(found, generations, workers, seconds)
+
+
+if __name__ == "__main__":
+    main(*(float(arg) if i == 2 else int(arg) for i, arg in enumerate(sys.argv[1:])))
