@@ -17,6 +17,7 @@ ones would be 6 GB on the server.
 import contextlib
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,7 +69,7 @@ PEAKS = (  # kind, store, shards, the part that a pool has of its real size, MB 
 DISK_MB = 64  # less than N has, so that it overflows
 
 
-def config_of(kind: str, shards: int, *more: str) -> Config:
+def config_of(shards: int, *more: str) -> Config:
     settings = (f"rollouts.episodes={shards * EPISODES}", f"rollouts.steps={STEPS}", *more)
     return resolve("laptop", overrides=(*settings, f"rollouts.shard_episodes={EPISODES}"))[0]
 
@@ -84,7 +85,7 @@ def work_of(kind: str, config: Config) -> Identity:
 
 def drive(folder: Path) -> list[dict[str, bytes]]:
     """Files of MADE shards of random rollouts, as the stage commits them."""
-    task = Task("made", 1, "rollouts", config_of("vae", MADE))
+    task = Task("made", 1, "rollouts", config_of(MADE))
     local.run(str(folder), task, lambda snapshot: None)
     store = LocalStore(folder)
     manifest = run(store, task, 0, 1, Pulse(SimpleNamespace(info=lambda *_: None)))
@@ -106,7 +107,7 @@ def encode(shards: list[dict[str, bytes]], folder: Path, width: float) -> list[d
 
 def publish(store: Store, kind: str, shards: int, made: list[dict[str, bytes]]) -> None:
     """Commit a data set of so many shards, under keys of their own; on a folder they share their bytes by links."""
-    work = work_of(kind, config_of(kind, shards))
+    work = work_of(kind, config_of(shards))
     if isinstance(store, LocalStore):
         first = _commit(store, work, range(min(len(made), shards)), made)
         records = [*first, *(_linked(store, first[i % len(first)], i) for i in range(len(first), shards))]
@@ -136,7 +137,7 @@ def _linked(store: LocalStore, record: dict[str, Any], index: int) -> dict[str, 
 
 
 def opened(store: Store, kind: str, shards: int, reading: Reading | Path) -> Artifact:
-    work = work_of(kind, config_of(kind, shards))
+    work = work_of(kind, config_of(shards))
     manifest = artifacts.read_json(store, work.manifest_key, "")
     assert manifest
     return artifacts.load(store, work.name, manifest, reading)
@@ -179,14 +180,15 @@ class VaeFeed:
 class MemoryFeed:
     """Steps of M's training on what comes."""
 
-    def __init__(self, artifact: Artifact) -> None:
-        self.config = config_of("memory", MADE, "memory.epochs=100")
+    def __init__(self, config: Config, artifact: Artifact, shards: int, per_pool: int = 0) -> None:
+        self.config, self.shards, self.per_pool = config, shards, per_pool
         self.trainer = self._trainer(artifact)
         self.h = self.c = None
 
     def _trainer(self, artifact: Artifact) -> memory_train.Trainer:
-        found = Episodes(artifact.shards[: 8 * MADE], 1, self.config.memory.held_out, 0)
-        found.per_pool = MADE
+        cache = self.config.execution.cache_mb << 20
+        found = Episodes(artifact.shards[: self.shards], 1, self.config.memory.held_out, 0 if self.per_pool else cache)
+        found.per_pool = self.per_pool or found.per_pool
         return memory_train.Trainer(SimpleNamespace(config=self.config), Memory(32, 256, 5, 1), found)
 
     def stream(self, artifact: Artifact) -> Iterator[Any]:
@@ -238,7 +240,7 @@ def _round(feed: Callable[[Any, int], int], items: Iterator[Any], steps: int) ->
 
 def peak(uri: str, kind: str, shards: int, part: int, cache_mb: int, width: float) -> None:
     """Feed one epoch, train TRAINED steps of it, write what the stage writes; print this process's peak, in MB."""
-    config = config_of(kind, shards, f"execution.cache_mb={cache_mb}", f"{kind}.epochs=1", f"vae.width={width}")
+    config = config_of(shards, f"execution.cache_mb={cache_mb}", f"{kind}.epochs=1", f"vae.width={width}")
     training.prepare(config.vae.threads)
     store = open_store(uri)
     with tempfile.TemporaryDirectory(prefix="wm-bench-") as folder, Disk(Path(folder, "kept"), DISK_MB << 20) as disk:
@@ -247,25 +249,23 @@ def peak(uri: str, kind: str, shards: int, part: int, cache_mb: int, width: floa
         ctx: Any = SimpleNamespace(
             config=config, **place, publish=lambda name: None, log=SimpleNamespace(info=lambda *_: None)
         )
-        (peak_of_vae if kind == "vae" else peak_of_memory)(ctx, artifact, part, width)
+        memory_data.POOL_FRAMES //= part
+        (peak_of_vae if kind == "vae" else peak_of_memory)(ctx, artifact)
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(int(line.split()[1]) / 1024)
 
 
-def peak_of_vae(ctx: Any, artifact: Artifact, part: int, width: float) -> None:
-    feed = VaeFeed(width)
+def peak_of_vae(ctx: Any, artifact: Artifact) -> None:
+    feed = VaeFeed(ctx.config.vae.width)
     sample = vae_train._sample(artifact.shards)
     _thinly(feed, vae_train.stream(ctx, artifact.shards, data.START))
     vae_train._write(ctx, feed.vae, sample, TRAINED)
 
 
-def peak_of_memory(ctx: Any, artifact: Artifact, part: int, width: float) -> None:
-    memory_data.POOL_FRAMES //= part
-    found = Episodes(artifact.shards, 1, ctx.config.memory.held_out, ctx.config.execution.cache_mb << 20)
-    feed = MemoryFeed.__new__(MemoryFeed)
-    feed.trainer, feed.h = memory_train.Trainer(ctx, Memory(32, 256, 5, 1), found), None
+def peak_of_memory(ctx: Any, artifact: Artifact) -> None:
+    feed = MemoryFeed(ctx.config, artifact, len(artifact.shards))
     _thinly(feed, feed.trainer.stream(data.START))
-    memory_train._write(ctx, feed.trainer.memory, found, 0.0, TRAINED)
+    memory_train._write(ctx, feed.trainer.memory, feed.trainer.episodes, 0.0, TRAINED)
 
 
 def _thinly(feed: Callable[[Any, int], int], source: Iterator[Any]) -> None:
@@ -308,6 +308,7 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def main(width: float = 0.5, rounds: int = 3) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server goes with this process
     training.prepare(2)
     began = time.monotonic()
 
@@ -333,7 +334,8 @@ def main(width: float = 0.5, rounds: int = 3) -> None:
         say(f"V's training, width {width:g}, batch 100")
         rates(VaeFeed(width), sets["vae"], 38, rounds)
         say("M's training, 16 x 100")
-        rates(MemoryFeed(sets["memory"]["folder"]), sets["memory"], 40, rounds)
+        config = config_of(MADE, "memory.epochs=100")
+        rates(MemoryFeed(config, sets["memory"]["folder"], 8 * MADE, MADE), sets["memory"], 40, rounds)
         say("peak memory of a stage")
         peaks(uris, width)
         say("done")

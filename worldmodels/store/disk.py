@@ -37,9 +37,11 @@ def scratch(name: str, place: Path | None = None) -> Iterator[Path]:
 def _remove_orphans(place: Path) -> None:
     """Folders of ours whose lock nobody holds. New ones are spared: they may not be locked yet."""
     for path in place.glob(f"wm-*/{ALIVE}"):
-        with contextlib.suppress(OSError), open(path) as alive:
-            status = os.fstat(alive.fileno())
-            if status.st_uid == os.getuid() and time.time() - status.st_mtime > NEW_SECONDS:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < NEW_SECONDS:
+                continue
+            with open(path) as alive:
                 fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path.parent)
 
