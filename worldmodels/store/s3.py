@@ -34,8 +34,8 @@ PART_BYTES = 16 * 2**20
 PARTS_AT_ONCE = 4
 # Whoever waits for a slow body hears of it at every chunk.
 CHUNK_BYTES = 2**18
-# Threads share the client: readers ahead of a training, parts of an upload, the log, a leader that reads results (most of
-# all). More than these would reconnect every time.
+# Threads share the client: readers ahead of a training, parts of an upload, the log, most of all a leader that reads
+# results. More of them than this would reconnect every time.
 CONNECTIONS = 64
 CLOCK_SECONDS = 60.0
 # What a whole answer says. botocore takes one without its body, or with half its head, for a short one: then a listing
