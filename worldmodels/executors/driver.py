@@ -13,6 +13,9 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 
+if __name__ == "__main__":  # process 1 ignores a signal without a handler, and the imports below take a while
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+
 from ..errors import Stopped, WmError
 from ..runner import Task
 from ..store import Store, open_store

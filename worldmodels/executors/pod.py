@@ -15,6 +15,9 @@ import sys
 from collections.abc import Mapping
 from types import FrameType
 
+if __name__ == "__main__":  # process 1 ignores a signal without a handler, and the imports below take a while
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+
 from ..errors import Stopped, WmError
 from ..runner import Task
 from . import local, worker
@@ -40,9 +43,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _log() -> logging.Logger:
-    logging.basicConfig(
-        format="%(asctime)s %(levelname).1s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", stream=sys.stdout
-    )
+    logging.basicConfig(format=worker.LOG_FORMAT, datefmt=worker.LOG_DATE, stream=sys.stdout)
     return logging.getLogger("wm.pod")
 
 
