@@ -96,6 +96,29 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     return _job(settings, PIPELINE, pipeline.run, 1, _name(PIPELINE, pipeline.run, identity), store_uri, spec)
 
 
+def probe_job(settings: Kubernetes, store_uri: str) -> Dict:
+    """A Job of one pod like a worker's, which only looks at the store, and is not tried again."""
+    store_uri = _reachable(store_uri)
+    pod = _pod(
+        settings,
+        image=settings.image_cpu,
+        command=["python", "-m", "wm", "doctor", "--store", store_uri, "--json"],
+        environment={},
+        resources=settings.resources.report,
+        gpu=False,
+        account=settings.service_account,
+    )
+    return _job(
+        settings,
+        "doctor",
+        "doctor",
+        1,
+        _name("doctor", "doctor", digest(store_uri)),
+        store_uri,
+        _spec(settings, pod, 1, limit=0),
+    )
+
+
 def name(task: Task, store_uri: str) -> str:
     """The Job's name: at most 57 characters, so that `-<index>` of five digits fits into a pod's 63."""
     work = artifacts.identity(task.name, task.config, stages.stage(task.stage).sections, {})
