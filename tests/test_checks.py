@@ -5,7 +5,7 @@ import pytest
 from api import Api, status
 
 from worldmodels.config import resolve
-from worldmodels.executors import checks
+from worldmodels.executors import checks, manifest
 
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 CORE = "/api/v1/namespaces/wm"
@@ -122,3 +122,13 @@ def test_a_pod_of_its_own_looks_at_the_bucket_and_goes(server, said, code, state
     assert finding.state == state
     assert words in finding.words
     assert not server.jobs
+
+
+def test_what_a_doctor_who_was_killed_left_is_no_hindrance(server):
+    ends(server, "[]")
+    left = manifest.probe_job(resolve("demo")[0].kubernetes, "s3://bucket")
+    server.cluster().create(left)
+    assert look(server, store="s3://bucket")["pod"].state == "ok"
+    server.made = lambda job: None
+    server.cluster().create(left)
+    assert look(server, store="s3://bucket")["pod"].state == "warn"

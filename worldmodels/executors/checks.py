@@ -125,6 +125,9 @@ class Look:
     def pod(self) -> Finding:
         """Start a pod like a worker's, which looks at the bucket from where workers will."""
         job = manifest.probe_job(self.settings, self.store_uri)
+        left = self.cluster.job(job["metadata"]["name"])
+        if left and watching.ended(left):  # by one that was killed
+            submission.remove(self.cluster, left)
         made, _ = self.cluster.create(job)
         if made is None:
             return warn("somebody else is trying the same", next="wm doctor --cluster")

@@ -20,7 +20,7 @@ from ..store.address import bucket_and_prefix
 
 Dict = dict[str, Any]
 CONTAINER = "worker"
-PIPELINE = "pipeline"
+PIPELINE, DOCTOR = "pipeline", "doctor"
 SPEC = "worldmodels/spec"
 STORE = "worldmodels/store"
 ITERATION = "worldmodels/iteration"
@@ -98,7 +98,7 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
 
 def probe_job(settings: Kubernetes, store_uri: str) -> Dict:
     """A Job of one pod like a worker's, which only looks at the store, and is not tried again."""
-    store_uri = _reachable(store_uri)
+    store_uri, settings = _reachable(store_uri), settings.model_copy(update={"ttl_seconds": 300})
     pod = _pod(
         settings,
         image=settings.image_cpu,
@@ -108,15 +108,8 @@ def probe_job(settings: Kubernetes, store_uri: str) -> Dict:
         gpu=False,
         account=settings.service_account,
     )
-    return _job(
-        settings,
-        "doctor",
-        "doctor",
-        1,
-        _name("doctor", "doctor", digest(store_uri)),
-        store_uri,
-        _spec(settings, pod, 1, limit=0),
-    )
+    spec = _spec(settings, pod, 1, limit=0)
+    return _job(settings, DOCTOR, DOCTOR, 1, _name(DOCTOR, DOCTOR, digest(store_uri)), store_uri, spec)
 
 
 def name(task: Task, store_uri: str) -> str:
