@@ -28,7 +28,8 @@ class Api:
     """`faults` are what the next requests meet instead: an exception, an answer, None for none of that, or a function
     that does something meanwhile and returns one of these.
 
-    `streams` are what the next watches say. `made` is called with every Job that is created.
+    `streams` are what the next watches say, `answers` what stands at other paths. `made` is called with every Job that
+    is created.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Api:
         self.pods: list[Dict] = []
         self.events: list[Dict] = []
         self.logs: dict[str, str] = {}
+        self.answers: dict[str, Any] = {}
         self.faults: list[Any] = []
         self.streams: list[list[Dict]] = []
         self.requests: list[tuple[str, str, Dict | None]] = []
@@ -63,6 +65,9 @@ class Api:
         return response(code, answer)
 
     def _answer(self, method: str, path: str, query: dict[str, str], body: Dict) -> tuple[int, Any]:
+        if path in self.answers:
+            answer = self.answers[path]
+            return answer(body) if callable(answer) else answer
         kind, _, name = path.partition("/namespaces/wm/")[2].partition("/")
         if kind == "jobs" and method == "POST":
             return self._create(body, query)
@@ -79,12 +84,12 @@ class Api:
     def _create(self, job: Dict, query: dict[str, str]) -> tuple[int, Any]:
         if job["metadata"]["name"] in self.jobs:
             return status(409, "already exists", reason="AlreadyExists")
+        uid = f"uid-{len(self.requests)}"
+        stored = {**job, "metadata": {**job["metadata"], "uid": uid, "creationTimestamp": uid}, "status": {}}
         if "dryRun" not in query:
-            uid = f"uid-{len(self.requests)}"
-            stored = {**job, "metadata": {**job["metadata"], "uid": uid, "creationTimestamp": uid}, "status": {}}
             self.jobs[job["metadata"]["name"]] = stored
             self.made(stored)
-        return 201, job
+        return 201, stored
 
     def _one(self, method: str, name: str, body: Dict) -> tuple[int, Any]:
         job = self.jobs.get(name)
@@ -141,7 +146,7 @@ def waits(reason: str, message: str = "") -> Dict:
     return pod(containerStatuses=[{"name": "worker", "image": "wm:1", "state": state}])
 
 
-def fell(code: int, index: int = 0, reason: str = "Error", message: str = "") -> Dict:
+def fell(code: int, index: int = 0, reason: str = "Error", message: str = "", **which: Any) -> Dict:
     """A pod whose container ended with that code."""
     state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
-    return pod(index, "Failed", containerStatuses=[{"name": "worker", "image": "wm:1", "state": state}])
+    return pod(index, "Failed", **which, containerStatuses=[{"name": "worker", "image": "wm:1", "state": state}])

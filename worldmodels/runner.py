@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from . import __version__ as VERSION
 from . import artifacts, stages
 from .artifacts import Artifact, Identity, Name, Reading
@@ -64,7 +66,8 @@ class Task:
 
 def misunderstood(what: str, error: Exception) -> ConfigError:
     """The error for what another version of `wm` wrote."""
-    reason = " ".join(str(error).split())
+    details = error.errors() if isinstance(error, ValidationError) else []
+    reason = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in details) or repr(error)
     return ConfigError(
         f"this {what} is not one that wm {VERSION} understands: {reason}; is the image of another version?",
         next="make build-images push-images, then submit again",

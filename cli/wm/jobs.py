@@ -151,10 +151,10 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
 
 
 def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], kind: str) -> None:
-    import yaml
+    from worldmodels.executors import manifest
 
     if kind == "client":
-        click.echo(yaml.safe_dump_all(jobs, sort_keys=False), nl=False)
+        click.echo("---\n".join(map(manifest.to_yaml, jobs)), nl=False)
         return
     cluster = options.cluster(settings)
     for job in jobs:
@@ -243,6 +243,9 @@ def attach(
     if found:
         seconds = pending_timeout or config.kubernetes.pending_seconds
         work = submission.carried_work(store, found[0])
+        if work.committed():
+            click.echo(f"{work}: committed already")
+            return
         follow(cluster, work, pending_seconds=seconds, cancel_pending=cancel_pending)
         return
     if name != "pipeline":

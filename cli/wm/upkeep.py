@@ -3,7 +3,9 @@
 import contextlib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,29 +34,56 @@ def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> fl
 
 @click.command()
 @options.store
+@options.overrides
+@click.option(
+    "--cluster", "with_cluster", is_flag=True, help="The cluster too: rights, quota, nodes, and a pod's view."
+)
 @options.as_json
-def doctor(store_uri: str, as_json: bool) -> None:
+def doctor(
+    store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...], with_cluster: bool, as_json: bool
+) -> None:
     """Whether a store is fit for use: may everything be done, is everything kept that results rest on, how fast is it.
 
     One line per check, with a command for what fails. Everything happens in a corner of the store that is removed
-    again. Exit code 13 if a check fails.
+    again. With --cluster, a Job of one pod looks at the bucket from where workers will, and is deleted again. Exit
+    code 13 if a check of the store fails, 15 if one of the cluster does.
 
     \b
     wm doctor
     wm doctor --store s3://bucket/prefix --json
+    wm doctor --cluster --config images.toml
     """
+    from worldmodels.errors import ClusterError
     from worldmodels.store import open_store
     from worldmodels.upkeep import doctor, findings
 
-    found = []
     store = open_store(store_uri, deadline=doctor.DEADLINE_SECONDS)
-    for finding in doctor.visit(store):
+    found = _told(doctor.visit(store), as_json)
+    there = _told(_cluster(store_uri, files, overrides), as_json) if with_cluster else []
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found + there], indent=1))
+    findings.require(found, f"store {store_uri}")
+    findings.require(there, "cluster", ClusterError)
+
+
+def _cluster(store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...]) -> "Iterator[Finding]":
+    from worldmodels.config import resolve
+
+    settings = resolve(None, files, overrides)[0].kubernetes
+    cluster = options.cluster(settings)
+    from worldmodels.executors import checks
+
+    return checks.visit(cluster, settings, store_uri, lambda words: click.echo(words, err=True))
+
+
+def _told(visit: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
+    """What the checks find, each printed as it comes unless JSON is wanted."""
+    found = []
+    for finding in visit:
         found.append(finding)
         if not as_json:
             _print_finding(finding)
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in found], indent=1))
-    findings.require(found, f"store {store_uri}")
+    return found
 
 
 def _print_finding(finding: "Finding") -> None:

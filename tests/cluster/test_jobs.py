@@ -25,6 +25,13 @@ def test_every_job_is_admitted_under_restricted(wm):
 
 
 @pytest.mark.smoke
+def test_the_doctor_finds_nothing_to_mend(wm):
+    said = ok(wm("doctor", "--cluster"))
+    assert "checks of the bucket hold from there" in said
+    assert "fail" not in said
+
+
+@pytest.mark.smoke
 def test_a_stage_runs_to_its_end_and_a_second_submission_finds_it(wm, kubectl):
     assert "is submitted" in ok(wm("submit", "rollouts", "--run", "twice", *HALF_A_MINUTE))
     assert "is active already" in ok(wm("submit", "rollouts", "--run", "twice", *HALF_A_MINUTE))

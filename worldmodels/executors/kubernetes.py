@@ -228,6 +228,10 @@ class Cluster:
         reply = self._send("GET", path, okay=okay)
         return reply.json() if reply.status == 200 else None
 
+    def exists(self, path: str) -> bool | None:
+        """Whether an object is there; None if one may not look."""
+        return {200: True, 404: False}.get(self._send("GET", path, okay=(403, 404)).status)
+
     def may(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
         """Whether this kubeconfig's user may do that in the namespace."""
         asked = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}

@@ -20,7 +20,7 @@ from ..store.address import bucket_and_prefix
 
 Dict = dict[str, Any]
 CONTAINER = "worker"
-PIPELINE = "pipeline"
+PIPELINE, DOCTOR = "pipeline", "doctor"
 SPEC = "worldmodels/spec"
 STORE = "worldmodels/store"
 ITERATION = "worldmodels/iteration"
@@ -94,6 +94,22 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     identity = digest([store_uri, pipeline.run, PIPELINE, configs])
     spec = _spec(settings, pod, 1, limit=1000, hopeless=ENDED)
     return _job(settings, PIPELINE, pipeline.run, 1, _name(PIPELINE, pipeline.run, identity), store_uri, spec)
+
+
+def probe_job(settings: Kubernetes, store_uri: str) -> Dict:
+    """A Job of one pod like a worker's, which only looks at the store, and is not tried again."""
+    store_uri, settings = _reachable(store_uri), settings.model_copy(update={"ttl_seconds": 300})
+    pod = _pod(
+        settings,
+        image=settings.image_cpu,
+        command=["python", "-m", "wm", "doctor", "--store", store_uri, "--json"],
+        environment={},
+        resources=settings.resources.report,
+        gpu=False,
+        account=settings.service_account,
+    )
+    spec = _spec(settings, pod, 1, limit=0)
+    return _job(settings, DOCTOR, DOCTOR, 1, _name(DOCTOR, DOCTOR, digest(store_uri)), store_uri, spec)
 
 
 def name(task: Task, store_uri: str) -> str:

@@ -100,6 +100,7 @@ def find(cluster: Cluster, store: Store, run: str = "", stage: str = "", iterati
     labels |= {"app.kubernetes.io/component": stage} if stage else {}
     labels |= {ITERATION: str(iteration)} if iteration else {}
     ours = [job for job in cluster.jobs(labels) if _annotation(job, manifest.STORE) == store.uri]
+    ours = [job for job in ours if job["metadata"]["labels"]["app.kubernetes.io/component"] != manifest.DOCTOR]
     return sorted(ours, key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
 
 

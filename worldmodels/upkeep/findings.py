@@ -65,9 +65,9 @@ def _look(check: Check) -> Finding:
         return fail(error.message, error.next)
 
 
-def require(findings: Iterable[Finding], what: str) -> None:
-    """Raise StoreError if a check failed, with the first failure's next command."""
+def require(findings: Iterable[Finding], what: str, kind: type[WmError] = StoreError) -> None:
+    """Raise an error of that kind if a check failed, with the first failure's next command."""
     found = list(findings)
     if failed := [finding for finding in found if finding.state == "fail"]:
         names = ", ".join(finding.name for finding in failed)
-        raise StoreError(f"{what}: {len(failed)} of {len(found)} checks failed: {names}", next=failed[0].next)
+        raise kind(f"{what}: {len(failed)} of {len(found)} checks failed: {names}", next=failed[0].next)
