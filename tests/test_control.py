@@ -369,6 +369,12 @@ def test_live_rewards_are_the_final_ones(evolve: Callable[..., list[dict[str, by
     assert (tmp_path / "live/0/telemetry/rewards.csv").read_bytes() == files["rewards.csv"]
 
 
+def test_the_stage_says_why_it_ended(evolve: Callable[..., list[dict[str, bytes]]], tmp_path: Path) -> None:
+    (files,) = evolve("early", 1, 4, target=-1e6)
+    assert b"controller.target" in files["rewards.csv"] and files["rewards.csv"].count(b"\n") == 3
+    assert (tmp_path / "early/0/telemetry/rewards.csv").read_bytes() == files["rewards.csv"]
+
+
 def test_start_from_must_leave_something_to_do(evolve: Callable[..., list[dict[str, bytes]]]) -> None:
     with pytest.raises(ConfigError, match="start_from"):
         evolve("late", 1, 1, start_from=3)

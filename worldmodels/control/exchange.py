@@ -112,6 +112,7 @@ class Exchange:
         generation = self._resume()
         while not self._is_over(generation):
             generation = self._play(generation)
+        self.done = generation.number - 1
         if generation.number <= self._plan.generations:
             self.ended = self._plan.goals.reached(generation.course)
             self._log.info("the evolution ends after generation %d: %s", generation.number - 1, self.ended)
