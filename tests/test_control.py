@@ -206,6 +206,15 @@ def test_sigkill_of_processes_does_not_show(undisturbed: dict[str, bytes], tmp_p
     assert work(area(tmp_path), plan()) == undisturbed
 
 
+def test_a_worker_that_is_started_again_goes_on_with_its_blocks(tmp_path: Path) -> None:
+    with pytest.raises(Dies):
+        work(Mortal(area(tmp_path), 6, True), plan(), worker=0)  # type: ignore[arg-type]
+    began = time.monotonic()
+    work(area(tmp_path), plan(), worker=0)
+    assert time.monotonic() - began < QUICK.overdue
+    assert not [key for key in area(tmp_path).keys("generations/00001/claims/") if key.endswith("-1")]
+
+
 def test_another_worker_leads_when_the_first_is_gone(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(Dies):
         work(Mortal(area(tmp_path), 20, True), plan(), worker=0)
