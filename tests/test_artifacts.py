@@ -44,6 +44,29 @@ def test_an_extent_goes_on_in_the_same_place_under_a_manifest_of_its_own():
     assert few.digest_of([]) != many.digest_of([])
 
 
+def controller(*overrides):
+    return identity(*overrides, name=Name("run", 1, "controller"), sections=("controller",))
+
+
+def test_goals_name_a_manifest_of_their_own_in_the_same_work():
+    plain, target = controller(), controller("controller.target=800", "controller.core_hours=0.5")
+    assert plain.work == target.work and plain.extent == {"controller.generations": 25}
+    assert plain.manifest_key == "run/iter-1/controller/manifest-25.json"
+    assert target.manifest_key == "run/iter-1/controller/manifest-25-target800-core_hours0.5.json"
+    assert controller("controller.stagnation=800").manifest_key != controller("controller.target=800").manifest_key
+
+
+def test_goals_differ_in_words():
+    there = {"config": dict(controller().config), "extent": {"controller.generations": 25}, "inputs": {}}
+    assert controller("controller.target=800").differences(there) == ["controller.target was None and is now 800.0"]
+
+
+def test_a_setting_that_came_later_is_in_an_identity_only_when_it_is_used():
+    assert "controller.growth" not in controller().config
+    grows = controller("controller.growth=[{score=400, tracks=4}]")
+    assert grows.config["controller.growth"][0]["tracks"] == 4 and grows.work != controller().work
+
+
 def test_the_digest_follows_content_and_nothing_else(store, tmp_path):
     work = identity(inputs={"iter-1/rollouts": "abc"})
     first = commit(store, work, tmp_path)

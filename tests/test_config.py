@@ -59,6 +59,9 @@ def test_iteration_two_drives_with_the_controller_and_keeps_its_overrides():
         ("rollouts.controller=bestest", "rollouts.controller"),
         ("rollouts.episodes=7", "multiple of shard_episodes"),
         ("latents.episodes=3", "latents.episodes"),
+        ("controller.growth=[{score=4}, {score=1}]", "controller.growth = .* scores must rise"),
+        ("controller.growth=[{scor=4}]", "controller.growth"),
+        ("controller.target=1e3x", "controller.target"),
         ("seed=-1", "seed = -1"),
         ("vae=3", "vae"),
     ],
@@ -77,6 +80,28 @@ def test_unreadable_files_are_refused(tmp_path: Path, text, words):
         file.write_text(text)
     with pytest.raises(ConfigError, match=words):
         resolve("demo", [file])
+
+
+def test_goals_need_scores():
+    with pytest.raises(ConfigError, match="target goes by validation scores"):
+        resolve("demo", (), ["controller.target=800", "controller.evaluate_every=0"])
+
+
+def test_what_may_be_unset_can_be_unset_again():
+    before = resolve("demo", (), ["controller.target=800", "controller.start_from=3"])
+    after, _ = resolve(None, (), ["controller.target=none", "controller.start_from=none"],
+                       stored=(before[0].model_dump(), before[1]))  # fmt: skip
+    assert after.controller.target is None and after.controller.start_from is None
+    with pytest.raises(ConfigError, match="generations"):
+        resolve("demo", (), ["controller.generations=none"])
+
+
+def test_growth_is_a_list_of_levels():
+    found, _ = resolve("demo", (), ["controller.growth=[{score=400, tracks=4, sigma=0.04}, {score=700, steps=900}]"])
+    assert [(g.score, g.tracks, g.steps, g.sigma) for g in found.controller.growth] == [
+        (400, 4, 0, 0.04),
+        (700, 0, 900, 0),
+    ]
 
 
 def test_configs_are_frozen():

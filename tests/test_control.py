@@ -206,6 +206,15 @@ def test_sigkill_of_processes_does_not_show(undisturbed: dict[str, bytes], tmp_p
     assert work(area(tmp_path), plan()) == undisturbed
 
 
+def test_a_worker_that_is_started_again_goes_on_with_its_blocks(tmp_path: Path) -> None:
+    with pytest.raises(Dies):
+        work(Mortal(area(tmp_path), 6, True), plan(), worker=0)  # type: ignore[arg-type]
+    began = time.monotonic()
+    work(area(tmp_path), plan(), worker=0)
+    assert time.monotonic() - began < QUICK.overdue
+    assert not [key for key in area(tmp_path).keys("generations/00001/claims/") if key.endswith("-1")]
+
+
 def test_another_worker_leads_when_the_first_is_gone(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(Dies):
         work(Mortal(area(tmp_path), 20, True), plan(), worker=0)
@@ -367,6 +376,12 @@ def test_stage_on_a_real_engine(evolve: Callable[..., list[dict[str, bytes]]]) -
 def test_live_rewards_are_the_final_ones(evolve: Callable[..., list[dict[str, bytes]]], tmp_path: Path) -> None:
     (files,) = evolve("live", 1, 4)
     assert (tmp_path / "live/0/telemetry/rewards.csv").read_bytes() == files["rewards.csv"]
+
+
+def test_the_stage_says_why_it_ended(evolve: Callable[..., list[dict[str, bytes]]], tmp_path: Path) -> None:
+    (files,) = evolve("early", 1, 4, target=-1e6)
+    assert b"controller.target" in files["rewards.csv"] and files["rewards.csv"].count(b"\n") == 3
+    assert (tmp_path / "early/0/telemetry/rewards.csv").read_bytes() == files["rewards.csv"]
 
 
 def test_start_from_must_leave_something_to_do(evolve: Callable[..., list[dict[str, bytes]]]) -> None:

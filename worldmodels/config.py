@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .cluster import Kubernetes
 from .errors import ConfigError
@@ -134,14 +134,19 @@ class Controller(Section):
     )
     engine: Engine = "envpool"
 
+    @field_validator("growth")
+    @classmethod
+    def _rising(cls, growth: list[Growth]) -> list[Growth]:
+        scores = [level.score for level in growth]
+        if scores != sorted(set(scores)):
+            raise ValueError(f"scores must rise from level to level, not {scores}")
+        return growth
+
     @model_validator(mode="after")
     def _scores_are_needed(self) -> "Controller":
         asking = [name for name in ("growth", "target", "stagnation") if getattr(self, name)]
         if asking and not self.evaluate_every:
             raise ValueError(f"{asking[0]} goes by validation scores: evaluate_every must not be 0")
-        scores = [level.score for level in self.growth]
-        if scores != sorted(set(scores)):
-            raise ValueError(f"growth's scores must rise: {scores}")
         return self
 
 

@@ -1,6 +1,7 @@
 """What one worker knows of a generation's blocks, and which one it takes next."""
 
 import logging
+import math
 from collections.abc import Iterable
 
 from ..errors import StoreError
@@ -19,8 +20,8 @@ UNREAD = (-1, "")
 class Board:
     """Blocks of one generation: done, claimed, free.
 
-    A worker takes its own blocks in order: the first half of them needs no claim. Then anyone's that nobody claimed,
-    the largest first; then those whose worker is gone, or late. Claims merely save work: whoever plays a block, its
+    A worker takes its own blocks, the largest first; the first of them need no claim. Then anyone's that nobody
+    claimed, or whose worker is gone; at last those that are late. Claims merely save work: whoever plays a block, its
     result is the same, and only the first one is kept.
     """
 
@@ -42,8 +43,8 @@ class Board:
         self.seen = 0.0  # what is done and claimed is known as of so many seconds after the beginning
         self.attempts: dict[int, int] = {}  # claims of each block, as far as known
         self.void: dict[int, int] = {}  # blocks that nobody plays, after so many claims
+        self.stale = False  # others have begun to take this worker's blocks
         self._area, self._members, self._pace, self._log, self._host = area, members, pace, log, host
-        self.stale = False
         self._joining = joining
         self._results: dict[int, BlockResult] = {}
         self._taken: set[int] = set()
@@ -95,7 +96,9 @@ class Board:
         """
         now = self.generation
         self._own = [i for i in self._own if i not in self.done]
-        room = (self._pace.expected - self.elapsed) * self._members.rate - playing * now.lengths.training
+        room = math.inf  # steps
+        if self._members.rate and math.isfinite(self._pace.expected):
+            room = (self._pace.expected - self.elapsed) * self._members.rate - playing * now.lengths.training
         while self._own:
             fits = (i for i in self._own if i in now.firm or now.lengths.steps(now.blocks[i]) <= room)
             index = next(fits, self._own[-1] if playing <= 1 or self._pace.workers == 1 else -1)
@@ -142,14 +145,16 @@ class Board:
         if index in self.generation.firm:
             self._taken.add(index)
             return True
-        if not self.attempts.get(index):
-            if self._claim(index):
+        believed = not self.attempts.get(index)
+        if believed and self._claim(index):
+            return True
+        if self._joining:
+            worker, _ = holder(self._area.get(claim_key(self.generation.number, index, 0)))
+            if worker == self._members.worker:
+                self._taken.add(index)
                 return True
-            self.stale = True
-        if not self._joining:
-            return False
-        worker, _ = holder(self._area.get(claim_key(self.generation.number, index, 0)))
-        return worker == self._members.worker
+        self.stale = believed
+        return False
 
     def _worth_taking(self) -> list[int]:
         """Blocks to play besides one's own, the best last: free ones, void ones; if there are none, late ones.

@@ -9,14 +9,14 @@ and leads when it is its turn, so that no generation waits behind a leader's own
 
 What a worker asks of the store in a generation of T seconds, with W workers and B blocks (w: seconds that it waits):
 
-    every worker     PUT  each block's result, a claim for about half of its blocks, T / heartbeat heartbeats
+    every worker     PUT  each block's result, a claim for each but its first ones, T / heartbeat heartbeats
                      GET  the next params: about max(1, 4 w) times, at most 400 a second by all together;
                           the status when it has nothing to play, once per `look`
     the leader       LIST the generation and the heartbeats: about 20 + T / 3 s times, every 1,000 keys another
                      GET  each result once, new heartbeats, claims that last; the status before writing it
                      PUT  the status every `takeover` / 5 seconds, the next params
 
-Nobody else lists. From 64 workers on, `heartbeat` and `look` grow with their number (`pace.py`).
+Nobody else lists. `heartbeat` grows with the root of W, `look` from 64 workers on with W (`pace.py`).
 """
 
 import logging
@@ -112,6 +112,7 @@ class Exchange:
         generation = self._resume()
         while not self._is_over(generation):
             generation = self._play(generation)
+        self.done = generation.number - 1
         if generation.number <= self._plan.generations:
             self.ended = self._plan.goals.reached(generation.course)
             self._log.info("the evolution ends after generation %d: %s", generation.number - 1, self.ended)
@@ -140,7 +141,8 @@ class Exchange:
         newest = self._last(self._is_there, self._plan.generations + 1)
         if newest < self._plan.first:
             return self._first()
-        if not self._is_over(generation := self._load(newest)):
+        generation = self._load(newest)
+        if not self._plan.goals.reached(generation.course):
             return generation
         return self._load(self._last(lambda number: not self._is_over(self._load(number)), newest - 1) + 1)
 

@@ -33,7 +33,7 @@ HEIRS = 2  # workers behind the leader that are ready to lead at once
 class Plan:
     """An evolution: its settings, how many generations in all, and the tracks of each.
 
-    `training.steps` is a lower bound once `Settings.growth` says otherwise.
+    `training.steps` holds until `Settings.growth` says otherwise.
     """
 
     settings: Settings

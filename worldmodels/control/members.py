@@ -119,7 +119,7 @@ class Members:
 
     def _run(self) -> None:
         beaten = self._host.now()
-        while not self._stop.wait(self._timing.heartbeat * (1.0 if self.watching else self.stretch)):
+        while not self._stop.wait(self._timing.heartbeat):
             try:
                 if self._host.now() - beaten >= self._timing.heartbeat * self.stretch * 0.99:
                     beaten = self._host.now()

@@ -44,7 +44,7 @@ def work(ctx: Context) -> None:
         if (live := ctx.telemetry / "rewards.csv").exists():  # written by whoever led
             live.write_bytes(files["rewards.csv"])
             ctx.publish("rewards.csv", now=True)
-    ctx.progress(evolution.generations, evolution.generations, "generations", 0.0, **_figures(exchange.latest))
+    ctx.progress(exchange.done, exchange.done, "generations", 0.0, **_figures(exchange.latest))
 
 
 def plan(ctx: Context, length: int) -> Plan:
