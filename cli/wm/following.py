@@ -1,5 +1,6 @@
 """Waiting for a Job before somebody's eyes."""
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from worldmodels.executors.watching import View
 
 LOG_SECONDS = 10.0
+HEAD = re.compile(r"\S+ \S+ [A-Z] ")  # date, time and level, as workers write them
 
 
 def follow(cluster: "Cluster", work: "Work", *, pending_seconds: float, cancel_pending: bool) -> None:
@@ -71,5 +73,5 @@ class Report:
             if running:
                 self._read = time.monotonic()
                 said = self._cluster.log(running[0]["metadata"]["name"], CONTAINER, tail=1)
-                self._line = said[-1][1] if said else ""
+                self._line = HEAD.sub("", said[-1][1]) if said else ""
         return self._line
