@@ -132,9 +132,8 @@ def report(found: list[Seen], generations: int, workers: int, seconds: float) ->
     )
     print(f"  last result to next first step: median {gaps[len(gaps) // 2]:.2f} s, longest {gaps[-1]:.2f} s")
     took = sorted(seconds for each in found for seconds in each.took)
-    print(
-        f"  a request: median {1000 * took[len(took) // 2]:.0f} ms, 95 % below {1000 * took[len(took) * 19 // 20]:.0f} ms"
-    )
+    usual, slow = 1000 * took[len(took) // 2], 1000 * took[len(took) * 19 // 20]
+    print(f"  a request: median {usual:.0f} ms, 95 % below {slow:.0f} ms")
     print(f"  a generation: {sum(lasted) / len(lasted):.1f} s, of which {sum(busy) / sum(lasted):.0%} in steps")
     each = ", ".join(f"{requests[kind] / generations:.0f} {kind}" for kind in DOLLARS)
     price = sum(DOLLARS[kind] * requests[kind] for kind in DOLLARS) / generations
