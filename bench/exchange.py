@@ -47,6 +47,7 @@ class Seen:
     results: dict[int, float] = field(default_factory=dict)
     steps: dict[int, float] = field(default_factory=dict)
     busy: Counter[int] = field(default_factory=Counter)  # seconds in steps, by generation
+    took: list[float] = field(default_factory=list)  # seconds of every request
 
 
 class Counted:
@@ -62,9 +63,11 @@ class Counted:
             return attribute
 
         def call(*arguments: Any) -> Any:
+            began = time.monotonic()
             found = attribute(*arguments)
             found = list(found) if name == "entries" else found
             with self._lock:
+                self.seen.took.append(time.monotonic() - began)
                 self.seen.requests[KINDS[name]] += 1 + (len(found) - 1) // 1000 if name == "entries" else 1
                 if name == "create" and found and "/results/" in arguments[0]:
                     self.seen.results[int(arguments[0].split("/")[-3])] = time.time()
@@ -128,6 +131,9 @@ def report(found: list[Seen], generations: int, workers: int, seconds: float) ->
         f"{workers} workers, {generations} generations of {POPULATION} x {TRACKS} episodes, {seconds:g} s of work each"
     )
     print(f"  last result to next first step: median {gaps[len(gaps) // 2]:.2f} s, longest {gaps[-1]:.2f} s")
+    took = sorted(seconds for each in found for seconds in each.took)
+    usual, slow = 1000 * took[len(took) // 2], 1000 * took[len(took) * 19 // 20]
+    print(f"  a request: median {usual:.0f} ms, 95 % below {slow:.0f} ms")
     print(f"  a generation: {sum(lasted) / len(lasted):.1f} s, of which {sum(busy) / sum(lasted):.0%} in steps")
     each = ", ".join(f"{requests[kind] / generations:.0f} {kind}" for kind in DOLLARS)
     price = sum(DOLLARS[kind] * requests[kind] for kind in DOLLARS) / generations
