@@ -25,7 +25,7 @@ from . import artifacts, stages
 from .artifacts import Artifact, Identity, Name, Reading
 from .config import Config
 from .errors import ConfigError, Conflict, MissingInput, ShardFailed, StoreError, WorkFailed
-from .store import Store
+from .store import Store, process
 from .store.disk import Disk, scratch
 from .task import Checkpoints, Context, Pulse, StoreArea
 
@@ -160,7 +160,7 @@ class Heartbeat:
 
     def __init__(self, store: Store, key: str, worker: int, log: logging.Logger, seconds: float = BEAT_SECONDS) -> None:
         self._store, self._key, self._log, self._seconds = store, key, log, seconds
-        who = {"host": socket.gethostname(), "machine": machine(), "process": os.getpid(), "worker": worker}
+        who = process.signature() | {"worker": worker}
         self._text = json.dumps(who).encode()
         self._begun, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -367,13 +367,6 @@ def cpu() -> dict[str, Any]:
         "model": info.get("model name", platform.processor()),
         "features": [name for name in kernels if name in flags],
     }
-
-
-def machine() -> str:
-    """Where a process' number means something: this boot of this kernel, and the namespace. Empty if nobody tells."""
-    with contextlib.suppress(OSError):
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
-    return ""
 
 
 def cores() -> int:

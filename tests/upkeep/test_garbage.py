@@ -13,12 +13,12 @@ from places import PREFIX, ROLLOUTS, VAE, WORK, Careless, commit, commit_shards,
 from worldmodels import artifacts, runner
 from worldmodels.config import resolve
 from worldmodels.errors import CorruptArtifact, StoreError
-from worldmodels.store import LocalStore, sweep
+from worldmodels.store import LocalStore, process, sweep
 from worldmodels.store.s3 import S3Store
 from worldmodels.task import Pulse
 from worldmodels.upkeep import doctor, garbage
 
-DEAD = {"machine": runner.machine(), "process": 2**30}
+DEAD = {"machine": process.machine(), "process": 2**30}
 
 
 def collect(store, horizon=0.0):
@@ -213,7 +213,7 @@ def test_many_uploads_are_told_in_pages(endpoint):
 def test_an_attempt_says_that_it_lives_until_it_ends(store):
     with runner.Heartbeat(store, "alive/a", 3, logging.getLogger("wm")):
         who = json.loads(store.get("alive/a"))
-        assert (who["worker"], who["machine"]) == (3, runner.machine())
+        assert (who["worker"], who["machine"]) == (3, process.machine())
     assert store.get("alive/a") is None
 
 

@@ -8,15 +8,13 @@ artifacts are created once. So the lease keeps people from starting the same run
 import contextlib
 import json
 import logging
-import os
-import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Busy, StoreError
+from . import process
 
 if TYPE_CHECKING:
     from .s3 import S3Store, Stored
@@ -69,7 +67,7 @@ class Lease:
             raise StoreError(
                 f"store {self._store.uri}: the server overlooks If-None-Match, so what is created once could be"
                 " overwritten",
-                next="wm run --store DIR",
+                next=f"wm doctor --store {self._store.uri}",
             )
 
     def _take_over(self) -> str | None:
@@ -78,7 +76,7 @@ class Lease:
         if there is None:
             return None
         left = float(_parsed(there).get("seconds", self._seconds)) - (self._store.now() - there.modified)
-        if left >= 0 and not _dead(_parsed(there)):
+        if left >= 0 and not process.ended(_parsed(there)):
             raise self._busy(there, left)
         tag = self._store.write_if(self._key, self._text(), IfMatch=there.tag)
         now = self._store.read(self._key)  # for a server that overlooks conditions
@@ -108,8 +106,7 @@ class Lease:
 
     def _text(self) -> bytes:
         words = {"holder": self._id, "beat": self._beat, "seconds": self._seconds}
-        where = {"host": socket.gethostname(), "machine": _machine(), "process": os.getpid(), "began": _began("self")}
-        return json.dumps(words | where).encode()
+        return json.dumps(words | process.signature()).encode()
 
     def _is_ours(self, there: "Stored") -> bool:
         return _parsed(there).get("holder") == self._id
@@ -121,28 +118,6 @@ class Lease:
             f" {holder.get('host')}; if that is dead, its lease ends in {left:.0f} s",
             next=f"wm logs --run {self._name} -f",
         )
-
-
-def _dead(holder: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine and is none any more."""
-    here = bool(holder.get("machine")) and holder["machine"] == _machine()
-    return here and _began(holder.get("process")) != holder.get("began")
-
-
-def _machine() -> str:
-    """This machine since it was booted, and the container within it; empty where Linux does not say."""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    return ""
-
-
-def _began(process: Any) -> str:
-    """When that process began, in ticks since the boot (proc_pid_stat(5)); empty if there is none that lives."""
-    with contextlib.suppress(OSError):
-        state, *rest = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return "" if state in "ZX" else str(rest[18])
-    return ""
 
 
 def _parsed(there: "Stored") -> dict[str, Any]:

@@ -4,11 +4,9 @@ First the data is listed, then what names data is read, and only what was listed
 between loses nothing. Never touched: manifests in use, shard records, checkpoints, generations, live/, logs/.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from .. import artifacts, runner, stages
@@ -16,7 +14,7 @@ from ..artifacts import Identity, Name
 from ..config import Config
 from ..errors import CorruptArtifact, WmError
 from ..runner import Task
-from ..store import Entry, Leftover, Store
+from ..store import Entry, Leftover, Store, process
 from .doctor import CORNER
 from .entries import split, works
 from .parallel import each
@@ -147,22 +145,9 @@ def _attempts(store: Store, name: Name) -> tuple[set[str], list[Entry]]:
 def _ended(beat: bytes | None) -> bool:
     """Whether it is sure that the process of this heartbeat has ended: it was one of this machine's, and is not now."""
     try:
-        who = artifacts.parse_json(beat or b"", "heartbeat", "")
+        return process.ended(artifacts.parse_json(beat or b"", "heartbeat", ""))
     except CorruptArtifact:
         return False
-    return bool(runner.machine()) and who.get("machine") == runner.machine() and not _is_there(who.get("process"))
-
-
-def _is_there(process: Any) -> bool:
-    if not isinstance(process, int):
-        return True
-    try:
-        os.kill(process, 0)
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
 
 
 def _without(entries: list[Entry], manifests: Iterable[dict[str, Any]]) -> list[Entry]:

@@ -1,0 +1,35 @@
+"""Who writes a lease or a heartbeat, and whether that process still runs: known on the machine where it does."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def signature() -> dict[str, Any]:
+    """This process, as others can ask about it."""
+    return {"host": socket.gethostname(), "machine": machine(), "process": os.getpid(), "began": _began("self")}
+
+
+def ended(who: Mapping[str, Any]) -> bool:
+    """Whether it is sure that the signed process has ended: it was one of this machine's, and is none now."""
+    here = bool(who.get("machine")) and who["machine"] == machine()
+    return here and _began(who.get("process")) != who.get("began")
+
+
+def machine() -> str:
+    """This machine since it was booted, and the container within it; empty where Linux does not say."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
+def _began(process: Any) -> str:
+    """When that process began, in ticks since the boot (proc_pid_stat(5)); empty if there is none that lives."""
+    with contextlib.suppress(OSError):
+        state, *rest = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return "" if state in "ZX" else str(rest[18])
+    return ""
