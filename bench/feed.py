@@ -58,8 +58,8 @@ from worldmodels.vision.model import Vae, play_functions
 EPISODES, STEPS = 8, 500  # of a shard, as the laptop preset has them
 MADE = 8  # shards that are driven; the others repeat them
 TRAINED = 20  # steps of a process whose peak is measured
-# Shards of N frames: more than fills two pools and the cache. 10 N frames come from ten times as many.
-VAE_SHARDS, MEMORY_SHARDS, SMALL = 36, 560, 8
+# Shards of N frames: what fills the cache, in full pools. 10 N frames come from ten times as many.
+VAE_SHARDS, MEMORY_SHARDS, SMALL = 32, 500, 8
 PEAKS = (  # kind, store, shards, the part that a pool has of its real size, MB of cache
     ("vae", "folder", VAE_SHARDS, 1, 1024),
     ("vae", "bucket", VAE_SHARDS, 1, 1024),

@@ -14,6 +14,7 @@ import pytest
 from fakes import rollouts
 from faults import Clock, Unlucky, fine, refused
 
+from worldmodels import mapping
 from worldmodels.artifacts import FileSet, Reading, Shard, digest
 from worldmodels.errors import CorruptArtifact, Stopped, StoreError
 from worldmodels.rollouts import episodes
@@ -240,9 +241,26 @@ def peak(count):
         tracemalloc.stop()
 
 
-def test_ten_times_the_data_takes_the_same_memory():
-    few, many = peak(20), peak(200)
-    assert many < 1.1 * few < 25 * 10**6
+def test_200_mb_stream_through_a_cache_of_12_mb_two_pools_of_4_and_a_few_batches():
+    assert peak(200) < 24 * 10**6
+
+
+@pytest.mark.parametrize("count", [10, 100_000])
+def test_a_mapped_array_is_an_array(count):
+    array = np.arange(count, dtype=np.float32).reshape(-1, 5)
+    found = mapping.copy(array)
+    assert np.array_equal(found, array) and found.flags.writeable and not np.shares_memory(found, array)
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_mapped_array_goes_back_to_the_system_though_others_stay():
+    arrays = [mapping.copy(np.ones(2**20, np.uint8)) for _ in range(100)]
+    before = resident()
+    del arrays[::2]
+    assert before - resident() > 45 * 2**20
 
 
 def test_frames_are_those_of_the_episodes(tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import npz
+from .. import mapping, npz
 from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder
 from ..rollouts import episodes
@@ -81,5 +81,5 @@ def read(shard: Shard) -> list[Latents]:
     """The shard's episodes, in the order in which they were recorded."""
     with np.load(io.BytesIO(shard.read(FILE))) as arrays:
         ends = np.cumsum(arrays["lengths"])[:-1]
-        split = [np.split(arrays[name], ends) for name in ("mean", "logvar", "actions")]
+        split = [np.split(mapping.copy(arrays[name]), ends) for name in ("mean", "logvar", "actions")]
     return [Latents(*parts) for parts in zip(*split, strict=True)]
