@@ -34,7 +34,7 @@ class Timing:
 QUESTIONS = 400.0  # a second, by all waiting workers together
 LATE = 1.1
 SPARE_SECONDS = 0.5  # of an expected time: starts, answers
-PATIENCE = 0.1  # ask at most after a tenth of the time waited: so nobody waits a tenth longer than needed
+PATIENCE = 0.05  # ask again after a twentieth of the time waited: so nobody waits much longer than needed
 COST = 10.0  # ask for at most a tenth of the time, whatever a question costs
 LEADS = 5.0  # times as often as others may the leader ask: all wait for it
 LOOKS = 20  # of the leader in a long generation
