@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import buckets
 import pytest
@@ -41,7 +42,7 @@ def test_a_lease_whose_holder_was_killed_is_free_at_once_on_its_machine_and_in_a
     store, endpoint, prefix
 ):
     code = f"import time, buckets\nwith buckets.open_bucket({endpoint!r}, {prefix!r}).lock('run'): time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", code])
+    holder = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
     deadline = time.monotonic() + 30
     while not (lease := store.get(".run.lock")):
         assert time.monotonic() < deadline
