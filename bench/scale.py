@@ -303,7 +303,7 @@ def main(generations: int = 30, *workers: int) -> None:
     show("64 candidates x 16 tracks, nothing fails", quiet)
     failing = {"hours": DEATH_HOURS, "leader_every": LEADER_GENERATIONS, "hang_every": HANG_GENERATIONS}
     show("the same, with failures", [replace(each, **failing) for each in quiet])
-    large = [replace(each, population=1024, generations=max(2, generations // 10)) for each in quiet]
+    large = [replace(each, population=1024, generations=max(4, generations // 6)) for each in quiet]
     show("1,024 candidates x 16 tracks, with failures", [replace(each, **failing) for each in large])
 
 

@@ -74,6 +74,13 @@ def test_a_late_worker_takes_its_share_within_the_generation() -> None:
     assert both.ended < 0.65 * alone.ended
 
 
+def test_the_dead_cost_a_crowd_seconds() -> None:
+    crowd = replace(SMALL, workers=256, generations=5, population=64, tracks=8, evaluate_every=100)
+    quiet, struck = Cluster(crowd).run(), Cluster(crowd)
+    struck.simulation.at(quiet.began[3], lambda: struck.kill_all(range(40, 50), back=math.inf))
+    assert max(seconds(struck.run())) < max(seconds(quiet)) + 8
+
+
 @pytest.mark.parametrize("workers", [4, 64])
 def test_another_leads_soon_after_the_leader_died(workers: int) -> None:
     cluster = Cluster(replace(SMALL, workers=workers, generations=4))

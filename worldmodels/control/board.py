@@ -53,7 +53,7 @@ class Board:
         self._holders: dict[tuple[int, int], tuple[int, str]] = {}
         self._free: list[int] = []
         self._tries = 0
-        self._draws = 0
+        self._draws = self._place = 0
 
     @property
     def complete(self) -> bool:
@@ -121,12 +121,18 @@ class Board:
                 self._tries -= 1
         return None
 
-    def search(self) -> None:
-        """Look for blocks worth taking, in what is known."""
+    def in_turn(self) -> bool:
+        """In a crowd only some of those who have nothing to play look around at a time: is it this worker's turn?"""
+        crowd, workers = self._pace.timing.crowd, self._pace.workers
         self._draws += 1
+        self._place = (self._members.worker + self._draws * crowd) % workers
+        return self._place < crowd
+
+    def search(self) -> None:
+        """Look for blocks worth taking, in what is known. Some of a crowd try to get them: two for each block."""
         self._free = self._worth_taking()
         self._tries = 1 if self._crowded else TRIES
-        if not self._drawn():
+        if self._crowded and self._place >= max(LOTS, 2 * len(self._free)):
             self._free.clear()
 
     def finish(self, index: int, result: BlockResult) -> None:
@@ -181,13 +187,6 @@ class Board:
     @property
     def _crowded(self) -> bool:
         return self._pace.workers > 2 * LOTS
-
-    def _drawn(self) -> bool:
-        """Of many idle workers only some try, by turns: about two for each block that is to be had."""
-        if not self._crowded:
-            return True
-        workers, wanted = self._pace.workers, max(LOTS, 2 * len(self._free))
-        return (self._members.worker + self._draws * wanted) % workers < wanted
 
     def _held(self, index: int) -> int:
         return self.attempts.get(index, 0) + (index in self.generation.firm)

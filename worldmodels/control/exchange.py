@@ -10,13 +10,13 @@ and leads when it is its turn, so that no generation waits behind a leader's own
 What a worker asks of the store in a generation of T seconds, with W workers and B blocks (w: seconds that it waits):
 
     every worker     PUT  each block's result, a claim for each but its first ones, T / heartbeat heartbeats
-                     GET  the next params: about max(1, 4 w) times, at most 400 a second by all together;
-                          the status when it has nothing to play, once per `look`
+                     GET  the next params: about max(1, 4 w) times, from 400 workers on w times;
+                          the status when it has nothing to play, once per `look`, `crowd` workers at a time
     the leader       LIST the generation and the heartbeats: about 20 + T / 3 s times, every 1,000 keys another
                      GET  each result once, new heartbeats, claims that last; the status before writing it
                      PUT  the status every `takeover` / 5 seconds, the next params
 
-Nobody else lists. `heartbeat` grows with the root of W, `look` from 64 workers on with W (`pace.py`).
+Nobody else lists. `heartbeat` grows with the root of W (`pace.py`).
 """
 
 import logging
@@ -202,7 +202,8 @@ class Exchange:
                     return Generation.decode(data, key)
                 turns.asked(self.host.now() - asked)
             if turns.to_search():
-                self._search(board)
+                if board.in_turn():
+                    self._search(board)
                 turns.searched()
             else:
                 self.feed.pause(turns.pause(leading=self._watch.leading, silence=self._watch.silence))

@@ -51,10 +51,7 @@ class Turns:
         return self._hungry and self._host.now() >= self._search
 
     def searched(self) -> None:
-        """Next after `look`, and right when blocks begin to be late."""
-        now = self._host.now()
-        after = now + self._pace.look
-        self._search = min(after, self._late) if now < self._late else after
+        self._search = self._host.now() + self._pace.timing.look
 
     def to_look(self) -> bool:
         return self._host.now() >= self._look
