@@ -160,5 +160,13 @@ def test_the_pipeline_does_not_go_on_when_a_stage_gave_up():
     assert [rule["onExitCodes"]["values"] for rule in rules if rule["action"] == "FailIndex"] == [[14, 16, 42, 44]]
 
 
+def test_prices_and_contexts_make_no_other_pipeline():
+    def made(*overrides):
+        return manifest.pipeline_job(manifest.Pipeline("demo", (resolve("demo", (), overrides)[0],)), STORE)
+
+    assert made("kubernetes.context=mine", "kubernetes.prices.gpu_hour=2.5") == made()
+    assert manifest.spec_digest(made("kubernetes.pending_seconds=5")) != manifest.spec_digest(made())
+
+
 def test_a_trailing_slash_is_no_other_store():
     assert job(store=STORE + "/") == job()

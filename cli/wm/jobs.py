@@ -1,7 +1,9 @@
 """`wm submit`, `wm attach`, `wm cancel`: stages as Jobs on a cluster."""
 
 import json
-from collections.abc import Callable, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from worldmodels.cluster import Kubernetes
     from worldmodels.executors.kubernetes import Cluster
     from worldmodels.executors.submission import Work
+    from worldmodels.runner import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Another `wm submit` of the run holds it for a second or two.
@@ -116,7 +119,10 @@ def _stages(wanted: "Wish", how: How) -> None:
                     continue
                 work = submission.stage_work(store, step.task)
             except MissingInput as error:
-                raise MissingInput(error.message, next=error.next.replace("wm run", "wm submit")) from error
+                again = shlex.join(["wm", *sys.argv[1:], "--wait"])  # so that each finds what the one before makes
+                command = again if step is not steps[0] and not how.wait else error.next.replace("wm run", "wm submit")
+                raise MissingInput(error.message, next=command) from error
+            _estimate(settings, [step.task], store.uri, how)
             outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
             wanted.remember()  # only now: settings that the cluster refuses are no run's
         _announce(cluster, settings, work, outcome, how)
@@ -143,6 +149,7 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
         return
     with pipeline.lock(store, first.run, LOCK_SECONDS):
         pipeline.refuse(pipeline.plan(store, submission.pipeline_tasks(wanted)))
+    _estimate(settings, first.tasks, store.uri, how)
     outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
     for each in wishes:
         each.remember()
@@ -187,19 +194,24 @@ def _announce(cluster: "Cluster", settings: "Kubernetes", work: "Work", outcome:
 
 
 def _hints(settings: "Kubernetes", work: "Work", pods: int) -> str:
-    from worldmodels.executors import manifest
 
     context = f" --context {settings.context}" if settings.context else ""
     which = f"-l batch.kubernetes.io/job-name={work.name} --prefix --max-log-requests {pods}"
     which = which if pods > 1 else f"job/{work.name}"
-    lines = [
-        f"  logs    kubectl{context} -n {settings.namespace} logs -f {which}",
-        f"  watch   {work.command('attach')}",
-        f"  state   wm status {work.run}",
-    ]
-    if price := manifest.pod_hours_price(work.job, settings):
-        lines.append(f"  cost    {pods} pods × {price / pods:.3g} = {price:.3g} an hour while all of them run")
-    return "\n".join(lines)
+    logs = f"  logs    kubectl{context} -n {settings.namespace} logs -f {which}"
+    return f"{logs}\n  watch   {work.command('attach')}\n  state   wm status {work.run}"
+
+
+def _estimate(settings: "Kubernetes", tasks: "Iterable[Task]", store_uri: str, how: How) -> None:
+    """Say what an hour of each stage costs, if prices are set, before anything is sent."""
+    from worldmodels.executors import manifest
+
+    for task in tasks:
+        job = manifest.job(task, store_uri)
+        pods, price = job["spec"]["completions"], manifest.pod_hours_price(job, settings)
+        if price and not how.as_json:
+            each = f"{pods} × {price / pods:.3g} = " if pods > 1 else ""
+            click.echo(f"{task.name}: {each}{price:.3g} an hour while its pods run")
 
 
 def _say(words: str) -> None:
@@ -292,7 +304,8 @@ def cancel(
 
     found = submission.find(cluster, store, run, name, iteration if name not in ("", "pipeline") else 0)
     if not found:
-        click.echo(f"no Job of {run} with the store {store.uri} is in namespace {cluster.namespace}")
+        what = f"{run}, {name}," if name else run
+        click.echo(f"no Job of {what} with the store {store.uri} is in namespace {cluster.namespace}")
     drivers = submission.find(cluster, store, run, "pipeline")
     for jobs in ([job for job in found if job in drivers], [job for job in found if job not in drivers]):
         submission.remove(cluster, *jobs)  # the pipeline first: it would submit the others again

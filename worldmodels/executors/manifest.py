@@ -79,11 +79,13 @@ def job(task: Task, store_uri: str) -> Dict:
 def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     """The Job that submits every stage of every iteration and waits for it; its service account may make Jobs."""
     settings, store_uri = pipeline.configs[0].kubernetes, _reachable(store_uri)
+    # The pipeline waits for pods itself, so it keeps that patience.
+    carried = Pipeline(pipeline.run, tuple(_without(config, ("context", "prices")) for config in pipeline.configs))
     pod = _pod(
         settings,
         image=settings.image_cpu,
         command=["python", "-m", "worldmodels.executors.driver"],
-        environment={"WM_PIPELINE": pipeline.to_json(), "WM_STORE": store_uri},
+        environment={"WM_PIPELINE": carried.to_json(), "WM_STORE": store_uri},
         resources=settings.resources.pipeline,
         gpu=False,
         account=settings.pipeline_service_account,
@@ -150,8 +152,13 @@ def cores(quantity: str) -> float:
 
 def _carried(task: Task) -> str:
     """The task as JSON, without what only who submits it goes by: that may differ between two who submit the same."""
-    settings = task.config.kubernetes.model_copy(update={key: getattr(Kubernetes(), key) for key in SUBMITTERS})
-    return replace(task, config=task.config.model_copy(update={"kubernetes": settings})).to_json()
+    return replace(task, config=_without(task.config, SUBMITTERS)).to_json()
+
+
+def _without(config: Config, settings: tuple[str, ...]) -> Config:
+    """The config with the defaults of these Kubernetes settings."""
+    kubernetes = config.kubernetes.model_copy(update={key: getattr(Kubernetes(), key) for key in settings})
+    return config.model_copy(update={"kubernetes": kubernetes})
 
 
 def _name(stage: str, run: str, identity: str) -> str:
