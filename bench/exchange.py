@@ -153,7 +153,7 @@ def main(generations: int = 6, workers: int = 64, seconds: float = 20.0) -> None
 
 def go(uri: str, generations: int, workers: int, rate: float, seconds: float) -> None:
     shares = [range(i, workers, PROCESSES) for i in range(min(PROCESSES, workers))]
-    with multiprocessing.get_context("spawn").Pool(len(shares)) as pool:
+    with multiprocessing.get_context("fork").Pool(len(shares)) as pool:
         found = pool.starmap(work, [(uri, generations, share, rate) for share in shares])
     report(found, generations, workers, seconds)
 
