@@ -36,7 +36,7 @@ LATE = 1.1
 SPARE_SECONDS = 0.5  # of an expected time: starts, answers
 PATIENCE = 0.05  # ask again after a twentieth of the time waited: so nobody waits much longer than needed
 COST = 10.0  # ask for at most a tenth of the time, whatever a question costs
-LEADS = 5.0  # times as often as others may the leader ask: all wait for it
+LEADS = 20.0  # times as often as others may the leader ask: all wait for it
 LOOKS = 20  # of the leader in a long generation
 PROBES = 12  # a listing costs as much as so many questions for one object
 FEW = 4  # workers
@@ -89,18 +89,21 @@ class Pace:
         """Seconds to the leader's next look, when so many blocks are missing and the last one took `cost` seconds."""
         if math.isfinite(self.expected) and (ahead := self.expected - elapsed) > 0:
             most = max(2 * self.timing.look, self.expected / LOOKS)
-            return max(self.pause(elapsed, 0.0, cost / LEADS), min(ahead / 4, most))
+            return max(self.pause(elapsed, 0.0, cost / LEADS, askers=1), min(ahead / 4, most))
         if math.isinf(self.expected) and missing > PROBES:
             return self.timing.look
-        return self.pause(elapsed, max(0.0, elapsed - self.expected), cost / LEADS)
+        return self.pause(elapsed, max(0.0, elapsed - self.expected), cost / LEADS, askers=1)
 
     def is_late(self, elapsed: float, holders: int) -> bool:
         """Whether a block that so many have begun should be begun once more; every next time takes twice as long."""
         return elapsed > self.late * 2.0 ** max(0, holders - 1)
 
-    def pause(self, elapsed: float, waited: float, cost: float) -> float:
-        """Before the next question of a worker that has had nothing to do for `waited` seconds; `cost`: of the last."""
-        least = max(self.timing.poll, self.workers / QUESTIONS, COST * cost, PATIENCE * waited)
+    def pause(self, elapsed: float, waited: float, cost: float, askers: int | None = None) -> float:
+        """Before the next question of a worker that has had nothing to do for `waited` seconds; `cost`: of the last.
+
+        `askers`: how many ask the same question; by default all workers.
+        """
+        least = max(self.timing.poll, (askers or self.workers) / QUESTIONS, COST * cost, PATIENCE * waited)
         ahead = self.expected - elapsed  # soon enough to be there when it ends
         return min(self.timing.look, max(least, ahead / 4 if math.isfinite(ahead) else 0.0))
 
