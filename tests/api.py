@@ -99,6 +99,10 @@ class Api:
             if body["preconditions"]["uid"] != job["metadata"]["uid"]:
                 return status(409, "the UID in the precondition does not match")
             del self.jobs[name]
+        if method == "PATCH":
+            if body["metadata"]["uid"] != job["metadata"]["uid"]:
+                return status(409, "the UID in the precondition does not match")
+            job["spec"] |= body["spec"]
         return 200, job
 
 

@@ -83,6 +83,9 @@ def test_help_names_every_command_and_exit_code():
         (["cancel"], 2, "--all"),
         (["logs", "pipeline"], 11, "no pods"),
         (["status", "-o", "kubernetes.namespace=A"], 43, "kubernetes.namespace"),
+        (["scale", "controller"], 2, "--pods N, --pause and --resume"),
+        (["scale", "controller", "--pods", "0"], 2, "0 is not in the range"),
+        (["scale", "rollouts", "--pods", "9"], 43, "only the controller's come and go"),
     ],
 )
 def test_bad_input_has_one_message_a_next_command_and_a_documented_code(wm, arguments, code, words):

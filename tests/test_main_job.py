@@ -199,6 +199,16 @@ def test_a_damaged_generation_is_refused_by_name_and_made_again(copy):
     assert (copy.store / "tiny/iter-1/controller/live/rewards.csv").read_text().startswith(before)
 
 
+def test_status_tells_how_an_evolution_stands_that_is_not_committed(copy):
+    for manifest in (copy.store / "tiny/iter-1/controller").rglob("manifest*.json"):
+        manifest.unlink()
+    rows = {row["stage"]: row for row in json.loads(copy("status", "tiny", "--json").stdout)["stages"]}
+    evolution = rows["controller"]["evolution"]
+    assert evolution["generation"] == evolution["generations"] and evolution["best"] >= evolution["mean"]
+    assert f"generation {evolution['generation']} of" in copy("status", "tiny").stdout
+    assert rows["evaluate"]["evolution"] is None
+
+
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_run_goes_on_and_leaves_no_process(wm, how, code):
     first = wm.start("run", "rollouts", "--config", str(wm.toml), "-o", "rollouts.episodes=400")

@@ -119,6 +119,11 @@ def committed(store: Store, task: Task, work: Identity) -> dict[str, Any] | None
     return manifest
 
 
+def meeting(store: Store, task: Task, work: Identity) -> StoreArea:
+    """Where the workers of that work meet."""
+    return StoreArea(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
+
+
 def run(store: Store, task: Task, worker: int, workers: int, pulse: Pulse) -> dict[str, Any] | None:
     """Do this worker's part of the task. Returns the manifest, or None while others still have shards to make."""
     inputs = input_manifests(store, task)
@@ -210,7 +215,7 @@ class Attempt:
         self.started = time.time()
         reading = Reading(scratch / "inputs", disk, pulse.touch)
         self.inputs = [artifacts.load(store, name, manifest, reading) for name, manifest in inputs.items()]
-        area = StoreArea(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
+        area = meeting(store, task, work)
         if stages.stage(task.stage).kind == "exchange":
             area.open()
         self.context = Context(

@@ -243,7 +243,6 @@ def attach(
     """
     from wm.following import follow
     from worldmodels import runner
-    from worldmodels.errors import ClusterError
     from worldmodels.store import open_store
 
     store, name = open_store(store_uri), options.stage_or_pipeline(stage_name)
@@ -265,10 +264,7 @@ def attach(
         if runner.find(store, task.name, config):
             click.echo(f"{task.name}: committed already")
             return
-    raise ClusterError(
-        f"no Job of {run}, {name}, with the store {store.uri} is in namespace {cluster.namespace}",
-        next=f"wm submit {name} --run {run} --store s3://bucket/prefix",
-    )
+    raise submission.no_job(cluster, store, run, name)
 
 
 @click.command()

@@ -12,6 +12,7 @@ COMMANDS = {
     "run": "wm.run:run",
     "submit": "wm.jobs:submit",
     "attach": "wm.jobs:attach",
+    "scale": "wm.scale:scale",
     "cancel": "wm.jobs:cancel",
     "config": "wm.inspection:config",
     "ls": "wm.inspection:ls",

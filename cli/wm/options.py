@@ -83,7 +83,7 @@ def preset(command: F) -> F:
 
 
 def stage(command: F) -> F:
-    """One stage, or the pipeline."""
+    """One stage; or the pipeline, where that is one."""
     return click.argument("stage_name", metavar="STAGE", shell_complete=complete_stage)(command)
 
 

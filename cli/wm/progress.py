@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
+from wm.words import clock
+
 if TYPE_CHECKING:
     from worldmodels.executors.local import Snapshot
 
@@ -23,8 +25,7 @@ def left(snapshot: "Snapshot", spent: float, start: float) -> str:
     done = snapshot.done - start
     if done <= 0 or spent < 3:
         return ""
-    seconds = int(spent / done * (snapshot.total - snapshot.done))
-    return f"{seconds // 60}:{seconds % 60:02} left"
+    return f"{clock(spent / done * (snapshot.total - snapshot.done))} left"
 
 
 class Tail(ProgressColumn):
@@ -126,8 +127,7 @@ def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callabl
         done += count
         now = time.monotonic()
         rate = done / max(now - began, 1e-3)
-        seconds = int((total - done) / rate) if rate else 0
-        line = f"{unit(done)} of {unit(total)}  {unit(rate)}/s  {seconds // 60}:{seconds % 60:02} left"
+        line = f"{unit(done)} of {unit(total)}  {unit(rate)}/s  {clock((total - done) / rate) if rate else '0:00'} left"
         bars.update(task, completed=done, tail=line)
         if not console.is_terminal and now - said >= PLAIN_SECONDS:
             said = now

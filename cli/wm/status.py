@@ -1,6 +1,8 @@
-"""`wm status`: what the store has, and what the cluster is at."""
+"""`wm status`: what the store has, what the cluster is at, how the evolution stands."""
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from worldmodels.store import Store
 
 FIRST_ANSWER_SECONDS = 3.0
+SILENT_SECONDS = 60.0  # without a word of a leader, and nobody is at work
 
 
 @click.command()
@@ -76,9 +79,32 @@ def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[s
                     "stage": stage,
                     "digest": found[-1]["digest"] if found else None,
                     "job": own[0] if own else None,
+                    "evolution": None if found else _evolution(store, run, iteration, stage),
                 }
             )
     return rows
+
+
+def _evolution(store: "Store", run: str, iteration: int, stage: str) -> dict[str, Any] | None:
+    """How far an evolution is that is not committed; None before its first generation, and for other stages."""
+    from worldmodels import config, runner, stages
+    from worldmodels.errors import ConfigError, MissingInput
+    from worldmodels.executors import pipeline
+
+    if stages.stage(stage).kind != "exchange" or not (stored := pipeline.stored_config(store, run, iteration)):
+        return None
+    try:
+        settled, _ = config.resolve(iteration=iteration, stored=(stored["config"], stored["origins"]))
+        task = runner.Task(run, iteration, stage, settled)
+        area = runner.meeting(store, task, runner.identify(task, runner.input_manifests(store, task)))
+    except (MissingInput, ConfigError):  # it has not begun, or another version of wm began it
+        return None
+    from worldmodels.control import describe
+
+    found = describe(area)
+    if found is None:
+        return None
+    return {name: None if math.isnan(value) else value for name, value in asdict(found).items()}
 
 
 def _job(job: dict[str, Any], seen: Any) -> dict[str, Any]:
@@ -100,12 +126,31 @@ def _job(job: dict[str, Any], seen: Any) -> dict[str, Any]:
 
 
 def _words(row: dict[str, Any]) -> str:
-    job, digest = row["job"], row["digest"]
-    if job and job["state"] == "active" and not digest:
-        return _state(job)
+    job, digest, evolution = row["job"], row["digest"], row["evolution"]
     if digest:
         return f"committed  {digest[:12]}"
-    return _state(job) if job else "not yet"
+    if evolution is None:
+        return _state(job) if job else "not yet"
+    beginning = _state(job) + "\n    " if job else "at work    " if _alive(evolution) else "stopped    "
+    return beginning + _stands(evolution)
+
+
+def _alive(evolution: dict[str, Any]) -> bool:
+    return bool(evolution["workers"]) or evolution["silent"] < SILENT_SECONDS
+
+
+def _stands(evolution: dict[str, Any]) -> str:
+    """An evolution in a line: where, how good, how fast."""
+    from wm.words import clock, took
+
+    words = [f"generation {evolution['generation']} of {evolution['generations']}, {evolution['done']:.0%} done"]
+    numbers = (("best", ".0f"), ("mean", ".1f"), ("validation", ".1f"), ("sigma", ".3f"))
+    words += [f"{name} {evolution[name]:{form}}" for name, form in numbers if evolution[name] is not None]
+    if not _alive(evolution):
+        return "  ".join([*words, f"silent for {took(evolution['silent'])}"])
+    count = evolution["workers"]
+    words.append(f"{count} worker{'s' * (count != 1)}, {evolution['rate'] or 0:.0f} steps/s")
+    return "  ".join(words + ([f"{clock(evolution['left'])} left"] if evolution["left"] is not None else []))
 
 
 def _state(job: dict[str, Any]) -> str:

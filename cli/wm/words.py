@@ -15,3 +15,9 @@ def took(seconds: float) -> str:
 
 def objects(count: float) -> str:
     return "1 object" if count == 1 else f"{count:.0f} objects"
+
+
+def clock(seconds: float) -> str:
+    """Like 2:05 or 1:00:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

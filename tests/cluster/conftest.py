@@ -1,4 +1,4 @@
-"""A namespace of this session's own on the cluster that the kubeconfig names, and an S3 server that its pods reach.
+"""A namespace for these tests alone on the cluster that the kubeconfig names, and an S3 server that its pods reach.
 
 WM_IMAGE_CPU, WM_IMAGE_GPU   images that the cluster can pull (`make push-images` writes them to images.toml)
 WM_TEST_HOST                 this machine's address as pods reach it

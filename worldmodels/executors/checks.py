@@ -20,7 +20,7 @@ Dict = dict[str, Any]
 
 OLDEST = (1, 34)
 RIGHTS = [
-    *((verb, "jobs", "batch", "") for verb in ("create", "get", "list", "watch", "delete")),
+    *((verb, "jobs", "batch", "") for verb in ("create", "get", "list", "watch", "patch", "delete")),
     *((verb, "pods", "", "") for verb in ("get", "list", "watch")),
     ("get", "pods", "", "log"),
     ("list", "events", "", ""),

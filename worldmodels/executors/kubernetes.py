@@ -154,6 +154,11 @@ class Cluster:
         options = {"propagationPolicy": "Foreground", "preconditions": {"uid": metadata["uid"]}}
         self._send("DELETE", self._jobs(metadata["name"]), body=options, okay=(404, 409))
 
+    def patch(self, job: Dict, spec: Dict) -> None:
+        """Change these fields of this very Job's spec, all at once."""
+        body = {"metadata": {"uid": job["metadata"]["uid"]}, "spec": spec}
+        self._send("PATCH", self._jobs(job["metadata"]["name"]), body=body)
+
     # What explains them
 
     def objects(self, path: str, labels: Mapping[str, str]) -> tuple[list[Dict], str]:
@@ -306,11 +311,16 @@ class Cluster:
             method,
             connection.host + path + (f"?{urlencode(query)}" if query else ""),
             body=None if body is None else json.dumps(body),
-            headers={"Accept": "application/json", "Content-Type": "application/json", **connection.headers()},
+            headers={"Accept": "application/json", "Content-Type": _content(method), **connection.headers()},
             timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds),
             retries=False,
             preload_content=False,
         )
+
+
+def _content(method: str) -> str:
+    """https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply"""
+    return "application/merge-patch+json" if method == "PATCH" else "application/json"
 
 
 def _warnings(response: urllib3.BaseHTTPResponse) -> tuple[str, ...]:

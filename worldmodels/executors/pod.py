@@ -3,7 +3,7 @@
 The environment is read here and in `worker.py`, and nowhere else:
     WM_TASK                the task as JSON (`runner.Task`)
     WM_STORE               the store's URI
-    WM_PODS                how many pods the task has
+    WM_PODS                how many pods the task had when it was submitted
     JOB_COMPLETION_INDEX   which of them this is, from 0
 Exit codes are those of `errors.py`; the Job's failure policy knows them.
 """
@@ -26,7 +26,8 @@ from . import local, worker
 def main(environment: Mapping[str, str]) -> int:
     try:
         task = Task.from_json(environment["WM_TASK"])
-        pod, pods = int(environment.get("JOB_COMPLETION_INDEX", "0")), int(environment.get("WM_PODS", "1"))
+        pod = int(environment.get("JOB_COMPLETION_INDEX", "0"))
+        pods = max(int(environment.get("WM_PODS", "1")), pod + 1)  # `wm scale` may have added this one
         if local.processes(task) == 1:  # no second interpreter between the pod and its work
             return worker.main({**environment, "JOB_COMPLETION_INDEX": str(pod), "WM_WORKERS": str(pods)})
         signal.signal(signal.SIGTERM, _stop)

@@ -104,6 +104,15 @@ def find(cluster: Cluster, store: Store, run: str = "", stage: str = "", iterati
     return sorted(ours, key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
 
 
+def no_job(cluster: Cluster, store: Store, run: str, stage: str) -> ClusterError:
+    """The error for a Job that `find` does not find."""
+    submit = f"wm submit {stage} --run {run}"
+    return ClusterError(
+        f"no Job of {run}, {stage}, with the store {store.uri} is in namespace {cluster.namespace}",
+        next=submit if store.uri.startswith("s3://") else f"{submit} --store s3://bucket/prefix",
+    )
+
+
 def pods_of(cluster: Cluster, job: Dict) -> list[Dict]:
     """The pods that a Job has, by index and age."""
     pods, _ = cluster.objects(cluster.pods(), {JOB_NAME: job["metadata"]["name"]})

@@ -1,0 +1,74 @@
+"""`wm scale`: other numbers of pods for a Job that is at work."""
+
+from pathlib import Path
+
+import click
+
+from wm import options
+
+
+@click.command()
+@options.stage
+@options.run
+@options.store
+@options.iteration
+@options.overrides
+@click.option(
+    "--pods", type=click.IntRange(1, 10_000), metavar="N", help="So many from now on; of the controller only."
+)
+@click.option("--pause", is_flag=True, help="No pods until --resume; what they were doing is done again.")
+@click.option("--resume", is_flag=True, help="Pods again, after --pause.")
+def scale(
+    stage_name: str,
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    pods: int | None,
+    pause: bool,
+    resume: bool,
+) -> None:
+    """Change how many pods a Job has while it is at work.
+
+    New pods take their share within a generation, and those that go leave theirs to the others; results stay the same.
+    The next `wm submit` of another Job goes by kubernetes.pods again. A pipeline waits kubernetes.pending_seconds for a
+    paused stage.
+
+    \b
+    wm scale controller --run demo --pods 64
+    wm scale controller --run demo --pause
+    """
+    from worldmodels import stages
+    from worldmodels.errors import ConfigError
+    from worldmodels.executors.manifest import pod_hours_price
+    from worldmodels.store import open_store
+
+    if (pods is not None) + pause + resume != 1:
+        raise click.UsageError("say one of --pods N, --pause and --resume")
+    stage = stages.stage(stage_name)
+    run, config, _ = options.resolve(store := open_store(store_uri), run_name, iteration, None, files, overrides)
+    if pods and stage.kind != "exchange":
+        raise ConfigError(
+            f"--pods {pods}: {stage.name} deals its shards to the pods that it begins with;"
+            " only the controller's come and go",
+            next=f"wm submit {stage.name} --run {run} -o kubernetes.pods.{stage.name}={pods} --replace",
+        )
+    cluster = options.cluster(config.kubernetes)
+    from worldmodels.executors import scaling, submission
+
+    found = submission.find(cluster, store, run, stage.name, iteration)
+    if not found:
+        raise submission.no_job(cluster, store, run, stage.name)
+    work = submission.carried_work(store, found[0])
+    if not pods:
+        changed = scaling.pause(cluster, work, paused=pause)
+        words = "paused" if pause else "at work"
+        click.echo(f"{work}: Job {work.name} is {words}{' now' if changed else ' already'}")
+        return
+    before = scaling.scale(cluster, work, pods)
+    price = pod_hours_price(work.job, config.kubernetes) * pods / before
+    costs = f"; {price:.3g} an hour while they run" if price else ""
+    click.echo(
+        f"{work}: Job {work.name} has {pods} pods, {f'{before} before' if pods != before else 'as before'}{costs}"
+    )
