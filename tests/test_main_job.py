@@ -204,7 +204,7 @@ def test_status_tells_how_an_evolution_stands_that_is_not_committed(copy):
         manifest.unlink()
     rows = {row["stage"]: row for row in json.loads(copy("status", "tiny", "--json").stdout)["stages"]}
     evolution = rows["controller"]["evolution"]
-    assert evolution["generation"] == evolution["generations"] and evolution["best"] >= evolution["mean"]
+    assert 1 <= evolution["generation"] <= evolution["generations"] and evolution["sigma"] > 0
     assert f"generation {evolution['generation']} of" in copy("status", "tiny").stdout
     assert rows["evaluate"]["evolution"] is None
 
