@@ -1,16 +1,25 @@
 """Whole runs that are killed and stopped again and again. Minutes: `make test-slow`."""
 
+import json
 import random
+import resource
 import signal
 import time
 
 import pytest
-from processes import alive, kill_one_of, workers
+from processes import Pods, alive, kill_one_of, workers
 
+from worldmodels import runner
+from worldmodels.config import resolve
 from worldmodels.stages import STAGES
 
 pytestmark = pytest.mark.slow
 KILLS = 10
+EVOLUTION = (
+    "controller.population=8", "controller.tracks=2", "controller.steps=150", "controller.generations=150",
+    "controller.evaluate_every=10", "controller.evaluate_tracks=2", "execution.workers=1",
+)  # fmt: skip
+EVOLUTION_KILLS = 100
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +76,46 @@ def test_the_same_seed_twice_gives_the_same_digests_and_another_seed_does_not(wm
     other = make_wm()
     other.ok("rollouts", "-o", "seed=2")
     assert other.digests().items().isdisjoint(undisturbed.items())
+
+
+def evolve(wm, count, chance=None):
+    """Evolve in that many pods, one or the other of which is killed every few seconds if there is `chance`.
+
+    Returns rewards.csv, the artifact's digest, the processes begun, and the seconds of CPU time.
+    """
+    task = runner.Task("tiny", 1, "controller", resolve(None, [wm.toml], EVOLUTION)[0])
+    before = cpu_seconds()
+    pods = Pods(task.to_json(), str(wm.store), count, wm.environment())
+    while chance and pods.begun < count + EVOLUTION_KILLS:
+        time.sleep(chance.uniform(0.5, 4))
+        assert not pods.done, f"it ended after {pods.begun - count} kills"
+        pods.kill(leader(wm) if chance.random() < 0.4 else chance.randrange(count))
+    assert pods.wait() == [0] * count
+    rewards = (wm.store / "tiny/iter-1/controller/live/rewards.csv").read_text()
+    return rewards, wm.digests()["tiny/iter-1/controller"], pods.begun, cpu_seconds() - before
+
+
+def leader(wm):
+    found = [*(wm.store / "tiny/iter-1/controller").glob("*/status")]
+    return json.loads(found[0].read_bytes())["leader"] if found else 0
+
+
+def cpu_seconds():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_a_hundred_sigkills_of_workers_do_not_show_in_an_evolution(make_wm):
+    """Prints what a process costs to start, and what share of all work was done more than once."""
+    runs = [make_wm() for _ in range(3)]
+    for wm in runs:
+        wm.ok("rollouts", "vae", "latents", "memory")
+    alone, two, many = evolve(runs[0], 1), evolve(runs[1], 2), evolve(runs[2], 3, random.Random(3))
+    assert alone[:2] == two[:2] == many[:2]
+    assert [line.split(",")[0] for line in alone[0].splitlines()[1:]] == [str(n) for n in range(1, 151)]
+    before = cpu_seconds()
+    assert evolve(runs[2], 1)[:2] == alone[:2]  # nothing is left to do
+    start = cpu_seconds() - before
+    work, spent = alone[3] - start, many[3] - many[2] * start
+    print(f"CPU seconds: one worker {alone[3]:.0f}, two {two[3]:.0f}, three that are killed {many[3]:.0f};")
+    print(f"a start takes {start:.1f} of them; without starts {spent:.0f}, {1 - work / spent:.0%} of that repeated")
