@@ -141,12 +141,6 @@ def test_a_pipelines_run_has_a_name_too():
         manifest.Pipeline("Bad Name", (resolve("demo")[0],))
 
 
-def test_what_a_job_costs_in_an_hour():
-    config, _ = resolve("demo", (), ["kubernetes.prices.cpu_hour=0.04", "kubernetes.resources.rollouts.cpu=500m"])
-    made = manifest.job(Task("demo", 1, "rollouts", config), STORE)
-    assert manifest.pod_hours_price(made, config.kubernetes) == pytest.approx(4 * 0.5 * 0.04)
-
-
 def test_a_pod_of_another_version_says_so():
     with pytest.raises(ConfigError, match="another version"):
         Task.from_json(json.dumps({"run": "a", "iteration": 1, "stage": "vae", "config": {"vae": {"new": 1}}}))

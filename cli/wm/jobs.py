@@ -122,7 +122,7 @@ def _stages(wanted: "Wish", how: How) -> None:
                 again = shlex.join(["wm", *sys.argv[1:], "--wait"])  # so that each finds what the one before makes
                 command = again if step is not steps[0] and not how.wait else error.next.replace("wm run", "wm submit")
                 raise MissingInput(error.message, next=command) from error
-            _estimate(settings, [step.task], store.uri, how)
+            _estimate([step.task], how)
             outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
             wanted.remember()  # only now: settings that the cluster refuses are no run's
         _announce(cluster, settings, work, outcome, how)
@@ -149,7 +149,7 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
         return
     with pipeline.lock(store, first.run, LOCK_SECONDS):
         pipeline.refuse(pipeline.plan(store, submission.pipeline_tasks(wanted)))
-    _estimate(settings, first.tasks, store.uri, how)
+    _estimate(submission.pipeline_tasks(wanted), how)
     outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
     for each in wishes:
         each.remember()
@@ -202,16 +202,13 @@ def _hints(settings: "Kubernetes", work: "Work", pods: int) -> str:
     return f"{logs}\n  watch   {work.command('attach')}\n  state   wm status {work.run}"
 
 
-def _estimate(settings: "Kubernetes", tasks: "Iterable[Task]", store_uri: str, how: How) -> None:
-    """Say what an hour of each stage costs, if prices are set, before anything is sent."""
-    from worldmodels.executors import manifest
+def _estimate(tasks: "Iterable[Task]", how: How) -> None:
+    """Say what the stages will take, and cost if prices are set, before anything is sent."""
+    from worldmodels.executors.estimate import estimate
 
     for task in tasks:
-        job = manifest.job(task, store_uri)
-        pods, price = job["spec"]["completions"], manifest.pod_hours_price(job, settings)
-        if price and not how.as_json:
-            each = f"{pods} × {price / pods:.3g} = " if pods > 1 else ""
-            click.echo(f"{task.name}: {each}{price:.3g} an hour while its pods run")
+        if not how.as_json:
+            click.echo(f"{task.name}: {estimate(task)}")
 
 
 def _say(words: str) -> None:

@@ -41,7 +41,6 @@ def scale(
     """
     from worldmodels import stages
     from worldmodels.errors import ConfigError
-    from worldmodels.executors.manifest import pod_hours_price
     from worldmodels.store import open_store
 
     if (pods is not None) + pause + resume != 1:
@@ -67,8 +66,5 @@ def scale(
         click.echo(f"{work}: Job {work.name} is {words}{' now' if changed else ' already'}")
         return
     before = scaling.scale(cluster, work, pods)
-    price = pod_hours_price(work.job, config.kubernetes) * pods / before
-    costs = f"; {price:.3g} an hour while they run" if price else ""
-    click.echo(
-        f"{work}: Job {work.name} has {pods} pods, {f'{before} before' if pods != before else 'as before'}{costs}"
-    )
+    was = f"{before} before" if pods != before else "as before"
+    click.echo(f"{work}: Job {work.name} has {pods} pods, {was}")

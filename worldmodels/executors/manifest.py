@@ -137,15 +137,6 @@ def to_yaml(manifest: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120))
 
 
-def pod_hours_price(manifest: Mapping[str, Any], settings: Kubernetes) -> float:
-    """What the Job's pods cost in an hour, all of them running."""
-    spec = manifest["spec"]
-    requests = spec["template"]["spec"]["containers"][0]["resources"]["requests"]
-    if settings.gpu_resource in requests:
-        return float(spec["parallelism"] * settings.prices.gpu_hour)
-    return float(spec["parallelism"] * cores(requests["cpu"]) * settings.prices.cpu_hour)
-
-
 def cores(quantity: str) -> float:
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 

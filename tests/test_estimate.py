@@ -1,0 +1,37 @@
+"""What a stage will cost, before it is submitted."""
+
+import pytest
+
+from worldmodels.config import resolve
+from worldmodels.executors.estimate import core_hours, estimate
+from worldmodels.runner import Task
+from worldmodels.stages import STAGES
+
+
+def task(stage, *overrides):
+    return Task("demo", 1, stage, resolve("demo", (), overrides)[0])
+
+
+def test_the_demo_takes_about_as_long_as_it_was_seen_to():
+    """On two cores: 12 minutes of training, 7 of evaluation."""
+    minutes = {stage: 60 * core_hours(stage, task(stage).config) / 2 for stage in STAGES}
+    assert minutes.pop("evaluate") == pytest.approx(7, rel=0.2)
+    assert sum(minutes.values()) == pytest.approx(12, rel=0.3)
+
+
+def test_more_pods_cost_the_same_and_larger_ones_are_as_many_pod_hours_fewer():
+    few, many, large = (estimate(task("controller", f"kubernetes.{o}")) for o in
+                        ("pods.controller=2", "pods.controller=64", "resources.controller.cpu=4"))  # fmt: skip
+    assert few.pods * few.hours == pytest.approx(many.pods * many.hours)
+    assert large.pods * large.hours == pytest.approx(few.pods * few.hours / 4)
+
+
+def test_it_is_told_in_pod_hours_and_money():
+    wanted = ["kubernetes.prices.cpu_hour=0.04", "kubernetes.pods.evaluate=8"]
+    assert str(estimate(task("evaluate", *wanted))) == "8 pods, about 0.23 pod-hours × 0.04 = 0.0093"
+    assert str(estimate(task("evaluate"))) == "4 pods, about 0.23 pod-hours"
+
+
+def test_nobody_knows_how_long_a_gpu_takes():
+    assert str(estimate(task("vae", "kubernetes.prices.gpu_hour=2.5"))) == "1 pod, 2.5 an hour"
+    assert "about" in str(estimate(task("vae", "kubernetes.gpus=false")))
