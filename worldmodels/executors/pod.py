@@ -33,7 +33,8 @@ def main(environment: Mapping[str, str]) -> int:
         signal.signal(signal.SIGTERM, _stop)
         local.run(environment["WM_STORE"], task, lambda snapshot: None, pod=pod, pods=pods, stdout=1)
     except WmError as error:
-        _log().error("%s%s", error.message, f"; next: {error.next}" if error.next else "")
+        said = worker.command(error.next, environment)
+        _log().error("%s%s", error.message, f"; next: {said}" if said else "")
         return error.exit_code
     return 0
 

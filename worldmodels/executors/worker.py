@@ -6,6 +6,7 @@ The environment is read here and nowhere else:
     WM_WORKERS             how many workers the task has
     JOB_COMPLETION_INDEX   which of them this is, from 0
     WM_EVENTS_FD           file descriptor for progress events, one JSON object a line (optional)
+    WM_PODS                there is one in a pod (`pod.py`)
     WM_PARENT_PIPE         1: standard input belongs to the parent, and its end means that the parent is gone (optional)
 Exit codes are those of `errors.py`. Standard output carries plain log lines.
 """
@@ -46,6 +47,7 @@ def main(environment: Mapping[str, str]) -> int:
     try:
         _run(store, task, worker, workers, pulse)
     except WmError as error:
+        error.next = command(error.next, environment)
         log.error("%s%s", error.message, f"; next: {error.next}" if error.next else "")
         pulse.emit({"error": {"message": error.message, "next": error.next, "code": error.exit_code}})
         return error.exit_code
@@ -62,6 +64,11 @@ def main(environment: Mapping[str, str]) -> int:
     finally:
         ship.close()
     return 0
+
+
+def command(text: str, environment: Mapping[str, str]) -> str:
+    """What to type next: who reads a pod's log submits."""
+    return text.replace("wm run", "wm submit") if "WM_PODS" in environment else text
 
 
 def _run(store: Store, task: runner.Task, worker: int, workers: int, pulse: Pulse) -> None:
