@@ -41,7 +41,8 @@ def main(environment: Mapping[str, str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if environment.get("WM_PARENT_PIPE"):
         threading.Thread(target=_die_with_parent, daemon=True).start()
-    threading.Thread(target=_watch, args=(pulse, task.config.execution.stall_seconds), daemon=True).start()
+    again = command(f"wm run --run {task.run} --iteration {task.iteration}", environment)
+    threading.Thread(target=_watch, args=(pulse, task.config.execution.stall_seconds, again), daemon=True).start()
     key = task.name.key("logs", f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-worker-{worker:05d}.log")
     ship = LogShipper(store, key, lines)
     try:
@@ -147,7 +148,7 @@ def _die_with_parent() -> None:
     os._exit(Stopped.exit_code)
 
 
-def _watch(pulse: Pulse, stall_seconds: float) -> None:
+def _watch(pulse: Pulse, stall_seconds: float, again: str) -> None:
     """A worker that says nothing for that long is stuck: show where, and let somebody else try."""
     while True:
         time.sleep(min(5.0, stall_seconds / 2))
@@ -156,7 +157,7 @@ def _watch(pulse: Pulse, stall_seconds: float) -> None:
             pulse.log.error("no progress for %.0f s; stacks follow", silent)
             faulthandler.dump_traceback(all_threads=True)
             message = f"a worker made no progress for {silent:.0f} s and was given up"
-            pulse.emit({"error": {"message": message, "next": "wm run", "code": Hung.exit_code}})
+            pulse.emit({"error": {"message": message, "next": again, "code": Hung.exit_code}})
             os._exit(Hung.exit_code)
 
 
