@@ -37,7 +37,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from worldmodels import artifacts, stages
+from worldmodels import artifacts, publishing, stages
 from worldmodels.artifacts import Artifact, Identity, Name, Reading
 from worldmodels.config import Config, resolve
 from worldmodels.executors import local
@@ -114,13 +114,13 @@ def publish(store: Store, kind: str, shards: int, made: list[dict[str, bytes]]) 
     else:
         records = _commit(store, work, range(shards), made)
     made_by = {"finished": "now"}
-    artifacts.commit(store, work, files={}, telemetry={}, shards=records, resolved={}, made=made_by)
+    publishing.commit(store, work, files={}, telemetry={}, shards=records, resolved={}, made=made_by)
 
 
 def _commit(store: Store, work: Identity, indices: range, made: list[dict[str, bytes]]) -> list[dict[str, Any]]:
     def one(index: int) -> dict[str, Any]:
-        artifacts.commit_shard(store, work, index, "bench", made[index % len(made)])
-        return artifacts.read_json(store, artifacts.shard_key(work, index), "") or {}
+        publishing.commit_shard(store, work, index, "bench", made[index % len(made)])
+        return artifacts.read_json(store, work.shard_key(index), "") or {}
 
     with ThreadPoolExecutor(4) as threads:
         return list(threads.map(one, indices))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from worldmodels import artifacts
+from worldmodels import artifacts, publishing
 from worldmodels.artifacts import Name
 from worldmodels.config import resolve
 from worldmodels.errors import ConfigError, Conflict, CorruptArtifact, MissingInput
@@ -24,9 +24,9 @@ def commit(store, work, tmp_path, content=b"weights"):
     folder = tmp_path / "results"
     folder.mkdir(exist_ok=True)
     (folder / "weights").write_bytes(content)
-    files = artifacts.upload(store, work.name, "attempt", folder)
+    files = publishing.upload(store, work.name, "attempt", folder)
     made = {"finished": "now"}
-    return artifacts.commit(store, work, files=files, telemetry={}, shards=[], resolved={}, made=made)
+    return publishing.commit(store, work, files=files, telemetry={}, shards=[], resolved={}, made=made)
 
 
 def test_execution_settings_are_not_part_of_an_identity():
@@ -91,7 +91,7 @@ def test_a_second_commit_of_other_work_is_a_conflict_that_names_the_field(store,
 def test_a_retired_artifact_makes_room_and_stays_readable(store, tmp_path):
     work = identity()
     manifest = commit(store, work, tmp_path)
-    artifacts.retire(store, work, manifest)
+    publishing.retire(store, work, manifest)
     assert artifacts.manifests(store, NAME) == []
     assert (
         json.loads(store.get(f"run/iter-1/vae/retired/{manifest['digest'][:16]}.json"))["digest"] == manifest["digest"]

@@ -2,7 +2,7 @@ import api
 import pytest
 from api import Api
 
-from worldmodels import artifacts, runner
+from worldmodels import publishing, runner
 from worldmodels.config import resolve
 from worldmodels.errors import Conflict, WorkFailed
 from worldmodels.executors import driver
@@ -26,7 +26,7 @@ def commit(store, job):
     task = Task.from_json(environment["WM_TASK"].replace("$$", "$"))
     work = runner.identify(task, runner.input_manifests(store, task))
     made = {"finished": "2026-01-01", "seconds": 1.0}
-    artifacts.commit(store, work, files={}, telemetry={}, shards=[], resolved={}, made=made)
+    publishing.commit(store, work, files={}, telemetry={}, shards=[], resolved={}, made=made)
 
 
 def fail(store, job):

@@ -16,7 +16,7 @@ import pytest
 from fire import FAULTS, Fire
 from processes import kill_one_of
 
-from worldmodels import artifacts, runner
+from worldmodels import artifacts, publishing, runner
 from worldmodels.artifacts import Name
 from worldmodels.config import resolve
 from worldmodels.runner import Task
@@ -76,8 +76,8 @@ def test_of_64_writers_one_wins_all_succeed_and_readers_see_no_mixture(reopen, t
         folder.mkdir()
         for file in ("encoder", "decoder"):
             (folder / file).write_text(f"{file} of {i}\n" * 10_000)
-        files = artifacts.upload(store, name, f"attempt-{i}", folder)
-        return artifacts.commit(store, work, files=files, telemetry={}, shards=[], resolved={}, made={})["digest"]
+        files = publishing.upload(store, name, f"attempt-{i}", folder)
+        return publishing.commit(store, work, files=files, telemetry={}, shards=[], resolved={}, made={})["digest"]
 
     def read(i: int) -> None:
         store = reopen()

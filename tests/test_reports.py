@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldmodels import artifacts
+from worldmodels import artifacts, publishing
 from worldmodels.artifacts import Name
 from worldmodels.config import Config
 from worldmodels.errors import CorruptArtifact
@@ -54,7 +54,7 @@ def commit(store, folder: Path, stage_name: str, content):
         path.write_bytes(data if isinstance(data, bytes) else data.encode())
     work = artifacts.identity(Name("trial", 1, stage_name), Config(), (stage_name,), {})
     files, telemetry = (
-        artifacts.upload(store, work.name, "a", folder / stage_name / kind, kind) for kind in ("results", "telemetry")
+        publishing.upload(store, work.name, "a", folder / stage_name / kind, kind) for kind in ("results", "telemetry")
     )
     cpu = {"model": "A <fast> CPU", "features": ["avx2"]}
     made = {
@@ -65,7 +65,7 @@ def commit(store, folder: Path, stage_name: str, content):
         "versions": {"numpy": "2.0"},
         "cpu": cpu,
     }
-    manifest = artifacts.commit(store, work, files=files, telemetry=telemetry, shards=[], resolved={}, made=made)
+    manifest = publishing.commit(store, work, files=files, telemetry=telemetry, shards=[], resolved={}, made=made)
     return artifacts.load(store, work.name, manifest, folder / "scratch")
 
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from . import __version__ as VERSION
-from . import artifacts, stages
+from . import artifacts, publishing, stages
 from .artifacts import Artifact, Identity, Name, Reading
 from .config import Config
 from .errors import ConfigError, Conflict, MissingInput, ShardFailed, StoreError, WorkFailed
@@ -261,12 +261,12 @@ class Attempt:
         while todo:
             try:
                 for index, content in entrypoint(stage.entrypoint)(self.context, todo):
-                    artifacts.commit_shard(self.store, self.work, index, self.id, content)
+                    publishing.commit_shard(self.store, self.work, index, self.id, content)
                     self.pulse.log.info("shard %d is committed", index)
                 return
             except ShardFailed as failure:
                 self.pulse.log.error("shard %d failed: %s", failure.index, failure.message)
-                artifacts.commit_failed_shard(self.store, self.work, failure.index, failure.message)
+                publishing.commit_failed_shard(self.store, self.work, failure.index, failure.message)
             there = self.records(max(todo) + 1)
             todo = [index for index in todo if index not in there]
 
@@ -283,7 +283,7 @@ class Attempt:
 
     def records(self, count: int) -> dict[int, dict[str, Any]]:
         """Committed shard records by index; with many of them one listing is cheaper than asking for each."""
-        keys = {artifacts.shard_key(self.work, i): i for i in range(count)}
+        keys = {self.work.shard_key(i): i for i in range(count)}
         there = [entry.key for entry in self.store.entries(self.work.work_key("shards/"))]
         repair = artifacts.repair_command(self.task.name)
         return {
@@ -296,8 +296,8 @@ class Attempt:
         self.context.publish_rest()
         if manifest := committed(self.store, self.task, self.work):
             return manifest
-        upload = artifacts.upload
-        manifest = artifacts.commit(
+        upload = publishing.upload
+        manifest = publishing.commit(
             self.store,
             self.work,
             files=upload(self.store, self.task.name, self.id, self.context.results),

@@ -2,7 +2,7 @@
 
 import buckets
 
-from worldmodels import artifacts
+from worldmodels import artifacts, publishing
 from worldmodels.artifacts import Name
 from worldmodels.config import resolve
 
@@ -31,14 +31,14 @@ def commit(store, tmp_path, name=VAE, attempt="first", content=b"weights", overr
     here.mkdir(exist_ok=True)
     (here / "weights").write_bytes(content)
     work = artifacts.identity(name, resolve("demo", (), (override,))[0], (name.stage,), {})
-    files, made = artifacts.upload(store, name, attempt, here), {"finished": "now", "seconds": 1.0}
-    return artifacts.commit(store, work, files=files, telemetry={}, shards=[], resolved={}, made=made)
+    files, made = publishing.upload(store, name, attempt, here), {"finished": "now", "seconds": 1.0}
+    return publishing.commit(store, work, files=files, telemetry={}, shards=[], resolved={}, made=made)
 
 
 def commit_shards(store, count=2, attempt="shards"):
     work = artifacts.identity(ROLLOUTS, resolve("demo", (), ())[0], ("rollouts",), {})
     for i in range(count):
-        artifacts.commit_shard(store, work, i, attempt, {"frames": b"frames of %d" % i})
+        publishing.commit_shard(store, work, i, attempt, {"frames": b"frames of %d" % i})
     return work
 
 

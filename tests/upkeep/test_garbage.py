@@ -10,7 +10,7 @@ import pytest
 from faults import fine, refused
 from places import PREFIX, ROLLOUTS, VAE, WORK, Careless, commit, commit_shards, keys
 
-from worldmodels import artifacts, runner
+from worldmodels import artifacts, publishing, runner
 from worldmodels.config import resolve
 from worldmodels.errors import CorruptArtifact, StoreError
 from worldmodels.store import LocalStore, process, sweep
@@ -53,7 +53,7 @@ def test_a_survey_touches_nothing_and_what_is_young_stays(store):
 
 def test_what_was_retired_goes_when_it_is_old_and_with_its_data(store, tmp_path):
     manifest = commit(store, tmp_path)
-    artifacts.retire(store, artifacts.identity(VAE, resolve("demo", (), ())[0], ("vae",), {}), manifest)
+    publishing.retire(store, artifacts.identity(VAE, resolve("demo", (), ())[0], ("vae",), {}), manifest)
     new = commit(store, tmp_path, attempt="second", content=b"other")
     assert collect(store, horizon=3600).garbage == []
     assert len(collect(store).garbage) == 2
@@ -62,7 +62,7 @@ def test_what_was_retired_goes_when_it_is_old_and_with_its_data(store, tmp_path)
 
 def test_what_was_retired_lately_keeps_its_data_and_more_so_if_it_cannot_be_read(folder, tmp_path):
     manifest = commit(folder, tmp_path)
-    artifacts.retire(folder, artifacts.identity(VAE, resolve("demo", (), ())[0], ("vae",), {}), manifest)
+    publishing.retire(folder, artifacts.identity(VAE, resolve("demo", (), ())[0], ("vae",), {}), manifest)
     path = folder.root / manifest["files"]["weights"]["key"]
     os.utime(path, (0, 0))
     assert collect(folder, horizon=3600).garbage == []

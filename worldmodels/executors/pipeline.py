@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import artifacts, runner, stages
+from .. import artifacts, publishing, runner, stages
 from ..artifacts import Name, config_key
 from ..config import Config
 from ..errors import Busy, ConfigError, Conflict, CorruptArtifact
@@ -137,16 +137,16 @@ def _renew(store: Store, step: Step) -> Step:
     again = plan(store, [step.task])[0] if step.state != "damaged" else step
     if again.manifest is None:
         work = runner.identify(step.task, runner.input_manifests(store, step.task))
-        artifacts.drop_failed_shards(store, work)
+        publishing.drop_failed_shards(store, work)
     if again.state == "damaged" and again.manifest is None:
-        artifacts.discard_unreadable(store, runner.identify(step.task, {}))
+        publishing.discard_unreadable(store, runner.identify(step.task, {}))
     if again.manifest is None or again.state == "committed":
         return again
     work = runner.identify(step.task, runner.input_manifests(store, step.task))
     if again.state == "damaged":
         _drop_damaged_shards(store, work, again.manifest)
-        artifacts.drop_failed_shards(store, work)
-    artifacts.retire(store, work, again.manifest)
+        publishing.drop_failed_shards(store, work)
+    publishing.retire(store, work, again.manifest)
     return dataclasses.replace(again, state="missing")
 
 
@@ -157,7 +157,7 @@ def _drop_damaged_shards(store: Store, work: artifacts.Identity, manifest: dict[
                 for name in shard.files.files:
                     shard.read(name)
             except CorruptArtifact:
-                store.delete(artifacts.shard_key(work, shard.index))
+                store.delete(work.shard_key(shard.index))
 
 
 def _still_committed(store: Store, task: Task) -> bool:

@@ -1,0 +1,108 @@
+"""The one way an artifact is made and committed, and taken out of use again. Its names and layout: `artifacts.py`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import artifacts
+from .artifacts import Files, Identity, Name
+from .errors import Conflict
+from .store import Store
+
+
+def upload(store: Store, name: Name, attempt: str, folder: Path, prefix: str = "") -> Files:
+    """Upload every file below `folder` under this attempt's own key."""
+    return {
+        path.relative_to(folder).as_posix(): _stored(
+            store, path, name.key("data", attempt, *([prefix] if prefix else []), path.relative_to(folder).as_posix())
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _stored(store: Store, path: Path, key: str) -> dict[str, Any]:
+    store.upload(key, path)
+    return {"key": key, "size": path.stat().st_size, "sha256": artifacts.sha256(path)}
+
+
+def commit_shard(store: Store, work: Identity, index: int, attempt: str, content: Mapping[str, bytes]) -> None:
+    """Store one shard and its record; a shard that is there already stays."""
+    files: Files = {}
+    for name, data in content.items():
+        key = work.name.key("data", attempt, f"shard-{index:05d}", name)
+        store.put(key, data)
+        files[name] = {"key": key, "size": len(data), "sha256": artifacts.digest(data)}
+    record = {
+        "index": index,
+        "digest": artifacts.digest(sorted((n, f["sha256"]) for n, f in files.items())),
+        "files": files,
+    }
+    store.create(work.shard_key(index), json.dumps(record).encode())
+
+
+def commit_failed_shard(store: Store, work: Identity, index: int, reason: str) -> None:
+    """Record that a shard cannot be made, so that nobody tries again; `drop_failed_shards` takes that back."""
+    store.create(work.shard_key(index), json.dumps({"index": index, "failed": reason}).encode())
+
+
+def drop_failed_shards(store: Store, work: Identity) -> None:
+    for entry in store.entries(work.work_key("shards/")):
+        record = artifacts.read_json(store, entry.key, artifacts.repair_command(work.name))
+        if record and "failed" in record:
+            store.delete(entry.key)
+
+
+def commit(
+    store: Store,
+    work: Identity,
+    *,
+    files: Files,
+    telemetry: Files,
+    shards: list[dict[str, Any]],
+    resolved: Mapping[str, Any],
+    made: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Create the manifest, or accept the equal one that is there. Returns the committed one; Conflict if it differs."""
+    contents = [(name, f["sha256"]) for name, f in files.items()]
+    contents += [(f"shard-{s['index']:05d}/{name}", f["sha256"]) for s in shards for name, f in s["files"].items()]
+    manifest = {
+        "artifact": str(work.name),
+        "digest": work.digest_of(contents),
+        "config": dict(work.config),
+        "extent": dict(work.extent),
+        "inputs": dict(work.inputs),
+        "files": files,
+        "telemetry": telemetry,
+        "shards": shards,
+        "resolved": dict(resolved),
+        "made": dict(made),
+    }
+    if store.create(work.manifest_key, json.dumps(manifest, indent=1).encode()):
+        return manifest
+    there = artifacts.read_json(store, work.manifest_key, artifacts.repair_command(work.name))
+    if there is None:
+        return commit(
+            store, work, files=files, telemetry=telemetry, shards=shards, resolved=resolved, made=made
+        )  # fmt: skip
+    if differences := work.differences(there):
+        raise Conflict(
+            f"{work.name} was committed by somebody else meanwhile, and differs: {'; '.join(differences)}",
+            next=artifacts.repair_command(work.name),
+        )
+    return there
+
+
+def discard_unreadable(store: Store, work: Identity) -> None:
+    """Make room for the artifact whose manifest cannot be read; its bytes stay under retired/."""
+    store.put(work.name.key("retired", "unreadable.json"), store.get(work.manifest_key) or b"")
+    store.delete(work.manifest_key)
+
+
+def retire(store: Store, work: Identity, manifest: Mapping[str, Any]) -> None:
+    """Take a committed manifest out of use; it stays readable under retired/, its data until it is collected."""
+    store.put(
+        work.name.key("retired", f"{manifest['digest'][:16]}.json"), json.dumps(dict(manifest), indent=1).encode()
+    )
+    store.delete(work.manifest_key)
