@@ -67,4 +67,4 @@ def scale(
         return
     before = scaling.scale(cluster, work, pods)
     was = f"{before} before" if pods != before else "as before"
-    click.echo(f"{work}: Job {work.name} has {pods} pods, {was}")
+    click.echo(f"{work}: Job {work.name} has {pods} pod{'s' * (pods != 1)}, {was}")

@@ -71,6 +71,29 @@ def test_a_pod_that_is_deleted_is_replaced_and_the_work_goes_on(wm, kubectl, unt
     assert "exit 143 (Stopped)" in stdout
 
 
+def test_an_evolution_that_is_scaled_and_paused_ends_the_same(wm, make_wm, kubectl, until):
+    here, run = make_wm(), ("controller", "--run", "scaled")
+    long = ("-o", "controller.generations=60", "-o", "controller.population=8", "-o", "controller.steps=100")
+    here.ok("rollouts", "vae", "latents", "memory", "--run", "scaled")
+    ok(wm("cp", str(here.store), wm.more["WM_STORE"], "--run", "scaled"))
+    here.ok(*run, *long)
+    ok(wm("submit", *run, *long))
+    until(lambda: len(kubectl.running("scaled")) == 2)
+    assert "has 3 pods, 2 before" in ok(wm("scale", *run, "--pods", "3"))
+    until(lambda: len(kubectl.running("scaled")) == 3)
+    ok(wm("scale", *run, "--pause"))
+    until(lambda: not kubectl.running("scaled"))
+    assert "the Job is suspended" in ok(wm("status", "scaled"))
+    ok(wm("scale", *run, "--resume"))
+    assert "has 1 pod, 3 before" in ok(wm("scale", *run, "--pods", "1"))
+    assert "committed after" in ok(wm("attach", *run))
+    assert digests(wm, "scaled") == digests(here, "scaled")
+
+
+def digests(wm, run):
+    return {row["artifact"]: row["digest"] for row in json.loads(ok(wm("ls", run, "--json")))}
+
+
 def test_ctrl_c_detaches_and_attach_goes_on_until_somebody_deletes_the_job(wm, kubectl, until):
     waiting = wm.start("submit", "rollouts", "--run", "detached", "--wait", *TWO_MINUTES)
     until(lambda: kubectl.running("detached"))
