@@ -1,6 +1,5 @@
 """Waiting for a Job before somebody's eyes."""
 
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from worldmodels.executors.submission import Pods, Work
     from worldmodels.executors.watching import View
 
-LOG_SECONDS = 10.0
-HEAD = re.compile(r"\S+ \S+ [A-Z] ")  # date, time and level, as workers write them
+LINE_SECONDS, PLAIN_SECONDS = 10.0, 30.0
 
 
 def follow(cluster: "Cluster", work: "Work", *, pending_seconds: float, cancel_pending: bool) -> None:
@@ -45,33 +43,24 @@ class Report:
     """One line that is written again and what is new above it; plain lines where there is no terminal."""
 
     def __init__(self, screen: Screen, cluster: "Cluster", work: "Work") -> None:
+        from worldmodels.executors.listening import Listener
         from worldmodels.executors.watching import Teller
 
-        self._screen, self._cluster, self._work = screen, cluster, work
+        self._screen, self._work = screen, work
         self._bar: Bar | None = screen.bar(str(work))
         self._tell = Teller(screen.say, counts=self._bar is None)
-        self._read, self._line = 0.0, ""
+        self._listener = Listener(cluster, LINE_SECONDS if self._bar else PLAIN_SECONDS)
 
     def __call__(self, seen: "View", pods: "Pods") -> None:
         self._tell(str(self._work), seen)
+        said = self._listener.news(pods.now())
         if self._bar:
-            self._bar(seen.done, seen.wanted, f"{seen}  {self._last_line(pods)}".strip())
+            self._bar(seen.done, seen.wanted, f"{seen}  {self._listener.line}".strip())
+        elif said:
+            self._screen.say(f"{self._work}: {said}")
 
     def end(self, words: str) -> None:
         if self._bar:
             self._bar.end("committed")
         else:
             self._screen.say(words)
-
-    def _last_line(self, pods: "Pods") -> str:
-        """What one of the running pods said last, asked for now and then."""
-        from worldmodels.executors.manifest import CONTAINER
-        from worldmodels.executors.watching import phase
-
-        if time.monotonic() - self._read > LOG_SECONDS:
-            running = [pod for pod in pods.now() if phase(pod) == "Running"]
-            if running:
-                self._read = time.monotonic()
-                said = self._cluster.log(running[0]["metadata"]["name"], CONTAINER, tail=1)
-                self._line = HEAD.sub("", said[-1][1]) if said else ""
-        return self._line

@@ -21,12 +21,15 @@ from ..runner import Task
 from ..store import Store, open_store
 from . import pipeline, submission
 from .kubernetes import Cluster, connect
+from .listening import Listener
 from .manifest import Pipeline
-from .watching import Teller
+from .submission import Pods
+from .watching import Teller, View
 from .worker import LOG_DATE, LOG_FORMAT
 
 # A driver that was killed holds the run for another minute (store/lease.py).
 LOCK_SECONDS = 120.0
+LINE_SECONDS = 60.0
 
 
 def main(environment: Mapping[str, str]) -> int:
@@ -50,9 +53,14 @@ def drive(cluster: Cluster, store: Store, wanted: Pipeline, say: Callable[[str],
     def one(task: Task) -> None:
         work = submission.stage_work(store, task)
         say(f"{work}: Job {work.name}: {submission.submit(cluster, work, say=say)}")
-        tell = Teller(say)
-        pending_seconds = task.config.kubernetes.pending_seconds
-        submission.wait(cluster, work, lambda seen, pods: tell(str(work), seen), pending_seconds=pending_seconds)
+        tell, listener = Teller(say), Listener(cluster, LINE_SECONDS)
+
+        def report(seen: View, pods: Pods) -> None:
+            tell(str(work), seen)
+            if said := listener.news(pods.now()):
+                say(f"{work}: {said}")
+
+        submission.wait(cluster, work, report, pending_seconds=task.config.kubernetes.pending_seconds)
         say(f"{work}: committed")
 
     with pipeline.lock(store, wanted.run, LOCK_SECONDS):

@@ -1,0 +1,30 @@
+"""What pods say, for whoever waits for them."""
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .kubernetes import Cluster
+from .manifest import CONTAINER
+from .watching import phase
+
+HEAD = re.compile(r"\S+ \S+ [A-Z] ")  # date, time and level, as workers write them
+
+
+class Listener:
+    """The last line of one of a Job's running pods, asked for every so many seconds."""
+
+    def __init__(self, cluster: Cluster, seconds: float) -> None:
+        self.line = ""
+        self._cluster, self._seconds, self._asked = cluster, seconds, time.monotonic()
+
+    def news(self, pods: Iterable[Mapping[str, Any]]) -> str:
+        """That line, if it is another one than before."""
+        running = [pod for pod in pods if phase(pod) == "Running"]
+        if not running or time.monotonic() - self._asked < self._seconds:
+            return ""
+        self._asked = time.monotonic()
+        said = self._cluster.log(running[0]["metadata"]["name"], CONTAINER, tail=1)
+        before, self.line = self.line, HEAD.sub("", said[-1][1]) if said else ""
+        return self.line if self.line != before else ""
