@@ -1,5 +1,6 @@
 """What a worker says when it fails: to a laptop's user, and in a pod's log."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from worldmodels.config import resolve
 from worldmodels.runner import Task
+from worldmodels.task import Pulse
 
 
 @pytest.mark.parametrize(("pods", "said"), [({"WM_PODS": "4"}, "next: wm submit"), ({}, "next: wm run")])
@@ -18,3 +20,12 @@ def test_in_a_pod_what_comes_next_is_submitted(pods, said, tmp_path):
     done = subprocess.run(command, env={**os.environ, **work, **pods}, capture_output=True, text=True)
     assert done.returncode == 11
     assert said in done.stdout
+
+
+def test_the_time_left_of_work_that_is_gone_on_with_follows_from_what_is_done_now(caplog):
+    moments = iter([0.0, 10.0])
+    pulse = Pulse(logging.getLogger("pulse"), log_seconds=0.0, clock=lambda: next(moments))
+    with caplog.at_level(logging.INFO, "pulse"):
+        pulse(80, 100, "steps", 1.0, {})
+        pulse(90, 100, "steps", 1.0, {})
+    assert caplog.messages[-1] == "90 of 100 steps  1/s  10 s left"

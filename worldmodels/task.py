@@ -155,14 +155,15 @@ class Pulse:
     stop: threading.Event = field(default_factory=threading.Event)
     event_seconds: float = 0.2
     log_seconds: float = 15.0
+    clock: Callable[[], float] = time.monotonic
     beat: float = field(default_factory=time.monotonic)
     _emitted: float = 0.0
     _logged: float = 0.0
-    _began: float = field(default_factory=time.monotonic)
+    _began: tuple[float, float] | None = None  # when, and with how much done already
 
     def touch(self) -> None:
         """Something moves: bytes of a slow store arrive, say. No progress yet, but nobody is stuck."""
-        self.beat = time.monotonic()
+        self.beat = self.clock()
 
     def check(self) -> None:
         """Raise Stopped if the process was asked to stop."""
@@ -170,8 +171,9 @@ class Pulse:
             raise Stopped("stopped on request; the same command goes on from here")
 
     def __call__(self, done: float, total: float, unit: str, rate: float, figures: Mapping[str, float]) -> None:
-        self.beat = now = time.monotonic()
+        self.beat = now = self.clock()
         self.check()
+        self._began = self._began or (now, done)
         if now - self._emitted >= self.event_seconds or done >= total:
             self._emitted = now
             numbers = {"done": float(done), "total": float(total), "rate": float(rate)}  # NumPy's own are no JSON
@@ -179,13 +181,11 @@ class Pulse:
         if now - self._logged >= self.log_seconds:
             self._logged = now
             words = "".join(f"  {name} {value:.4g}" for name, value in figures.items())
-            self.log.info(
-                "%s of %s %s  %.4g/s%s%s", f"{done:g}", f"{total:g}", unit, rate, words, self._left(done, total)
-            )
+            left = self._left(now - self._began[0], done - self._began[1], total - done)
+            self.log.info("%s of %s %s  %.4g/s%s%s", f"{done:g}", f"{total:g}", unit, rate, words, left)
 
-    def _left(self, done: float, total: float) -> str:
-        spent = time.monotonic() - self._began
-        return f"  {spent / done * (total - done):.0f} s left" if 0 < done < total and spent > 5 else ""
+    def _left(self, spent: float, done: float, missing: float) -> str:
+        return f"  {spent / done * missing:.0f} s left" if done > 0 < missing and spent > 5 else ""
 
 
 @dataclass

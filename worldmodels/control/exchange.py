@@ -77,6 +77,11 @@ class Exchange:
         self._thread: Joinable | None = None
 
     @property
+    def begun(self) -> bool:
+        """Is it known how far the evolution is?"""
+        return self._newest is not None
+
+    @property
     def latest(self) -> Row | None:
         """The last generation's row; None in an area's first."""
         now = self._newest

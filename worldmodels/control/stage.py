@@ -31,6 +31,10 @@ def work(ctx: Context) -> None:
         return play(lanes, policy, next_job, steps=limits.steps, patience=limits.patience, on_step=on_step)
 
     def tick(rate: float) -> None:
+        if not exchange.begun:  # an evolution that is gone on with has not done nothing
+            ctx.pulse.touch()
+            ctx.pulse.check()
+            return
         ctx.progress(exchange.done, evolution.generations, "generations", rate, **_figures(exchange.latest))
 
     try:
