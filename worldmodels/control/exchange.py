@@ -182,6 +182,7 @@ class Exchange:
     def _play(self, now: Generation) -> Generation:
         """Take part in a generation until the next one is committed."""
         self.feed.begin(now.number)
+        self.done = now.number - 1
         self._newest, self._row = now, None
         pace, key = self._pace(now), params_key(now.number + 1)
         self._watch.begin(now.alive, pace, joining=self._joining)
