@@ -16,7 +16,7 @@ from worldmodels.errors import CorruptArtifact, StoreError
 from worldmodels.store import LocalStore, process, sweep
 from worldmodels.store.s3 import S3Store
 from worldmodels.task import Pulse
-from worldmodels.upkeep import doctor, garbage
+from worldmodels.upkeep import garbage, visit
 
 DEAD = {"machine": process.machine(), "process": 2**30}
 
@@ -165,7 +165,7 @@ def test_unfinished_uploads_and_ended_locks_of_a_bucket_go(bucket):
 
 
 def test_what_a_killed_doctor_left_goes(store):
-    store.put(f"{doctor.CORNER}1/object", b"12")
+    store.put(f"{visit.CORNER}1/object", b"12")
     garbage.remove(store, garbage.outside(store, 0))
     assert keys(store) == []
 

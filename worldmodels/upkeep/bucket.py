@@ -6,8 +6,8 @@ from collections.abc import Callable
 from ..errors import StoreError
 from ..store import sweep
 from ..store.s3 import S3Store
-from .doctor import ANOTHER_STORE, Visit
 from .findings import Check, Finding, fail, ok, warn
+from .visit import ANOTHER_STORE, Visit
 
 NO_SUCH_TAG = f'"{"0" * 32}"'
 

@@ -1,32 +1,17 @@
-"""Whether a store is fit for use: all that artifacts, locks and clearing up rest on, tried out in a corner of it."""
+"""Whether a store is fit for use, tried out in a corner of it."""
 
 import contextlib
-import hashlib
-import os
-import shutil
-import statistics
-import tempfile
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from ..errors import Busy, StoreError
+from ..errors import StoreError
 from ..store import LocalStore, Store
-from .findings import Check, Finding, examine, fail, ok, warn
-from .parallel import THREADS, each
+from .findings import Finding, examine
+from .folder import FolderVisit
+from .visit import Visit
 
-# Everything that a visit writes is below this and a random name; the dot keeps it from being listed as a run.
-CORNER = ".wm-doctor-"
 # A store that is not there should be told soon; `wm run` waits longer.
 DEADLINE_SECONDS = 8.0
-SKEW_SECONDS = 300.0
-ROUNDS, RACES = 5, 2  # SeaweedFS makes those wait a second that lose a race
-SMALL_BYTES, LARGE_BYTES = 1024, 16 * 2**20 + 1  # one byte more than goes in one piece
-LITTLE_SPACE_BYTES = 2e9
-ANOTHER_STORE = "wm doctor --store DIR"
-POLICY = "cat k8s/s3-policy.json"
 
 
 def visit(store: Store, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
@@ -40,188 +25,7 @@ def visit(store: Store, clock: Callable[[], float] = time.time) -> Iterator[Find
         raise
 
 
-def _bucket(store: Store, clock: Callable[[], float]) -> "Visit":
+def _bucket(store: Store, clock: Callable[[], float]) -> Visit:
     from .bucket import BucketVisit  # needs boto3, as the store does
 
     return BucketVisit(store, clock)  # type: ignore[arg-type]
-
-
-class Visit:
-    """The checks that every kind of store must pass."""
-
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
-        self.store, self.clock = store, clock
-        self.corner = f"{CORNER}{uuid.uuid4().hex}/"
-
-    def key(self, name: str) -> str:
-        return self.corner + name
-
-    def checks(self) -> list[Check]:
-        there = [check.name for check in self.place()]
-        return [
-            *self.place(),
-            Check("absent key", self.absent, (there[-1],)),
-            Check("write", self.write, (there[-1],)),
-            Check("read", self.read, ("write",)),
-            Check("delete", self.delete, ("write",)),
-            Check("clock", self.clocks, ("write",)),
-            Check("read after write", self.consistent, ("read", "delete")),
-            Check("create once", self.once, ("read",)),
-            Check("lock", self.lock, ("create once", "delete")),
-            *self.special(),
-            Check("create race", self.race, ("create once",)),
-            Check("small objects", self.small, ("read",)),
-            Check("large objects", self.large, ("read",)),
-            Check("cleared away", self.clear, ("write",)),
-        ]
-
-    def place(self) -> list[Check]:
-        """Whether there is anything at all; the last of them is what all others need."""
-        raise NotImplementedError
-
-    def special(self) -> list[Check]:
-        """What only this kind of store has."""
-        return []
-
-    def absent(self) -> Finding:
-        if self.store.get(self.key("absent")) is not None:
-            return fail("a key that nobody wrote has content", ANOTHER_STORE)
-        return ok("a key that is not there is said to be absent")
-
-    def write(self) -> Finding:
-        self.store.put(self.key("object"), b"content")
-        return ok("objects may be written")
-
-    def read(self) -> Finding:
-        there, found = self.store.get(self.key("object")), [e.size for e in self.store.entries(self.key("object"))]
-        if (there, found) != (b"content", [7]):
-            return fail(f"7 bytes were written; read were {there!r}, listed were sizes {found}", ANOTHER_STORE)
-        return ok("objects may be read, and are listed")
-
-    def delete(self) -> Finding:
-        keys = [self.key(f"delete/{i}") for i in range(3)]
-        for key in keys:
-            self.store.put(key, b"")
-        self.store.delete(keys[0])
-        self.store.delete_many(keys)
-        left = [entry.key for entry in self.store.entries(self.key("delete/"))]
-        return fail(f"deleted, and still there: {', '.join(left)}", ANOTHER_STORE) if left else ok("singly and in bulk")
-
-    def clocks(self) -> Finding:
-        skew = self.server_time() - self.clock()
-        if abs(skew) > SKEW_SECONDS:
-            words = (
-                f"the store's clock is {abs(skew) / 60:.0f} min {'ahead of' if skew > 0 else 'behind'} this machine's"
-            )
-            return warn(f"{words}; signatures fail at 15 min", "timedatectl")
-        return ok(f"the store's and this machine's differ by {abs(skew):.0f} s")
-
-    def server_time(self) -> float:
-        key = self.key("clock")
-        self.store.put(key, b"")
-        return self.store.modified(key) or 0.0
-
-    def consistent(self) -> Finding:
-        key = self.key("again")
-        for i in range(ROUNDS):
-            data = str(i).encode()
-            self.store.put(key, data)
-            if self.store.get(key) != data or not list(self.store.entries(key)):
-                return fail("what was just written is not read, or not listed", ANOTHER_STORE)
-            self.store.delete(key)
-            if self.store.get(key) is not None or list(self.store.entries(key)):
-                return fail("what was just deleted is still read, or listed", ANOTHER_STORE)
-        return ok(f"{ROUNDS} of {ROUNDS} writes and deletes were seen at once")
-
-    def once(self) -> Finding:
-        key = self.key("once")
-        first, second = self.store.create(key, b"first"), self.store.create(key, b"second")
-        if not first:
-            return fail("a key that is not there is said to be taken", ANOTHER_STORE)
-        if second or self.store.get(key) != b"first":
-            return fail("a second creation replaced the first (is If-None-Match overlooked?): artifacts could be mixed",
-                        ANOTHER_STORE)  # fmt: skip
-        return ok("a second creation is refused, and the first stays")
-
-    def race(self) -> Finding:
-        for number in range(RACES):
-            key, start = self.key(f"race/{number}"), threading.Barrier(THREADS)
-
-            def create(who: int, key: str = key, start: threading.Barrier = start) -> int | None:
-                start.wait(30)
-                return who if self.store.create(key, str(who).encode()) else None
-
-            won = [who for who in each(create, range(THREADS)) if who is not None]
-            if len(won) != 1 or self.store.get(key) != str(won[0]).encode():
-                return fail(f"of {THREADS} creations at once {len(won)} won: artifacts could be mixed", ANOTHER_STORE)
-        return ok(f"of {THREADS} at once exactly one wins, {RACES} times")
-
-    def lock(self) -> Finding:
-        key = self.key("lock")
-        for _ in range(2):
-            with self.store.lock(key), contextlib.suppress(Busy), self.store.lock(key):
-                return fail("two had it at once: two commands could work on one run", ANOTHER_STORE)
-        return ok("held alone, and given back")
-
-    def small(self) -> Finding:
-        key, data = self.key("small"), os.urandom(SMALL_BYTES)
-        writing = statistics.median(_seconds(lambda: self.store.put(key, data)) for _ in range(2 * ROUNDS))
-        reading = statistics.median(_seconds(lambda: self.store.get(key)) for _ in range(2 * ROUNDS))
-        return ok(f"a write takes {1000 * writing:.1f} ms, a read {1000 * reading:.1f} ms (median of {2 * ROUNDS})")
-
-    def large(self) -> Finding:
-        with tempfile.TemporaryDirectory(prefix="wm-doctor-") as scratch:
-            data = os.urandom(LARGE_BYTES)
-            (Path(scratch) / "large").write_bytes(data)
-            up = _seconds(lambda: self.store.upload(self.key("large"), Path(scratch) / "large"))
-            began = time.perf_counter()
-            path = self.store.fetch(self.key("large"), Path(scratch))
-            there = path.read_bytes() if path else b""
-            down = time.perf_counter() - began
-        if hashlib.sha256(there).digest() != hashlib.sha256(data).digest():
-            return fail(f"{len(data)} bytes were written in parts, and came back as {len(there)} others", ANOTHER_STORE)
-        size = len(data) / 1e6
-        return ok(f"up {size / up:.0f} MB/s, down {size / down:.0f} MB/s ({size:.0f} MB)")
-
-    def clear(self) -> Finding:
-        self.store.delete_many([entry.key for entry in self.store.entries(self.corner)])
-        return ok("nothing of this visit is left")
-
-
-class FolderVisit(Visit):
-    """A folder may be made by the first command that writes; then this visit does not leave it either."""
-
-    store: LocalStore
-
-    def __init__(self, store: LocalStore, clock: Callable[[], float]) -> None:
-        super().__init__(store, clock)
-        self._made = [path for path in (store.root, *store.root.parents) if not path.exists()]
-
-    def place(self) -> list[Check]:
-        return [Check("folder", self.folder), Check("space", self.space, ("folder",))]
-
-    def folder(self) -> Finding:
-        root = self.store.root
-        if root.exists() and not root.is_dir():
-            return fail(f"{self.store.uri} is no folder", ANOTHER_STORE)
-        return ok(f"{root}" if root.is_dir() else f"{root} is not there yet; the first command makes it")
-
-    def space(self) -> Finding:
-        usage = shutil.disk_usage(next(path for path in (self.store.root, *self.store.root.parents) if path.exists()))
-        words = f"{usage.free / 1e9:.1f} GB of {usage.total / 1e9:.0f} GB are free"
-        return ok(words) if usage.free > LITTLE_SPACE_BYTES else warn(words, f"df -h {self.store.uri}")
-
-    def clear(self) -> Finding:
-        shutil.rmtree(self.store.root / self.corner, ignore_errors=True)
-        for path in self._made:
-            with contextlib.suppress(OSError):  # somebody else has begun to use it
-                path.rmdir()
-        if (left := self.store.root / self.corner).exists():
-            return fail(f"left behind: {left}", f"rm -r {left}")
-        return ok("nothing of this visit is left")
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began

@@ -15,9 +15,9 @@ from ..config import Config
 from ..errors import CorruptArtifact, WmError
 from ..runner import Task
 from ..store import Entry, Leftover, Store, process
-from .doctor import CORNER
 from .entries import split, works
 from .parallel import each
+from .visit import CORNER
 
 # Ten beats of `runner.Heartbeat`: a process that is suspended for longer is as good as dead.
 LIVE_SECONDS = 600.0
