@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldmodels import artifacts, publishing
+from worldmodels import artifacts, durations, publishing
 from worldmodels.artifacts import Name
 from worldmodels.config import Config
 from worldmodels.errors import CorruptArtifact
 from worldmodels.evaluation import TrackScore, summary
 from worldmodels.reports import dream, page, pictures, stage
 from worldmodels.reports.figures import THEME, Line, Panel, curves
-from worldmodels.reports.sources import duration, table
+from worldmodels.reports.sources import table
 from worldmodels.rollouts.episodes import Episode
 from worldmodels.store import LocalStore
 from worldmodels.task import Context, Pulse
@@ -227,7 +227,7 @@ def test_empty_cells_are_not_numbers(tmp_path):
 
 @pytest.mark.parametrize(("seconds", "words"), [(48.2, "48 s"), (200, "3 min 20 s"), (18120, "5 h 02 min")])
 def test_durations_in_words(seconds, words):
-    assert duration(seconds) == words
+    assert durations.words(seconds) == words
 
 
 class FakeNetworks:

@@ -28,4 +28,4 @@ def test_the_time_left_of_work_that_is_gone_on_with_follows_from_what_is_done_no
     with caplog.at_level(logging.INFO, "pulse"):
         pulse(80, 100, "steps", 1.0, {})
         pulse(90, 100, "steps", 1.0, {})
-    assert caplog.messages[-1] == "90 of 100 steps  1/s  10 s left"
+    assert caplog.messages[-1] == "90 of 100 steps  1/s  0:10 left"

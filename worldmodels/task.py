@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from .artifacts import Artifact, Shard
 from .config import Config
+from .durations import clock
 from .errors import ConfigError, MissingInput, Stopped
 from .store import Store
 
@@ -185,7 +186,7 @@ class Pulse:
             self.log.info("%s of %s %s  %.4g/s%s%s", f"{done:g}", f"{total:g}", unit, rate, words, left)
 
     def _left(self, spent: float, done: float, missing: float) -> str:
-        return f"  {spent / done * missing:.0f} s left" if done > 0 < missing and spent > 5 else ""
+        return f"  {clock(spent / done * missing)} left" if done > 0 < missing and spent > 5 else ""
 
 
 @dataclass

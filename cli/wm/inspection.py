@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wm import options
-from wm.words import size, took
+from wm.words import size
+from worldmodels import durations
 
 if TYPE_CHECKING:
     from worldmodels.artifacts import Name
@@ -87,9 +88,9 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
         return
     names = [row["artifact"] + row["extent"] for row in rows]
     width = max(map(len, names)) + 2
-    click.echo(f"{'artifact':{width}}{'digest':14}{'size':>10}{'took':>9}  committed")
+    click.echo(f"{'artifact':{width}}{'digest':14}{'size':>10}{'took':>13}  committed")
     for name, row in zip(names, rows, strict=True):
-        figures = f"{size(row['bytes']):>10}{took(row['seconds']):>9}"
+        figures = f"{size(row['bytes']):>10}{durations.words(row['seconds']):>13}"
         click.echo(f"{name:{width}}{row['digest'][:12]:14}{figures}  {row['finished']}")
 
 
@@ -182,7 +183,7 @@ def _lineage(store: "Store", run: str, manifest: dict[str, Any], depth: int = 0)
 def _card(manifest: dict[str, Any], lineage: list[str]) -> str:
     made = manifest["made"]
     lines = [manifest["artifact"], f"  digest    {manifest['digest']}"]
-    lines += [f"  made      {made['finished']} in {took(made['seconds'])} on {made['cpu']['model']}"]
+    lines += [f"  made      {made['finished']} in {durations.words(made['seconds'])} on {made['cpu']['model']}"]
     lines += [
         f"  code      {made['git'] or 'unknown revision'}; "
         + ", ".join(f"{k} {v}" for k, v in made["versions"].items())

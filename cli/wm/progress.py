@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
-from wm.words import clock
+from worldmodels.durations import clock
 
 if TYPE_CHECKING:
     from worldmodels.executors.local import Snapshot

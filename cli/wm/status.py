@@ -141,16 +141,16 @@ def _alive(evolution: dict[str, Any]) -> bool:
 
 def _stands(evolution: dict[str, Any]) -> str:
     """An evolution in a line: where, how good, how fast."""
-    from wm.words import clock, took
+    from worldmodels import durations
 
     words = [f"generation {evolution['generation']} of {evolution['generations']}, {evolution['done']:.0%} done"]
     numbers = (("best", ".0f"), ("mean", ".1f"), ("validation", ".1f"), ("sigma", ".3f"))
     words += [f"{name} {evolution[name]:{form}}" for name, form in numbers if evolution[name] is not None]
     if not _alive(evolution):
-        return "  ".join([*words, f"silent for {took(evolution['silent'])}"])
+        return "  ".join([*words, f"silent for {durations.words(evolution['silent'])}"])
     count = evolution["workers"]
     words.append(f"{count} worker{'s' * (count != 1)}, {evolution['rate'] or 0:.0f} steps/s")
-    return "  ".join(words + ([f"{clock(evolution['left'])} left"] if evolution["left"] is not None else []))
+    return "  ".join(words + ([f"{durations.clock(evolution['left'])} left"] if evolution["left"] is not None else []))
 
 
 def _state(job: dict[str, Any]) -> str:

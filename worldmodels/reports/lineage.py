@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .. import durations
 from ..rollouts import episodes
 from ..task import Artifact, Context
 from . import page
 from .page import Part
-from .sources import document, duration, optional, short, table
+from .sources import document, optional, short, table
 
 
 def lineage(ctx: Context) -> list[Part]:
@@ -57,7 +58,7 @@ def _row(artifact: Artifact) -> Iterator[str]:
     steps, seconds = environment_steps(artifact), made.get("seconds")
     yield f"iter-{artifact.name.iteration}/{artifact.stage}"
     yield short(artifact.digest)
-    yield duration(seconds) if seconds is not None else "–"
+    yield durations.words(seconds) if seconds is not None else "–"
     yield f"{steps:,}" if steps else "–"
     yield throughput(artifact, steps, seconds)
     yield str(config.get(f"{artifact.stage}.engine", "–"))

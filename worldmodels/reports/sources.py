@@ -41,16 +41,6 @@ def short(digest: str) -> str:
     return digest[:12]
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words: 48 s, 3 min 20 s, 5 h 02 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.0f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def _number(cell: str | None) -> float:
     try:
         return float(cell or "nan")
