@@ -5,7 +5,7 @@
 Starts the tests' server (SeaweedFS on loopback, or WM_STORE if that is set) and lets that many workers evolve there,
 in four processes, with an engine that sleeps: everything is real but the driving. A generation's work is `seconds` for
 each worker. Reports, without the first generation, the time from a generation's last result to the next one's first
-step, the requests and their price, and the share of the time that workers spend in steps.
+step, the requests and their price, the share of the time that workers spend in steps, and what the rest is.
 """
 
 import logging
@@ -40,13 +40,21 @@ KINDS = {"get": "GET", "put": "PUT", "create": "PUT", "modified": "HEAD", "entri
 
 
 @dataclass
+class Steps:
+    """Of one worker in one generation: when the first began, when the last ended, and seconds in them."""
+
+    first: float
+    last: float = 0.0
+    busy: float = 0.0
+
+
+@dataclass
 class Seen:
-    """By one process: requests by kind; when a generation's first step began, and its last result was there."""
+    """By one process: requests by kind; when a generation's last result was there; its workers' steps."""
 
     requests: Counter[str] = field(default_factory=Counter)
     results: dict[int, float] = field(default_factory=dict)
-    steps: dict[int, float] = field(default_factory=dict)
-    busy: Counter[int] = field(default_factory=Counter)  # seconds in steps, by generation
+    steps: dict[int, list[Steps]] = field(default_factory=dict)
     took: list[float] = field(default_factory=list)  # seconds of every request
 
 
@@ -75,23 +83,30 @@ class Counted:
 
         return call
 
-    def stepped(self, generation: int, seconds: float) -> None:
+    def begin(self, generation: int) -> Steps:
+        steps = Steps(time.time())
         with self._lock:
-            self.seen.steps.setdefault(generation, time.time())
-            self.seen.busy[generation] += seconds
+            self.seen.steps.setdefault(generation, []).append(steps)
+        return steps
 
 
 def player(store: Counted, rate: float, lanes: int) -> Callable[..., Iterator[Played]]:
+    generation, steps = 0, Steps(0.0)
+
     def play(next_job: Callable[[], Job | None], limits: Limits, on_step: Callable[[int], None]) -> Iterator[Played]:
         active: list[list[Any]] = []
+        nonlocal generation, steps
         while True:
             while len(active) < lanes and (job := next_job()) is not None:
                 active.append([job, limits.steps])
             if not active:
                 return
+            if active[0][0].key[0] != generation:
+                generation = active[0][0].key[0]
+                steps = store.begin(generation)
             seconds = SLICE * len(active) / rate
-            store.stepped(active[0][0].key[0], seconds)
             time.sleep(seconds)
+            steps.busy, steps.last = steps.busy + seconds, time.time()
             on_step(SLICE * len(active))
             for lane in list(active):
                 lane[1] -= SLICE
@@ -122,11 +137,16 @@ def work(uri: str, generations: int, workers: range, rate: float) -> Seen:
 
 def report(found: list[Seen], generations: int, workers: int, seconds: float) -> None:
     requests = sum((each.requests for each in found), Counter())
-    first = {g: min(each.steps[g] for each in found if g in each.steps) for g in range(1, generations + 1)}
+    steps = {g: [s for each in found for s in each.steps.get(g, ())] for g in range(1, generations + 1)}
+    first = {g: min(each.first for each in steps[g]) for g in steps}
     last = {g: max(each.results[g] for each in found if g in each.results) for g in range(1, generations + 1)}
     gaps = sorted(first[g + 1] - last[g] for g in range(1, generations))
-    lasted = [first[g + 1] - first[g] for g in range(2, generations)]
-    busy = [sum(each.busy[g] for each in found) / workers for g in range(2, generations)]
+    whole = [(g, each) for g in range(2, generations) for each in steps[g]]
+
+    def mean(part: Callable[[int, Steps], float]) -> float:
+        return sum(part(g, each) for g, each in whole) / (generations - 2) / workers
+
+    lasted, busy = mean(lambda g, s: first[g + 1] - first[g]), mean(lambda g, s: s.busy)
     print(
         f"{workers} workers, {generations} generations of {POPULATION} x {TRACKS} episodes, {seconds:g} s of work each"
     )
@@ -134,7 +154,13 @@ def report(found: list[Seen], generations: int, workers: int, seconds: float) ->
     took = sorted(seconds for each in found for seconds in each.took)
     usual, slow = 1000 * took[len(took) // 2], 1000 * took[len(took) * 19 // 20]
     print(f"  a request: median {usual:.0f} ms, 95 % below {slow:.0f} ms")
-    print(f"  a generation: {sum(lasted) / len(lasted):.1f} s, of which {sum(busy) / sum(lasted):.0%} in steps")
+    print(f"  a generation: {lasted:.1f} s, of which {busy / lasted:.1%} in steps")
+    print(
+        f"  the rest: begins {mean(lambda g, s: s.first - first[g]):.2f} s after the first worker,"
+        f" {mean(lambda g, s: s.last - s.first - s.busy):.2f} s between steps,"
+        f" ends {mean(lambda g, s: last[g] - s.last):.2f} s before the last result,"
+        f" {mean(lambda g, s: first[g + 1] - last[g]):.2f} s until the next step"
+    )
     each = ", ".join(f"{requests[kind] / generations:.0f} {kind}" for kind in DOLLARS)
     price = sum(DOLLARS[kind] * requests[kind] for kind in DOLLARS) / generations
     print(f"  requests a generation: {each}; at S3's list price {price:.5f} $, {1800 * price:.2f} $ for 1,800")
