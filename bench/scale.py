@@ -45,6 +45,7 @@ LATENCY = dict.fromkeys(("GET", "HEAD", "PUT", "LIST"), Latency(0.1, math.log(2)
 DOLLARS = {"PUT": 5e-6, "LIST": 5e-6, "GET": 4e-7, "HEAD": 4e-7}
 DEATH_HOURS, RETURN_SECONDS, LEADER_GENERATIONS, HANG_GENERATIONS = 12.0, (30.0, 120.0), 100, 50
 RATE_SECONDS = 15.0  # between those log lines
+KEPT = 50  # generations with their results: nobody is cut off for longer
 SLICE_SECONDS = 0.5  # how soon a player notices that its work is void
 LOG = logging.getLogger("scale")
 
@@ -207,10 +208,9 @@ class Cluster:
         return play
 
     def _length(self, job: Job, limits: Limits) -> int:
-        """The same for the same episode, whoever plays it."""
         if not limits.patience:
             return limits.steps
-        drawn = random.Random(job.track * 2**32 + zlib.crc32(job.parameters.tobytes())).random() * (len(SHARES) - 1)
+        drawn = _chance(job).random() * (len(SHARES) - 1)
         return max(1, int(np.interp(drawn, range(len(SHARES)), SHARES) * limits.steps))
 
     # What is seen from outside.
@@ -222,8 +222,8 @@ class Cluster:
         """That worker committed a generation: it leads now."""
         s = self.scenario
         self.began[generation] = self.simulation.time
-        if generation > 3:
-            self.bucket.drop(f"run/iter-1/controller/own/generations/{generation - 3:05d}", "params")
+        if generation > KEPT:
+            self.bucket.drop(f"run/iter-1/controller/own/generations/{generation - KEPT:05d}", "params")
         if s.leader_every and generation % s.leader_every == 0:
             leader = self._worlds[worker][0]
             self.simulation.at(self.simulation.time + self.chance.uniform(0, 5), lambda: self.kill(worker, leader))
@@ -253,9 +253,14 @@ class Recorder:
         return made
 
 
+def _chance(job: Job) -> random.Random:
+    """The same for the same episode, whoever plays it."""
+    return random.Random(job.track * 2**32 + zlib.crc32(job.parameters.tobytes()))
+
+
 def _score(job: Job) -> float:
-    """Noise that follows from the track, on a quadratic."""
-    return random.Random(job.track).gauss(0, 1) - float(((job.parameters - 0.3) ** 2).sum())
+    """Noise on a quadratic."""
+    return _chance(job).gauss(0, 1) - float(((job.parameters - 0.3) ** 2).sum())
 
 
 def overheads(cluster: Cluster) -> list[float]:

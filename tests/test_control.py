@@ -329,6 +329,16 @@ def test_evolution_repeats_bit_for_bit() -> None:
     assert course() == course()
 
 
+@pytest.mark.filterwarnings("ignore:.*geno-pheno")
+def test_the_mean_is_where_candidates_are_though_the_covariance_degenerates() -> None:
+    """Its condition passes 1e12 where candidates have converged to what their scores can tell apart."""
+    evolution = Evolution(Settings(1, 8, 64, 1, 0.1))
+    for _ in range(260):
+        candidates = evolution.ask(1)
+        evolution.tell(candidates, [1.0 - float(((x - 0.3) ** 2).sum()) for x in candidates])
+    assert evolution.mean == pytest.approx(candidates.mean(axis=0), abs=0.01)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 64])
 def test_blocks_cover_every_episode_once(workers: int) -> None:
     blocks = divide(64, 16, 10, dict.fromkeys(range(workers), 0.0))

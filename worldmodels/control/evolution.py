@@ -108,7 +108,8 @@ class Evolution:
     @property
     def mean(self) -> np.ndarray:
         """The distribution's mean, float32 [P]."""
-        return np.asarray(self._strategy.mean, np.float32)
+        # Where the covariance's condition has passed 1e12, pycma goes on in other coordinates.
+        return np.asarray(self._strategy.gp.pheno(self._strategy.mean), np.float32)
 
     @property
     def sigma(self) -> float:

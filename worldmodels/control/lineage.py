@@ -86,16 +86,14 @@ class Lineage:
             assert after.before is not None
             self._tell(now, after.before)
             self.rows.append(history.row(after))
-            self._compare(self._evolution.mean, after.mean)
             tick()
 
     def tell(self, now: Generation, outcome: Outcome) -> None:
         """What `now`, the next generation to be told, gave."""
         validation = self._tell(now, outcome)
         scores = history.candidate_scores(outcome.scores)
-        self.rows.append(
-            Row(now.number, scores, self._evolution.mean, self._evolution.sigma, validation, outcome.steps)
-        )
+        _, mean, sigma = self.ask()  # as they are committed: pycma may change coordinates when it is asked
+        self.rows.append(Row(now.number, scores, mean, sigma, validation, outcome.steps))
 
     def ask(self) -> tuple[np.ndarray, np.ndarray, float]:
         """The next generation's candidates float32 [N, P], and the mean float32 [P] and sigma they are drawn with."""
