@@ -70,6 +70,8 @@ class Scenario:
     late: dict[int, float] = field(default_factory=dict)  # workers that come only after so many seconds
     latency: dict[str, Latency] = field(default_factory=lambda: LATENCY)
     timing: Timing = field(default_factory=Timing)
+    rates: tuple[float, ...] = RATES
+    shares: tuple[float, ...] = SHARES
 
 
 class TimedEvolution(Evolution):
@@ -108,13 +110,12 @@ class Cluster:
         self.ended = 0.0
         self._worlds: dict[int, tuple[World, float]] = {}
 
-    def run(self) -> "Cluster":
+    def run(self, hours: float = 1e4) -> "Cluster":
         for worker in range(self.scenario.workers):
             self.simulation.at(self.scenario.late.get(worker, 0.0) + 1e-3 * worker, lambda w=worker: self.start(w))
-        hour = 3600.0
         while self.files is None:
-            self.simulation.run(self.simulation.time + hour)
-            assert self.simulation.time < 1e4 * hour, "it never ends"
+            assert self.simulation.time < hours * 3600, "it never ends"
+            self.simulation.run(self.simulation.time + min(1.0, hours) * 3600)
         return self
 
     def start(self, worker: int) -> None:
@@ -194,7 +195,7 @@ class Cluster:
                     return
                 self.stepped(lanes[0][0].key[0])
                 if world.now() - drawn >= RATE_SECONDS:
-                    rate, drawn = factor * chance.choice(RATES), world.now()
+                    rate, drawn = factor * chance.choice(self.scenario.rates), world.now()
                 each = max(1, min(min(lane[1] for lane in lanes), int(SLICE_SECONDS * rate / len(lanes))))
                 world.sleep(each * len(lanes) / rate)
                 self.steps += each * len(lanes)
@@ -210,8 +211,9 @@ class Cluster:
     def _length(self, job: Job, limits: Limits) -> int:
         if not limits.patience:
             return limits.steps
-        drawn = _chance(job).random() * (len(SHARES) - 1)
-        return max(1, int(np.interp(drawn, range(len(SHARES)), SHARES) * limits.steps))
+        shares = self.scenario.shares
+        drawn = _chance(job).random() * (len(shares) - 1)
+        return max(1, int(np.interp(drawn, range(len(shares)), shares) * limits.steps))
 
     # What is seen from outside.
 
@@ -283,7 +285,7 @@ def line(cluster: Cluster, took: float) -> str:
     s, requests = cluster.scenario, cluster.bucket.requests
     gaps = sorted(overheads(cluster))
     dollars = sum(price * requests[kind] for kind, price in DOLLARS.items())
-    in_steps = cluster.useful / mean(RATES) / cluster.seconds
+    in_steps = cluster.useful / mean(s.rates) / cluster.seconds
     put, listed, get, head = (requests[kind] / s.generations for kind in ("PUT", "LIST", "GET", "HEAD"))
     return (
         f"{s.workers:7d}{cluster.ended / s.generations:7.1f}{cluster.ended / 3600:7.2f}{cluster.seconds / 3600:8.1f}"
@@ -308,6 +310,8 @@ def main(generations: int = 30, *workers: int) -> None:
     show("64 candidates x 16 tracks, nothing fails", quiet)
     failing = {"hours": DEATH_HOURS, "leader_every": LEADER_GENERATIONS, "hang_every": HANG_GENERATIONS}
     show("the same, with failures", [replace(each, **failing) for each in quiet])
+    alike = [replace(each, population=each.workers, rates=(800,), shares=(1,)) for each in quiet]
+    show("16 episodes of 1.25 s for each worker, nothing fails", alike)
     large = [replace(each, population=1024, generations=max(4, generations // 6)) for each in quiet]
     show("1,024 candidates x 16 tracks, with failures", [replace(each, **failing) for each in large])
 

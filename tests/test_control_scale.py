@@ -81,6 +81,14 @@ def test_the_dead_cost_a_crowd_seconds() -> None:
     assert max(seconds(struck.run())) < max(seconds(quiet)) + 8
 
 
+@pytest.mark.parametrize("workers", [16, 64])
+def test_nothing_waits_for_the_first_in_line(workers: int) -> None:
+    """They take the last blocks of the dead, unless they are dead themselves."""
+    cluster = Cluster(replace(SMALL, workers=workers, population=workers, generations=2, evaluate_every=100))
+    cluster.simulation.at(10.0, lambda: cluster.kill_all(range(workers // 4), back=math.inf))
+    cluster.run(hours=0.1)
+
+
 @pytest.mark.parametrize("workers", [4, 64])
 def test_another_leads_soon_after_the_leader_died(workers: int) -> None:
     cluster = Cluster(replace(SMALL, workers=workers, generations=4))

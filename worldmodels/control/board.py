@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 from collections.abc import Iterable
 
 from ..errors import StoreError
@@ -53,7 +54,8 @@ class Board:
         self._holders: dict[tuple[int, int], tuple[int, str]] = {}
         self._free: list[int] = []
         self._tries = 0
-        self._draws = self._place = 0
+        self._place = 0
+        self._chance = random.Random(generation.number << 32 | members.worker)
 
     @property
     def complete(self) -> bool:
@@ -123,10 +125,8 @@ class Board:
 
     def in_turn(self) -> bool:
         """In a crowd only some of those who have nothing to play look around at a time: is it this worker's turn?"""
-        crowd, workers = self._pace.timing.crowd, self._pace.workers
-        self._draws += 1
-        self._place = (self._members.worker + self._draws * crowd) % workers
-        return self._place < crowd
+        self._place = self._chance.randrange(self._pace.workers)  # by lot: whoever stands first may be dead
+        return self._place < self._pace.timing.crowd
 
     def search(self) -> None:
         """Look for blocks worth taking, in what is known. Some of a crowd try to get them: two for each block."""
