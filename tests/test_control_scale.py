@@ -103,6 +103,15 @@ def test_takeover_hardly_waits_for_the_dead() -> None:
     assert turns[0] == 5 and turns[1] < 6 and turns[2] == 10 and turns[3] < 11 and turns[4] < 30
 
 
+def test_workers_that_are_alike_play_all_the_time() -> None:
+    swift = dict.fromkeys(scale.LATENCY, scale.Latency(0.02, 0.4))
+    alike = Scenario(
+        32, 8, population=32, evaluate_every=100, latency=swift, rates=(780, 800, 820), shares=(1, 1)
+    )  # 16 episodes of 1.25 s each
+    played = seconds(Cluster(alike).run())
+    assert sum(played) / len(played) < 20 / 0.95
+
+
 def test_requests_stay_few() -> None:
     cluster = Cluster(replace(SMALL, workers=64, generations=5, population=64, tracks=16)).run()
     each = {kind: count / 5 / 64 for kind, count in cluster.bucket.requests.items()}

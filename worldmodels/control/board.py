@@ -15,6 +15,7 @@ from .status import Status
 
 TRIES = 2  # to get somebody else's block, between two looks; in a crowd one
 LOTS = 4  # so many workers at least try at once
+SLACK = 0.5  # episodes: an own block may end that much late, because a thief's would end later
 UNREAD = (-1, "")
 
 
@@ -98,11 +99,9 @@ class Board:
         """
         now = self.generation
         self._own = [i for i in self._own if i not in self.done]
-        room = math.inf  # steps
-        if self._members.rate and math.isfinite(self._pace.expected):
-            room = (self._pace.expected - self.elapsed) * self._members.rate - playing * now.lengths.training
+        room = self._room(playing)
         while self._own:
-            fits = (i for i in self._own if i in now.firm or now.lengths.steps(now.blocks[i]) <= room)
+            fits = (i for i in self._own if i in now.firm or self._steps(i) <= room)
             index = next(fits, self._own[-1] if playing <= 1 or self._pace.workers == 1 else -1)
             if index < 0:
                 return None
@@ -113,9 +112,13 @@ class Board:
                 return None
         return None
 
-    def steal(self) -> int | None:
-        """Claim somebody else's block; None if there is none to take before the next `search`."""
-        while self._free and self._tries:
+    def steal(self, playing: int) -> int | None:
+        """Claim somebody else's block; None if there is none to take before the next `search`.
+
+        While it plays itself, only what it can do in time: the block's owner may be about to begin it.
+        """
+        room = self._room(playing) if playing and self.elapsed < self._pace.expected else math.inf
+        while self._free and self._tries and self._steps(self._free[-1]) <= room:
             index = self._free.pop()
             if index not in self.done and index not in self._taken:
                 if self._claim(index):
@@ -147,6 +150,16 @@ class Board:
         self._taken.discard(index)
         self.done.add(index)
 
+    def _steps(self, index: int) -> float:
+        return self.generation.lengths.steps(self.generation.blocks[index])
+
+    def _room(self, playing: int) -> float:
+        """Steps that this worker can do in time besides so many episodes; inf: nobody knows."""
+        if not self._members.rate or math.isinf(self._pace.expected):
+            return math.inf
+        own = (SLACK - playing) * self.generation.lengths.training
+        return (self._pace.expected - self.elapsed) * self._members.rate + own
+
     def _get_own(self, index: int) -> bool:
         if index in self.generation.firm:
             self._taken.add(index)
@@ -174,9 +187,7 @@ class Board:
         free = self.generation.loose.difference(self.attempts)
         free |= {i for i, claims in self.void.items() if self.attempts.get(i, 0) == claims}
         found = [
-            i
-            for i in free.difference(self.done, self._taken)
-            if left < 0 or not rate or self.generation.lengths.steps(blocks[i]) <= left * rate
+            i for i in free.difference(self.done, self._taken) if left < 0 or not rate or self._steps(i) <= left * rate
         ]
         if not found and self.seen > self._pace.late:
             found = [i for i in self.missing if i not in self._taken and self._pace.is_late(self.seen, self._held(i))]

@@ -241,7 +241,7 @@ class Exchange:
                 self._search(board)
                 continue
             if index is None and playing <= wanted // 4:
-                index = board.steal()
+                index = board.steal(playing)
             if index is None:
                 return playing > 0, playing <= wanted // 4
             self._feed(now, index)

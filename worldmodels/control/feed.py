@@ -1,5 +1,6 @@
 """Between a process's two threads: episodes to play go one way, their outcomes and blocks' results the other."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -170,14 +171,13 @@ class Feed:
 
 
 class Speed:
-    """Environment steps per second of play, over a few seconds; waiting does not count."""
+    """Environment steps per second of play; what is `seconds` of play ago counts a third. Waiting does not count."""
 
     def __init__(self, host: Host, seconds: float = 5.0) -> None:
         self.rate = 0.0
         self._host, self._seconds = host, seconds
         self._last = host.now()
-        self._spent = 0.0
-        self._steps = 0
+        self._spent = self._steps = 0.0
 
     def begin(self) -> None:
         """Playing begins, after a pause."""
@@ -185,10 +185,9 @@ class Speed:
 
     def add(self, steps: int) -> None:
         now = self._host.now()
-        self._steps += steps
-        self._spent += now - self._last
-        self._last = now
+        spent, self._last = now - self._last, now
+        kept = math.exp(-spent / self._seconds)
+        self._steps = kept * self._steps + steps
+        self._spent = kept * self._spent + spent
         if self._spent >= 1.0:
             self.rate = self._steps / self._spent
-            if self._spent > self._seconds:
-                self._spent, self._steps = 0.0, 0
