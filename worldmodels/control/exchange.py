@@ -193,8 +193,8 @@ class Exchange:
         self._leader.begin(board, pace)
         turns = Turns(self.host, pace, board.began, loose=bool(now.loose))
         while True:
-            self._upload(board)
             playing, hungry = self._fill(board)
+            self._upload(board)
             turns.note(playing=playing, hungry=hungry)
             self.done = now.number - 1 + len(board.done) / len(now.blocks)
             if self._watch.leads():
