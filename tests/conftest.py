@@ -1,8 +1,10 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import buckets
@@ -60,7 +62,10 @@ class Wm:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "wm", *arguments]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=self.environment())
+        heeds_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts with & ignores it
+        return subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=self.environment(), preexec_fn=heeds_ctrl_c
+        )
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments)
