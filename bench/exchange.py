@@ -3,8 +3,8 @@
     PYTHONPATH=tests python bench/exchange.py [generations] [workers] [seconds of work]
 
 Starts the tests' server (SeaweedFS on loopback, or WM_STORE if that is set) and lets that many workers evolve there,
-in four processes, with an engine that sleeps: everything is real but the driving. A generation's work is `seconds` for
-each worker. Reports, without the first generation, the time from a generation's last result to the next one's first
+in four processes, with a simulator that sleeps: everything is real but the driving. A generation's work is `seconds`
+for each worker. Reports, without the first generation, the time from a generation's last result to the next one's first
 step, the requests and their price, the share of the time that workers spend in steps, and what the rest is.
 """
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from worldmodels.envs.envpool import ENV_ID, NO_LIMIT, load
 
 from worldmodels.envs import Lanes, make, tracks
-from worldmodels.envs.envpool import ENV_ID, NO_LIMIT, load
 from worldmodels.rollouts import episodes
 from worldmodels.rollouts.player import Job, play
 from worldmodels.rollouts.policies import RandomPolicy, random_actions

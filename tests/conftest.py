@@ -44,7 +44,7 @@ evaluate_tracks = 1
 tracks = 4
 shard_tracks = 2
 steps = 40
-engine = "envpool"
+reference_tracks = 1
 """
 
 

@@ -41,7 +41,7 @@ def test_every_command_has_help_with_an_example(name, command):
 def test_help_is_quick_and_imports_nothing_heavy():
     code = "import sys, wm.main; wm.main.cli(['--help'], standalone_mode=False); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
-    assert not {"numpy", "pydantic", "rich", "tensorflow", "cma", "gymnasium", "envpool"} & set(modules)
+    assert not {"numpy", "pydantic", "rich", "tensorflow", "cma", "gymnasium", "numba"} & set(modules)
 
 
 def test_help_names_every_command_and_exit_code():

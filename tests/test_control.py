@@ -54,7 +54,7 @@ def plan(settings: Settings = SETTINGS, generations: int = 5) -> Plan:
 
 
 def player(lanes: int, pause: float = 0.0) -> Callable[..., Iterator[Played]]:
-    """An engine whose tracks are noise on a quadratic and whose episodes differ in length."""
+    """Environments whose tracks are noise on a quadratic and whose episodes differ in length."""
 
     def play(next_job: Callable[[], Job | None], limits: Limits, on_step: Callable[[int], None]) -> Iterator[Played]:
         active: list[list] = []
@@ -356,7 +356,7 @@ def test_a_generation_survives_its_bytes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def evolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, bytes]]]:
-    """The stage on a real engine, as so many workers of one area."""
+    """The stage on the real simulator, as so many workers of one area."""
     monkeypatch.setattr(stage, "Encoder", Sees)
     monkeypatch.setattr(stage, "Step", Remembers)
     monkeypatch.setattr(stage, "VALIDATION_STEPS", 25)
@@ -377,7 +377,7 @@ def evolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
     return all_of_them
 
 
-def test_stage_on_a_real_engine(evolve: Callable[..., list[dict[str, bytes]]]) -> None:
+def test_stage_on_the_real_simulator(evolve: Callable[..., list[dict[str, bytes]]]) -> None:
     (alone,) = evolve("alone", 1, 8)
     assert evolve("together", 2, 1) == [alone] * 2
     assert len(alone["rewards.csv"].decode().splitlines()) == 4

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from worldmodels import evaluation
 from worldmodels.evaluation import drive, stage
-from worldmodels.evaluation.scoring import TrackScore, summary
+from worldmodels.evaluation.scoring import TrackScore, comparison, summary
 from worldmodels.evaluation.statistics import deviation, interval_95, student_975
 from worldmodels.networks import parameters
 
@@ -44,27 +45,36 @@ def test_interval_covers_the_mean_in_95_of_100_cases() -> None:
 
 
 def test_summary_counts_laps_and_missed_tiles() -> None:
-    found = summary([row(900, steps=700), row(800, visited=297), row(940, steps=600)], "gymnasium")
+    found = summary([row(900, steps=700), row(800, visited=297), row(940, steps=600)], "fast")
     assert (found["laps"], found["lap_steps"], found["tiles_missed"]) == (2, 650, 1)
     assert (found["min"], found["max"], found["median"], found["tracks"]) == (800, 940, 900, 3)
-    assert found["engine"] == "gymnasium" and found["env"] == "CarRacing-v3" and found["version"]
+    assert found["renderer"] == "fast" and found["env"] == "CarRacing-v3" and found["gymnasium"]
     assert math.isfinite(json.loads(json.dumps(found))["std"])
 
 
 def test_summary_without_a_lap() -> None:
-    assert summary([row(100, visited=50)], "envpool")["lap_steps"] is None
+    assert summary([row(100, visited=50)], "fast")["lap_steps"] is None
 
 
 def test_lanes_do_not_change_a_score() -> None:
-    one, many = (evaluation.score(Sees(), Remembers(), C, TRACKS, "envpool", 40, lanes) for lanes in (1, 3))
+    one, many = (evaluation.score(Sees(), Remembers(), C, TRACKS, "fast", 40, lanes) for lanes in (1, 3))
     assert one == many and [s.track for s in one] == TRACKS
 
 
-def test_engines_agree_on_a_track() -> None:
-    pair = [
-        evaluation.score(Sees(), Remembers(), C * 0, TRACKS[:1], engine, 40)[0] for engine in ("envpool", "gymnasium")
-    ]
-    assert pair[0].score == pytest.approx(pair[1].score, abs=0.01)
+def test_renderers_do_not_change_what_the_same_actions_earn() -> None:
+    fast, reference = (
+        evaluation.score(Sees(), Remembers(), C * 0, TRACKS[:1], renderer, 40) for renderer in ("fast", "gymnasium")
+    )
+    assert fast == reference
+
+
+def test_the_difference_between_renderers_is_taken_track_by_track() -> None:
+    fast = [replace(row(score), track=track) for track, score in ((1, 900.0), (2, 800.0), (3, 100.0))]
+    reference = [replace(row(score), track=track) for track, score in ((2, 790.0), (1, 896.0))]
+    found = comparison(fast, reference)
+    assert (found["tracks"], found["mean"], found["fast_mean"], found["difference"]) == (2, 843, 850, -7)
+    low, high = found["difference_interval"]
+    assert high - low == pytest.approx(2 * 12.7062 * deviation([-10, -4]) / math.sqrt(2))
 
 
 @pytest.fixture
@@ -73,7 +83,7 @@ def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stage, "Encoder", Sees)
     monkeypatch.setattr(stage, "Step", Remembers)
     np.save(tmp_path / "mean.npy", C)
-    settings = {"tracks": 4, "shard_tracks": 2, "steps": 20, "engine": "envpool"}
+    settings = {"tracks": 4, "shard_tracks": 2, "steps": 20, "reference_tracks": 1}
     inputs = {name: FolderArtifact(tmp_path) for name in ("vae", "memory", "controller")}
     return context(tmp_path, "evaluate", {f"evaluate.{k}": v for k, v in settings.items()}, **inputs)
 
@@ -84,6 +94,7 @@ def test_shards_and_collection_score_every_track_once(ctx, tmp_path: Path) -> No
     found = json.loads((ctx.results / "scores.json").read_text())
     assert [s["track"] for s in found["scores"]] == TRACKS
     assert found["steps"] == 20 and found["parameters"] == "mean.npy"
+    assert [s["track"] for s in found["reference"]["scores"]] == TRACKS[:1]
     assert Image.open(ctx.telemetry / "drive.webp").n_frames == 5
 
 
@@ -99,7 +110,7 @@ def test_film_is_an_animation_below_two_megabytes() -> None:
 
 def test_filming_changes_nothing() -> None:
     camera = drive.Camera(1)
-    bare = drive.GymnasiumLanes(1)
+    bare = drive.FastLanes(1)
     action = np.array([[0.1, 0.5, 0.0]], np.float32)
     for lanes in (camera, bare):
         lanes.start(0, TRACKS[0])

@@ -67,8 +67,8 @@ def test_images_and_laptops_run_the_same_versions(lock):
     assert {n for n in locked(lock) if n not in laptop and not n.startswith("nvidia-")} == set()
 
 
-def test_what_plays_gets_no_tensorflow_and_no_assets_for_mujoco():
-    assert not [n for n in locked("cpu") if re.match("tensorflow|keras|nvidia|envpool-assets|mujoco", n)]
+def test_wm_cpu_gets_no_tensorflow():
+    assert not [n for n in locked("cpu") if re.match("tensorflow|keras|nvidia", n)]
     assert not [n for n in locked("gpu-cpu") if n.startswith("nvidia")]
 
 
@@ -100,6 +100,21 @@ def test_a_container_that_still_imports_stops_when_asked(tmp_path):
     process.stdout.close()
 
 
+@pytest.mark.parametrize(
+    ("version", "machine", "words"),
+    [
+        ((3, 14), ("Linux", "x86_64"), "this is 3.14"),
+        ((3, 10), ("Linux", "x86_64"), "this is 3.10"),
+        ((3, 12), ("Linux", "aarch64"), "this is Linux aarch64"),
+    ],
+)
+def test_make_stops_at_once_where_packages_have_no_wheels(version, machine, words):
+    obstacle = runpy.run_path(str(ROOT / "images/platforms.py"))["obstacle"]
+    assert words in obstacle(version, machine)
+    assert obstacle((3, 11), ("Linux", "x86_64")) is None
+    assert obstacle((3, 13), ("Darwin", "arm64")) is None
+
+
 def test_an_image_knows_its_revision_without_git(tmp_path):
     (tmp_path / "_revision").write_text("abc123")
     assert runner.git_revision(tmp_path) == "abc123"
@@ -118,12 +133,13 @@ def test_a_stage_in_the_wrong_image_says_so(tmp_path):
 
 def test_trimming_leaves_what_is_used_and_notices_changed_packages(tmp_path):
     trim = runpy.run_path(str(ROOT / "images/trim.py"))["trim"]
-    for path in ("box2d/box2d_envpool.so", "python/api.py", "atari/atari_envpool.so", "registration.py"):
-        (tmp_path / "envpool" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "envpool" / path).write_bytes(bytes(100))
-    assert trim(tmp_path) == [("envpool: other families of environments", 100)]
-    assert sorted(path.name for path in (tmp_path / "envpool").iterdir()) == ["box2d", "python", "registration.py"]
-    with pytest.raises(SystemExit, match="envpool has no other families"):
+    for path in ("data/s3/service.json", "data/ec2/service.json", "session.py"):
+        (tmp_path / "botocore" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "botocore" / path).write_bytes(bytes(100))
+    assert trim(tmp_path) == [("botocore: other services than S3's", 100)]
+    assert sorted(path.name for path in (tmp_path / "botocore").iterdir()) == ["data", "session.py"]
+    assert (tmp_path / "botocore/data/s3/service.json").exists()
+    with pytest.raises(SystemExit, match="botocore has no other services"):
         trim(tmp_path)
 
 

@@ -80,7 +80,7 @@ def test_tables_and_logs_can_be_followed(finished):
 
 def test_evaluate_scores_chosen_tracks_and_commits_nothing(finished):
     before = finished.digests()
-    done = finished("evaluate", "--seeds", "5:7", "--engine", "envpool", "--json")
+    done = finished("evaluate", "--seeds", "5:7", "--json")
     scores = json.loads(done.stdout)
     assert [row["track"] for row in scores["scores"]] == [5, 6]
     assert finished.digests() == before

@@ -12,7 +12,7 @@ from worldmodels import artifacts, durations, publishing
 from worldmodels.artifacts import Name
 from worldmodels.config import Config
 from worldmodels.errors import CorruptArtifact
-from worldmodels.evaluation import TrackScore, summary
+from worldmodels.evaluation import TrackScore, comparison, summary
 from worldmodels.reports import dream, page, pictures, stage
 from worldmodels.reports.figures import THEME, Line, Panel, curves
 from worldmodels.reports.sources import table
@@ -43,7 +43,10 @@ COMMITTED = {
     "vae": {"telemetry/training.csv": VISION},
     "memory": {"heldout.json": json.dumps(HELDOUT), "telemetry/training.csv": MEMORY},
     "controller": {"rewards.csv": REWARDS},
-    "evaluate": {"scores.json": json.dumps(summary(TRACKS, "gymnasium")), "telemetry/drive.webp": webp()},
+    "evaluate": {
+        "scores.json": json.dumps({**summary(TRACKS, "fast"), "reference": comparison(TRACKS, TRACKS[:2])}),
+        "telemetry/drive.webp": webp(),
+    },
 }
 
 
@@ -106,7 +109,9 @@ def test_the_score_stands_with_its_spread_interval_and_the_papers_beside_it(html
         "interval of the mean: 744 to 866",
         "2 of 8",
         "906 ± 21",
-        "gymnasium",
+        "fast renderer",
+        "first 2 tracks were driven on unmodified Gymnasium",
+        "env.reset(seed=",
     ):
         assert expected in text
 

@@ -228,8 +228,8 @@ def test_shards_hold_their_episodes_in_order(rolled, tmp_path):
     assert [len(episode) for episode in stored] == [25] * 3
 
 
-def test_rollouts_on_the_reference_engine(tmp_path):
-    ctx = context(2, episodes=1, shard_episodes=1, steps=5, engine='"gymnasium"')
+def test_rollouts_with_gymnasiums_own_renderer(tmp_path):
+    ctx = context(2, episodes=1, shard_episodes=1, steps=5, renderer='"gymnasium"')
     ((_, files),) = stage.shards(ctx, [0])
     assert len(episodes.read(shard(tmp_path, files))[0]) == 5
     assert ctx.steps[-1] == (5, 5)

@@ -14,8 +14,9 @@ from .section import EXECUTION, EXTENT, LATER, Count, Positive, Section, fields,
 
 __all__ = ["EXECUTION", "EXTENT", "LATER", "Config", "Origins", "fields", "flatten", "leaves", "resolve"]
 
-Engine = Literal["envpool", "gymnasium"]
+Renderer = Literal["fast", "gymnasium"]
 Iterations = Literal["all", "latest"]
+RENDERER = "who draws the frames: fast, or gymnasium (the same road and rewards, some 40 times slower)"
 Threads = Annotated[int, Field(ge=1, le=64)]
 
 
@@ -31,7 +32,7 @@ class Rollouts(Section):
         "random", description="who drives: random, or the previous iteration's mean, best or mean of generation N"
     )
     hold: Positive = Field(8.0, description="mean number of steps a random action is held")
-    engine: Engine = "envpool"
+    renderer: Renderer = Field("fast", description=RENDERER)
 
     @model_validator(mode="after")
     def _whole_shards(self) -> "Rollouts":
@@ -132,7 +133,7 @@ class Controller(Section):
     wall_hours: Positive | None = Field(
         None, description="end after so many hours of work; pauses do not count", json_schema_extra=EXTENT
     )
-    engine: Engine = "envpool"
+    renderer: Renderer = Field("fast", description=RENDERER)
 
     @field_validator("growth")
     @classmethod
@@ -157,7 +158,9 @@ class Evaluate(Section):
     first_track: Annotated[int, Field(ge=0, lt=2**31)] = Field(300_000_000, description="seed of the first one")
     shard_tracks: Count = Field(5, description="tracks scored together")
     steps: Count = Field(1000, le=1000, description="longest episode; never ended early")
-    engine: Engine = "gymnasium"
+    reference_tracks: Annotated[int, Field(ge=0)] = Field(
+        10, description="repeat the first so many tracks on unmodified Gymnasium, to compare"
+    )
 
     @model_validator(mode="after")
     def _whole_shards(self) -> "Evaluate":
@@ -263,6 +266,8 @@ def resolve(
     values = Config().model_dump()
     for origin, layer in layers:
         for key, value in flatten(layer, origins):
+            if key not in origins and not origin:
+                continue  # a setting that an earlier version had; what it made differs anyway
             if key not in origins:
                 raise ConfigError(f"{origin}: there is no setting {key!r}{_nearest(key, origins)}", next="wm config")
             origins[key] = origin or origins[key]

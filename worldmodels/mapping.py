@@ -24,7 +24,8 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return np.empty(shape, dtype)
     room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= HUGE_BYTES:
-        with contextlib.suppress(OSError):  # a kernel without; faults then take a third of the time that decoding does
+        # A kernel without (AttributeError: macOS): faults then take a third of the time that decoding does.
+        with contextlib.suppress(OSError, AttributeError):
             room.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(room, dtype).reshape(shape)
 

@@ -31,7 +31,7 @@ from .task import Checkpoints, Context, Pulse, StoreArea
 
 PACKAGES = (
     "wm", "numpy", "tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert",
-    "envpool", "gymnasium", "box2d", "cma", "pillow",
+    "gymnasium", "box2d", "numba", "cma", "pillow",
 )  # fmt: skip
 
 BEAT_SECONDS = 60.0

@@ -13,31 +13,32 @@ from wm import options
 @options.iteration
 @click.option("--seeds", default="300000000:300000010", show_default=True, metavar="A:B", help="From A to before B.")
 @click.option(
-    "--engine",
-    type=click.Choice(["envpool", "gymnasium"]),
-    default="gymnasium",
+    "--renderer",
+    type=click.Choice(["fast", "gymnasium"]),
+    default="fast",
     show_default=True,
-    help="The reference, or the fast one; a seed's track is the same on both.",
+    help="Who draws the frames: wm's renderer, or unmodified Gymnasium, some 40 times slower.",
 )
 @click.option("--workers", type=click.IntRange(0, 256), default=0, metavar="N", help="Processes; 0: one per core.")
 @options.as_json
 def evaluate(
-    run_name: str | None, store_uri: str, iteration: int, seeds: str, engine: str, workers: int, as_json: bool
+    run_name: str | None, store_uri: str, iteration: int, seeds: str, renderer: str, workers: int, as_json: bool
 ) -> None:
     """Score a run's mean controller on tracks of your choosing; nothing is committed.
 
-    Seeds below 100000000 are for random driving, then CMA-ES, from 200000000 validation, from 300000000 test.
+    A track is a Gymnasium seed: `gymnasium.make("CarRacing-v3").reset(seed=n)` gives anyone the same one. Seeds below
+    100000000 are for random driving, then CMA-ES, from 200000000 validation, from 300000000 test.
 
     \b
-    wm evaluate --run demo --seeds 0:20 --engine envpool
-    wm evaluate --run demo --seeds 300000000:300000100 --json
+    wm evaluate --run demo --seeds 0:20
+    wm evaluate --run demo --seeds 300000000:300000010 --renderer gymnasium --json
     """
     from worldmodels.executors import scoring
     from worldmodels.store import open_store
 
     tracks = _range(seeds)
     name = run_name or options.DEFAULT_RUN
-    scores = scoring.score(open_store(store_uri), name, iteration, tracks, engine, workers)
+    scores = scoring.score(open_store(store_uri), name, iteration, tracks, renderer, workers)
     if as_json:
         click.echo(json.dumps(scores, indent=1))
         return
@@ -47,7 +48,8 @@ def evaluate(
         )
     low, high = scores["interval"]
     click.echo(
-        f"mean {scores['mean']:.1f} ± {scores['std']:.1f}, 95 % interval of the mean {low:.1f} to {high:.1f}, {engine}"
+        f"mean {scores['mean']:.1f} ± {scores['std']:.1f}, 95 % interval of the mean {low:.1f} to {high:.1f}; "
+        f"{scores['env']} of Gymnasium {scores['gymnasium']}, {renderer} renderer, its seeds {seeds}"
     )
 
 

@@ -109,9 +109,17 @@ def conclude(store: "Store", tasks: "Iterable[Task]") -> None:
                 artifact = artifacts.load(store, task.name, manifest, Path(scratch))
                 s = json.loads(artifact.path("scores.json").read_text())
             low, high = s["interval"]
+            first, last = s["scores"][0]["track"], s["scores"][-1]["track"]
             click.echo(
-                f"score: {s['mean']:.1f} ± {s['std']:.1f} over {s['tracks']} fresh {s['engine']} tracks"
-                f" (95 % interval of the mean {low:.1f} to {high:.1f}; {s['laps']} laps completed)"
+                f"score: {s['mean']:.1f} ± {s['std']:.1f} over {s['tracks']} fresh tracks"
+                f" (Gymnasium seeds {first} to {last}; 95 % interval of the mean {low:.1f} to {high:.1f};"
+                f" {s['laps']} laps completed)"
             )
+            if r := s["reference"]:
+                low, high = r["difference_interval"]
+                click.echo(
+                    f"the first {r['tracks']} on unmodified Gymnasium: {r['mean']:.1f} instead of {r['fast_mean']:.1f},"
+                    f" difference {r['difference']:+.1f} (95 % interval {low:+.1f} to {high:+.1f})"
+                )
         if task.stage == "report":
             click.echo(f"report: {store.uri.rstrip('/')}/{task.name.key('live', 'report.html')}")

@@ -22,7 +22,7 @@ def work(ctx: Context) -> None:
     """Play and exchange until the last generation is told: mean.npy, best.npy, generations.npz, rewards.csv."""
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     step = Step(ctx.one("memory").path("step.tflite"))
-    lanes = make(ctx.config.controller.engine, ctx.lanes)
+    lanes = make(ctx.config.controller.renderer, ctx.lanes)
     policy = WorldPolicy(encoder, step, ctx.lanes)
     evolution = plan(ctx, parameters(encoder.z, step.hidden))
     exchange = Exchange(ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, told=lambda rows: _show(ctx, rows))

@@ -1,6 +1,5 @@
-"""CarRacing, many lanes at a time, on either of two engines."""
+"""CarRacing, many episodes at a time, drawn by either of two renderers."""
 
-from .base import Lanes, describe
-from .engines import make
+from .base import Lanes, describe, make
 
 __all__ = ["Lanes", "describe", "make"]

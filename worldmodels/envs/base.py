@@ -1,8 +1,14 @@
-"""One interface to the engines that simulate CarRacing-v3.
+"""One interface to CarRacing-v3 with either renderer of its state picture.
 
-A *lane* holds one episode. A *track* is a seed of EnvPool's generator, on both engines: EnvPool draws the road from it,
-and the Gymnasium engine is given the same draws. The same actions then earn the same rewards (to 4 decimals) and show
-the same picture (to about 3 grey levels, the two rasterise differently). No lane has a time limit; the player decides.
+There is one simulator, Gymnasium's. A *lane* holds one episode. A *track* is a Gymnasium seed, so that anyone drives
+track n without `wm`:
+
+    env = gymnasium.make("CarRacing-v3")
+    observation, info = env.reset(seed=n)
+    observation, reward, terminated, truncated, info = env.step(action)
+
+Both renderers begin from that: the same actions earn the same rewards, bit for bit, and the 64 x 64 frames differ by
+0.1 grey levels on average. No lane has a time limit; the player decides.
 """
 
 from collections.abc import Sequence
@@ -12,6 +18,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
+
 ENV_ID = "CarRacing-v3"
 
 Frames = NDArray[np.uint8]
@@ -20,25 +28,41 @@ Bools = NDArray[np.bool_]
 
 
 class Lanes(Protocol):
-    """Episodes side by side on one engine; a lane's results do not depend on the other lanes."""
+    """Episodes side by side; a lane's results do not depend on the other lanes."""
 
     count: int
 
     def start(self, lane: int, track: int) -> Frames:
-        """A new episode of `track` in `lane`, whatever was there before -> its first frame [64, 64, 3]."""
+        """Begin an episode of `track` in `lane`, whatever was there before -> its first frame [64, 64, 3]."""
 
     def step(self, lanes: Sequence[int], actions: Floats) -> tuple[Frames, Floats, Bools]:
-        """actions [n, 3] of those lanes -> frames [n, 64, 64, 3], rewards [n], terminated [n].
+        """Take actions [n, 3] in those lanes -> frames [n, 64, 64, 3], rewards [n], terminated [n].
 
         Terminated: all tiles visited, or off the field (reward -100). That lane must be started again before it steps.
         """
 
     def tiles(self, lane: int) -> tuple[int, int]:
-        """(tiles visited, tiles of the track) of the lane's episode; known from its first step on."""
+        """Tell the (tiles visited, tiles of the track) of the lane's episode."""
 
     def close(self) -> None: ...
 
 
-def describe(engine: str) -> dict[str, str]:
-    """What a score or a recording must name to be compared: engine, environment and the engine's version."""
-    return {"engine": engine, "env": ENV_ID, "version": version(engine)}
+def make(renderer: str, lanes: int) -> Lanes:
+    """Make `lanes` lanes with the renderer "fast" (ours) or "gymnasium" (its own, the reference, some 40 times slower).
+
+    Raises ConfigError for another name, and where Gymnasium's CarRacing does not work or is not the supported one.
+    """
+    if renderer == "fast":
+        from .fast import FastLanes  # imported where it is wanted: numba takes a quarter of a second
+
+        return FastLanes(lanes)
+    if renderer == "gymnasium":
+        from .reference import GymnasiumLanes
+
+        return GymnasiumLanes(lanes)
+    raise ConfigError(f"there is no renderer {renderer!r}; renderers: fast, gymnasium", next="wm config")
+
+
+def describe(renderer: str) -> dict[str, str]:
+    """What a score must name to be compared: the environment, Gymnasium's version, and who drew the frames."""
+    return {"env": ENV_ID, "gymnasium": version("gymnasium"), "renderer": renderer}

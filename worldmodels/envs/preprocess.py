@@ -19,7 +19,7 @@ def _cell_edges(inputs: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.searchsorted(cell, np.arange(SIZE)), np.searchsorted(cell, np.arange(SIZE), side="right") - 1
 
 
-_FIRST_ROW, _LAST_ROW = _cell_edges(SEEN_ROWS)
+FIRST_ROW, LAST_ROW = _cell_edges(SEEN_ROWS)
 
 
 def shrink(raw: Frames) -> Frames:
@@ -38,7 +38,7 @@ def shrink(raw: Frames) -> Frames:
 def _shrink(raw: Frames, out: NDArray[np.void]) -> None:
     """Columns come in threes: the first two make one output pixel, the third makes the next one alone."""
     x = raw[:, :SEEN_ROWS].reshape(len(raw), SEEN_ROWS, -1)  # [N, 84, 96·3]
-    rows = np.add(x.take(_FIRST_ROW, axis=1), x.take(_LAST_ROW, axis=1), dtype=np.uint16).ravel()  # twice the mean
+    rows = np.add(x.take(FIRST_ROW, axis=1), x.take(LAST_ROW, axis=1), dtype=np.uint16).ravel()  # twice the mean
     pair = np.empty_like(rows)
     np.add(rows[:-3], rows[3:], out=pair[:-3])  # a pixel and its right neighbour; used where both are of one row
     pair[-3:] = 0

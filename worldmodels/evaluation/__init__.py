@@ -1,5 +1,5 @@
 """How well C drives: the mean controller's score on tracks that nothing was trained or chosen on."""
 
-from .scoring import TrackScore, score, summary
+from .scoring import TrackScore, comparison, score, summary
 
-__all__ = ["TrackScore", "score", "summary"]
+__all__ = ["TrackScore", "comparison", "score", "summary"]

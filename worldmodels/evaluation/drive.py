@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..envs.base import Bools, Floats, Frames
-from ..envs.gymnasium import GymnasiumLanes
+from ..envs.fast import FastLanes
 from ..rollouts.player import Job, play
 from ..rollouts.policies import Remembers, Sees, WorldPolicy
 
@@ -18,12 +18,12 @@ LARGEST = 2_000_000
 
 
 class Camera:
-    """Gymnasium's lanes, of which one is filmed: every `every`-th picture as a person sees it, SIZE pixels."""
+    """One lane that is filmed: every `every`-th picture as a person sees it, drawn by Gymnasium, SIZE pixels."""
 
     def __init__(self, every: int) -> None:
         self.count = 1
         self.pictures: list[Image.Image] = []
-        self._lanes = GymnasiumLanes(1)
+        self._lanes = FastLanes(1)
         self._every = every
         self._steps = 0
 
@@ -33,7 +33,7 @@ class Camera:
     def step(self, lanes: Sequence[int], actions: Floats) -> tuple[Frames, Floats, Bools]:
         result = self._lanes.step(lanes, actions)
         if self._steps % self._every == 0:
-            picture = Image.fromarray(self._lanes.render(lanes[0]))
+            picture = Image.fromarray(self._lanes.picture(lanes[0]))
             self.pictures.append(picture.resize(SIZE, Image.Resampling.BILINEAR))
         self._steps += 1
         return result
@@ -54,7 +54,7 @@ def film(
     every: int = 4,
     on_step: Callable[[int], None] | None = None,
 ) -> bytes:
-    """An animated WebP of parameters [P] driving a track on Gymnasium, in real time; at most LARGEST bytes."""
+    """Make an animated WebP of parameters [P] driving a track, in real time; at most LARGEST bytes."""
     camera = Camera(every)
     jobs = iter([Job(0, track, parameters)])
     try:

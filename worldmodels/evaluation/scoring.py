@@ -1,6 +1,6 @@
 """Scores of one controller on chosen tracks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -18,7 +18,7 @@ from .statistics import deviation, interval_95, mean
 class TrackScore:
     """One episode, from the start to its end or its last step: never ended early."""
 
-    track: int
+    track: int  # Gymnasium's seed
     score: float  # sum of rewards
     steps: int
     terminated: bool  # by the environment: lap complete, or off the field
@@ -33,43 +33,33 @@ class TrackScore:
         return cls(track, score, o.steps, o.terminated, int(o.tiles_visited), int(o.tiles_total), o.lap_complete)
 
 
-def outcomes(
-    encoder: Sees,
-    step: Remembers,
-    parameters: NDArray[np.float32],
-    tracks: Sequence[int],
-    engine: str,
-    steps: int,
-    lanes: int,
-    on_step: Callable[[int], None] | None = None,
-) -> Iterator[Outcome]:
-    """Drives every track once with parameters [P]; yields episodes as they end. A job's key: its place in `tracks`."""
-    jobs = (Job(i, track, parameters) for i, track in enumerate(tracks))
-    lanes = min(lanes, len(tracks))
-    engine_lanes = make(engine, lanes)
-    policy = WorldPolicy(encoder, step, lanes)
-    try:
-        yield from play(engine_lanes, policy, lambda: next(jobs, None), steps=steps, on_step=on_step)
-    finally:
-        engine_lanes.close()
-
-
 def score(
     encoder: Sees,
     step: Remembers,
     parameters: NDArray[np.float32],
     tracks: Sequence[int],
-    engine: str,
+    renderer: str,
     steps: int = 1000,
     lanes: int = 8,
+    on_step: Callable[[int], None] | None = None,
 ) -> list[TrackScore]:
-    """The scores of parameters [P], in the order of `tracks`. Commits nothing."""
-    found = {o.job.key: TrackScore.of(o) for o in outcomes(encoder, step, parameters, tracks, engine, steps, lanes)}
+    """Drive every track once with parameters [P]; return the scores in the order of `tracks`.
+
+    `on_step` is told how many steps were just taken. Raises EpisodeFailed.
+    """
+    jobs = (Job(i, track, parameters) for i, track in enumerate(tracks))
+    count = min(lanes, len(tracks))
+    environments, policy = make(renderer, count), WorldPolicy(encoder, step, count)
+    try:
+        outcomes = play(environments, policy, lambda: next(jobs, None), steps=steps, on_step=on_step)
+        found = {outcome.job.key: TrackScore.of(outcome) for outcome in outcomes}
+    finally:
+        environments.close()
     return [found[i] for i in range(len(tracks))]
 
 
-def summary(rows: Sequence[TrackScore], engine: str) -> dict[str, Any]:
-    """Scores and what they add up to, ready for JSON.
+def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
+    """Summarise scores, ready for JSON.
 
     `std` is the sample standard deviation over tracks; `interval` the 95 % confidence interval of the mean (Student's
     t). `lap_steps` is the mean length of completed laps, None without one.
@@ -78,7 +68,7 @@ def summary(rows: Sequence[TrackScore], engine: str) -> dict[str, Any]:
     laps = [row.steps for row in rows if row.lap]
     missed = [row.tiles_total - row.tiles_visited for row in rows]
     return {
-        **describe(engine),
+        **describe(renderer),
         "tracks": len(rows),
         "mean": mean(values),
         "std": deviation(values),
@@ -91,4 +81,18 @@ def summary(rows: Sequence[TrackScore], engine: str) -> dict[str, Any]:
         "lap_steps": mean(laps) if laps else None,
         "tiles_missed": mean(missed),
         "scores": [{**asdict(row), "missed": m} for row, m in zip(rows, missed, strict=True)],
+    }
+
+
+def comparison(fast: Sequence[TrackScore], reference: Sequence[TrackScore]) -> dict[str, Any]:
+    """Compare scores of the same controller with both renderers, on the tracks that `reference` has; ready for JSON."""
+    by_track = {row.track: row.score for row in fast}
+    pairs = [(row.score, by_track[row.track]) for row in reference]
+    differences = [there - here for there, here in pairs]
+    return {
+        **summary(reference, "gymnasium"),
+        "fast_mean": mean([here for _, here in pairs]),
+        "difference": mean(differences),
+        "difference_interval": list(interval_95(differences)),
+        "difference_is": "gymnasium minus fast, mean over the same tracks, with its 95 % confidence interval",
     }

@@ -1,4 +1,4 @@
-"""The stage `evaluate`: the mean controller on fresh tracks, by default on the reference engine."""
+"""The stage `evaluate`: the mean controller on fresh tracks, some of them on unmodified Gymnasium as well."""
 
 import json
 import time
@@ -14,35 +14,41 @@ from ..networks import Encoder, Step
 from ..rollouts.player import EpisodeFailed
 from ..task import Context, Shard
 from .drive import film
-from .scoring import TrackScore, outcomes, summary
+from .scoring import TrackScore, comparison, score, summary
 
 
 def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
-    """Scores the shards' tracks; yields (shard index, {"scores.json": rows in track order}) as each shard is done."""
+    """Score the shards' tracks; yield (shard index, {"scores.json": {renderer: rows in track order}}) one by one."""
     settings = ctx.config.evaluate
     size = settings.shard_tracks
     every = tracks.test_tracks(settings.first_track, settings.tracks)
-    mine = [every[shard * size + i] for shard in todo for i in range(size)]
-    progress = _Progress(ctx, len(mine) * settings.steps)
-    rows: dict[int, list[TrackScore]] = {shard: [] for shard in todo}
-    played = outcomes(*_controller(ctx), mine, settings.engine, settings.steps, ctx.lanes, progress.stepped)
-    try:
-        for outcome in played:
-            shard = todo[outcome.job.key // size]
-            rows[shard].append(TrackScore.of(outcome))
-            progress.ended(outcome.score, settings.steps - outcome.steps)
-            if len(rows[shard]) == size:
-                done = sorted(rows.pop(shard), key=lambda row: row.track)
-                yield shard, {"scores.json": json.dumps([row.__dict__ for row in done]).encode()}
-    except EpisodeFailed as failure:
-        raise ShardFailed(todo[failure.job.key // size], failure.message) from failure
+    compared = set(every[: settings.reference_tracks])
+    work = {shard: every[shard * size : (shard + 1) * size] for shard in todo}
+    episodes = sum(len(mine) + len(compared & set(mine)) for mine in work.values())
+    controller, progress = _controller(ctx), _Progress(ctx, episodes * settings.steps)
+    for shard, mine in work.items():
+        rows: dict[str, list[TrackScore]] = {}
+        for renderer, driven in (("fast", mine), ("gymnasium", [track for track in mine if track in compared])):
+            if driven:
+                try:
+                    rows[renderer] = score(*controller, driven, renderer, settings.steps, ctx.lanes, progress.stepped)
+                except EpisodeFailed as failure:
+                    raise ShardFailed(shard, failure.message) from failure
+                progress.ended(rows[renderer], settings.steps)
+        yield shard, {"scores.json": json.dumps(rows, default=lambda row: row.__dict__).encode()}
 
 
 def collect(ctx: Context, shards: Sequence[Shard]) -> None:
-    """Writes scores.json, and a picture of the track with the median score: drive.webp."""
+    """Write scores.json, and a picture of the track with the median score: drive.webp."""
     settings = ctx.config.evaluate
-    rows = [TrackScore(**row) for shard in shards for row in json.loads(shard.read("scores.json"))]
-    found = {"parameters": "mean.npy", "steps": settings.steps, **summary(rows, settings.engine)}
+    parts = [json.loads(shard.read("scores.json")) for shard in shards]
+    rows, reference = ([TrackScore(**row) for part in parts for row in part.get(r, ())] for r in ("fast", "gymnasium"))
+    found = {
+        "parameters": "mean.npy",
+        "steps": settings.steps,
+        **summary(rows, "fast"),
+        "reference": comparison(rows, reference) if reference else None,
+    }
     (ctx.results / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     middle = sorted(rows, key=lambda row: (row.score, row.track))[(len(rows) - 1) // 2]
     ctx.log.info("filming track %d, score %.1f", middle.track, middle.score)
@@ -72,6 +78,6 @@ class _Progress:
         figures: dict[str, Any] = {"mean": float(np.mean(self._scores))} if self._scores else {}
         self._ctx.progress(self._steps, self._total, "steps", rate, **figures)
 
-    def ended(self, score: float, saved: int) -> None:
-        self._scores.append(score)
-        self._total -= saved
+    def ended(self, rows: Sequence[TrackScore], steps: int) -> None:
+        self._scores += [row.score for row in rows]
+        self._total -= sum(steps - row.steps for row in rows)

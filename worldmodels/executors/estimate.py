@@ -47,19 +47,19 @@ def estimate(task: Task) -> Estimate:
 
 def core_hours(stage_name: str, config: Config) -> float:
     """Hours of one core."""
-    rollouts, c = config.rollouts, config.controller
+    rollouts, c, e = config.rollouts, config.controller, config.evaluate
     frames = rollouts.episodes * rollouts.steps
     survival = SURVIVAL if c.patience else 1.0
     trained = c.generations * c.population * c.tracks * c.steps * survival
     validated = c.generations // c.evaluate_every * c.evaluate_tracks * 1000 if c.evaluate_every else 0
-    play = {"envpool": CLOSED_LOOP_STEPS, "gymnasium": GYMNASIUM_STEPS}
+    rate = {"fast": CLOSED_LOOP_STEPS, "gymnasium": GYMNASIUM_STEPS}
     seconds: dict[str, float] = {
         "rollouts": frames / RANDOM_STEPS,
         "vae": config.vae.epochs * frames / (IMAGES * config.vae.width**WIDTH_EXPONENT),
         "latents": frames / ENCODED_FRAMES,
         "memory": config.memory.epochs * frames / PREDICTED_FRAMES * (config.memory.hidden / 256) ** 2,
-        "controller": (trained + validated) / play[c.engine],
-        "evaluate": config.evaluate.tracks * config.evaluate.steps / play[config.evaluate.engine],
+        "controller": (trained + validated) / rate[c.renderer],
+        "evaluate": e.steps * (e.tracks / CLOSED_LOOP_STEPS + min(e.reference_tracks, e.tracks) / GYMNASIUM_STEPS),
         "report": 60.0,
     }
     return seconds[stage_name] / 3600

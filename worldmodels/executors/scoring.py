@@ -15,7 +15,7 @@ from ..errors import MissingInput
 from ..store import Store
 
 
-def score(store: Store, run: str, iteration: int, tracks: list[int], engine: str, workers: int) -> dict[str, Any]:
+def score(store: Store, run: str, iteration: int, tracks: list[int], renderer: str, workers: int) -> dict[str, Any]:
     """The mean controller's scores as in an evaluation's scores.json. MissingInput if a part of it is not committed."""
     with tempfile.TemporaryDirectory(prefix="wm-evaluate-") as scratch:
         vae, memory, controller = (
@@ -24,16 +24,16 @@ def score(store: Store, run: str, iteration: int, tracks: list[int], engine: str
         paths = [str(vae.path("encoder.tflite")), str(memory.path("step.tflite")), str(controller.path("mean.npy"))]
         count = min(workers or runner.cores(), len(tracks))
         with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _quiet) as pool:
-            parts = pool.map(_score, [paths] * count, [tracks[i::count] for i in range(count)], [engine] * count)
+            parts = pool.map(_score, [paths] * count, [tracks[i::count] for i in range(count)], [renderer] * count)
             scores = [row for part in parts for row in part]
-    return evaluation.summary(sorted(scores, key=lambda row: row.track), engine)
+    return evaluation.summary(sorted(scores, key=lambda row: row.track), renderer)
 
 
-def _score(paths: list[str], tracks: list[int], engine: str) -> list[Any]:
+def _score(paths: list[str], tracks: list[int], renderer: str) -> list[Any]:
     from ..networks import Encoder, Step
 
     encoder, step = Encoder(paths[0]), Step(paths[1])
-    return evaluation.score(encoder, step, np.load(paths[2]), tracks, engine, steps=1000, lanes=8)
+    return evaluation.score(encoder, step, np.load(paths[2]), tracks, renderer)
 
 
 def _quiet() -> None:

@@ -1,4 +1,4 @@
-"""A drive that happens in M alone: no engine, only V's and M's networks."""
+"""A drive that happens in M alone: no simulator, only V's and M's networks."""
 
 from dataclasses import dataclass
 

@@ -18,7 +18,7 @@ def lineage(ctx: Context) -> list[Part]:
     found = [artifact for stage in ctx.inputs.values() for artifact in stage]
     if not found:
         return [page.paragraph("Nothing is committed yet.", "missing")]
-    head = ("artifact", "digest", "wall time", "environment steps", "throughput", "engine", "code")
+    head = ("artifact", "digest", "wall time", "environment steps", "throughput", "renderer", "code")
     parts: list[Part] = [page.table(head, [_row(artifact) for artifact in found])]
     parts.append(page.paragraph("Wall time and throughput are those of the attempt that committed.", "look"))
     kinds = {_processor(artifact) for artifact in found}
@@ -33,7 +33,7 @@ def lineage(ctx: Context) -> list[Part]:
 
 
 def environment_steps(artifact: Artifact) -> int:
-    """Steps that the engine made for this artifact, as its results tell; 0 for a stage that trains or encodes."""
+    """Steps that the simulator made for this artifact, as its results tell; 0 for a stage that trains or encodes."""
     if artifact.stage == "rollouts":
         return sum(int(episodes.lengths(shard).sum()) for shard in artifact.shards)
     if artifact.stage == "controller":
@@ -61,7 +61,7 @@ def _row(artifact: Artifact) -> Iterator[str]:
     yield durations.words(seconds) if seconds is not None else "–"
     yield f"{steps:,}" if steps else "–"
     yield throughput(artifact, steps, seconds)
-    yield str(config.get(f"{artifact.stage}.engine", "–"))
+    yield str(config.get(f"{artifact.stage}.renderer", "–"))
     yield made.get("git") or "–"
 
 

@@ -1,5 +1,7 @@
 """How well it drives, and how evolution got there."""
 
+from typing import Any
+
 import numpy as np
 
 from ..task import Context
@@ -27,14 +29,36 @@ def headline(ctx: Context) -> list[Part]:
         (f"{PAPER[0]} ± {PAPER[1]}", "the paper's score, for reference",
          "100 tracks of Gym's CarRacing-v0; scores of v0 and v3 are not strictly comparable"),
     ]  # fmt: skip
+    first, last = found["scores"][0]["track"], found["scores"][-1]["track"]
     lap = found["lap_steps"]
     took = f" A completed lap took {lap:.0f} steps on average, {lap / STEPS_PER_SECOND:.1f} s." if lap else ""
     return [
         page.tiles(tiles),
         page.paragraph(
             f"The mean of CMA-ES's search distribution drove {tracks} test tracks that training never saw, "
-            f"once each, on {found['engine']} {found['version']} ({found['env']}).{took}"
+            f"once each, in {found['env']} of Gymnasium {found['gymnasium']} with the {found['renderer']} renderer."
+            f"{took} Track n is Gymnasium's seed n, here {first} to {last}, so anyone gets the same tracks:"
         ),
+        page.preformatted(
+            f'env = gymnasium.make("{found["env"]}")\n'
+            f"observation, info = env.reset(seed={first})\n"
+            "observation, reward, terminated, truncated, info = env.step(action)"
+        ),
+        *_reference(found.get("reference")),
+    ]
+
+
+def _reference(found: dict[str, Any] | None) -> list[Part]:
+    """The same controller on unmodified Gymnasium, on the first tracks."""
+    if not found:
+        return []
+    low, high = found["difference_interval"]
+    return [
+        page.paragraph(
+            f"The first {found['tracks']} tracks were driven on unmodified Gymnasium as well: {found['mean']:.1f} "
+            f"instead of {found['fast_mean']:.1f}. The difference, track by track, is {found['difference']:+.1f} on "
+            f"average (95 % interval {low:+.1f} to {high:+.1f})."
+        )
     ]
 
 
@@ -83,5 +107,5 @@ def drive(ctx: Context) -> list[Part]:
     path = optional(ctx.one("evaluate"), "drive.webp")
     if path is None:
         return [page.paragraph("This evaluation recorded no drive.", "missing")]
-    alt = "Animation: the car on a test track, seen from above as the engine draws it."
+    alt = "Animation: the car on a test track, seen from above as Gymnasium draws it."
     return [[animated("drive.webp", path.read_bytes(), alt, "The track with the median score, in real time.")]]

@@ -37,7 +37,7 @@ class Outcome:
 
 
 class EpisodeFailed(WorkFailed):
-    """The engine could not begin an episode; another try would end the same."""
+    """The simulator could not begin an episode; another try would end the same."""
 
     def __init__(self, job: Job, reason: Exception) -> None:
         super().__init__(f"track {job.track} cannot be driven: {type(reason).__name__}: {reason}")

@@ -31,7 +31,7 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     )
     progress = _Progress(ctx, len(todo) * size * settings.steps)
     finished: dict[int, dict[int, episodes.Packed]] = {shard: {} for shard in todo}
-    lanes = make(settings.engine, ctx.lanes)
+    lanes = make(settings.renderer, ctx.lanes)
     try:
         for outcome in play(
             lanes, policy, lambda: next(jobs, None), steps=settings.steps, record=True, on_step=progress.add

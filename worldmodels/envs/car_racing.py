@@ -1,0 +1,99 @@
+"""Gymnasium's CarRacing: its physics and rules as they are, no state picture, and each track generated once."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from .rasterizer import COLOURS, RED_KERB, WHITE_KERB
+from .simulator import Box2D, CarRacing
+
+TRACKS_KEPT = 256  # some 200 kB each; all candidates of a generation drive the same few
+MOST_TILES = 2500  # `CarRacing._create_track` gives up after so many
+
+
+class UndrawnCarRacing(CarRacing):  # type: ignore[misc]
+    """CarRacing that makes no state picture: `reset` and `step` return None in its place."""
+
+    def _render(self, mode: str) -> Any:
+        return None if mode == "state_pixels" else super()._render(mode)
+
+
+@dataclass(frozen=True)
+class Track:
+    """What CarRacing makes of a seed: N tiles, and P polygons (tiles and kerbs in drawing order)."""
+
+    points: list[tuple[float, float, float, float]]  # alpha, beta, x, y of the tiles
+    fixtures: list[Any]  # Box2D's definitions of the tiles
+    colours: NDArray[np.float64]  # [N, 3] of the tiles before a wheel touches them
+    polygons: NDArray[np.float64]  # [P, 4, 2], metres
+    kinds: NDArray[np.int64]  # [P]: a tile's number, or minus a kerb's index in the palette
+
+
+@lru_cache(TRACKS_KEPT)
+def generate(seed: int) -> Track:
+    """Generate the track that `gymnasium.make("CarRacing-v3").reset(seed=seed)` generates."""
+    env = UndrawnCarRacing()
+    env.fd_tile = SimpleNamespace(shape=SimpleNamespace())  # only the geometry is wanted, no bodies
+    env.world = SimpleNamespace(CreateStaticBody=lambda fixtures: SimpleNamespace(fixtures=[SimpleNamespace()]))
+    env.road_poly = []
+    gymnasium.Env.reset(env, seed=seed)
+    while not env._create_track():
+        pass
+    number = {id(tile.color): tile.idx for tile in env.road}
+    kerbs = {COLOURS[kerb]: -kerb for kerb in (WHITE_KERB, RED_KERB)}
+    corners = [polygon for polygon, colour in env.road_poly if id(colour) in number]
+    return Track(
+        points=env.track,
+        fixtures=[Box2D.b2FixtureDef(shape=Box2D.b2PolygonShape(vertices=polygon)) for polygon in corners],
+        colours=np.array([tile.color for tile in env.road]),
+        polygons=np.array([polygon for polygon, _ in env.road_poly]),
+        kinds=np.array([number[id(c)] if id(c) in number else kerbs[c] for _, c in env.road_poly]),
+    )
+
+
+class CachedCarRacing(UndrawnCarRacing):
+    """CarRacing on tracks that are generated once; its tiles keep their colours in `colours` [MOST_TILES, 3].
+
+    Use a new one for each episode: after a reset the Box2D world keeps an order of bodies that its solver can feel.
+    """
+
+    def __init__(self, colours: NDArray[np.float64]) -> None:
+        super().__init__()
+        self._colours = colours
+
+    def start(self, seed: int) -> None:
+        """Begin the episode that `gymnasium.make("CarRacing-v3").reset(seed=seed)` begins."""
+        self._track = generate(seed)
+        self.reset(seed=seed)
+
+    def _create_track(self) -> bool:
+        """Create the same bodies in the same order as CarRacing."""
+        found, body = self._track, Box2D.b2BodyDef()
+        self._colours[: len(found.points)] = found.colours
+        self.track, self.road = found.points, []
+        for number, definition in enumerate(found.fixtures):
+            tile = self.world.CreateBody(body)
+            tile.CreateFixture(definition).sensor = True
+            tile.userData = tile
+            tile.color = self._colours[number]
+            tile.road_visited, tile.road_friction, tile.idx = False, 1.0, number
+            self.road.append(tile)
+        self.road_poly = [
+            (polygon, self._colours[kind] if kind >= 0 else COLOURS[-kind])
+            for polygon, kind in zip(found.polygons.tolist(), found.kinds.tolist(), strict=True)
+        ]
+        return True
+
+
+def release(env: Any) -> None:
+    """Free the world of an environment that is not used any more: Box2D's references to Python keep it alive."""
+    env.world.contactListener = env.world.contactListener_bug_workaround = None
+    for body in env.world.bodies:
+        body.userData = None
+    env.close()
+    env.__dict__.clear()

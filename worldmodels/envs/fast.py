@@ -1,0 +1,88 @@
+"""Environments that the fast renderer draws: Gymnasium's CarRacing in all but its state picture."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .base import Bools, Floats, Frames
+from .car_racing import MOST_TILES, CachedCarRacing, generate, release
+from .preprocess import SIZE
+from .rasterizer import COLUMNS, LINES, STATE_SIZE, render
+
+MOST_POLYGONS = 2 * MOST_TILES  # each tile has at most one kerb
+
+
+class FastLanes:
+    """See `base.Lanes`."""
+
+    def __init__(self, lanes: int) -> None:
+        self.count = lanes
+        self._envs: list[Any] = [None] * lanes
+        self._states = np.zeros((lanes, STATE_SIZE))
+        self._polygons = np.zeros((lanes, MOST_POLYGONS, 4, 2))  # zeros take no memory before they are written
+        self._kinds = np.zeros((lanes, MOST_POLYGONS), np.int64)
+        self._counts = np.zeros(lanes, np.int64)
+        self._colours = np.zeros((lanes, MOST_TILES, 3))
+        self._canvas = np.empty((LINES, COLUMNS), np.uint8)
+
+    def start(self, lane: int, track: int) -> Frames:
+        self._release(lane)
+        self._envs[lane] = env = CachedCarRacing(self._colours[lane])
+        env.start(track)
+        drawn = generate(track)
+        self._counts[lane] = n = len(drawn.kinds)
+        self._polygons[lane, :n], self._kinds[lane, :n] = drawn.polygons, drawn.kinds
+        frame: Frames = self._render([lane])[0]
+        return frame
+
+    def step(self, lanes: Sequence[int], actions: Floats) -> tuple[Frames, Floats, Bools]:
+        rewards, terminated = np.empty(len(lanes), np.float32), np.empty(len(lanes), np.bool_)
+        for i, lane in enumerate(lanes):
+            _, rewards[i], terminated[i], _, _ = self._envs[lane].step(actions[i])
+        return self._render(lanes), rewards, terminated
+
+    def tiles(self, lane: int) -> tuple[int, int]:
+        env = self._envs[lane]
+        return env.tile_visited_count, len(env.track)
+
+    def picture(self, lane: int) -> Frames:
+        """Draw what a person would see of the lane's episode [400, 600, 3], as Gymnasium does; change nothing in it."""
+        picture: Frames = self._envs[lane]._render("rgb_array")
+        return picture
+
+    def close(self) -> None:
+        for lane in range(self.count):
+            self._release(lane)
+
+    def _release(self, lane: int) -> None:
+        env, self._envs[lane] = self._envs[lane], None
+        if env is not None:
+            release(env)
+
+    def _render(self, lanes: Sequence[int]) -> Frames:
+        """Draw the frames [n, 64, 64, 3] of those lanes."""
+        for lane in lanes:
+            self._states[lane] = _state(self._envs[lane])
+        frames = np.empty((len(lanes), SIZE, SIZE, 3), np.uint8)
+        render(
+            np.array(lanes),
+            self._states,
+            self._polygons,
+            self._kinds,
+            self._counts,
+            self._colours,
+            self._canvas,
+            frames,
+        )
+        return frames
+
+
+def _state(env: CachedCarRacing) -> list[float]:
+    """What the renderer needs to know [STATE_SIZE]."""
+    values: list[float] = []
+    for body in (env.car.hull, *env.car.wheels):
+        transform = body.transform
+        position, rotation = transform.position, transform.R
+        values += (position.x, position.y, rotation.s, rotation.c)
+    return [*values, *(wheel.phase for wheel in env.car.wheels), env.t]

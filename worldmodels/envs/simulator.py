@@ -1,0 +1,50 @@
+"""Gymnasium's CarRacing. Raises ConfigError if it cannot be imported, or is not what the fast renderer draws."""
+
+import hashlib
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+from ..errors import ConfigError
+
+# pygame draws to memory: it must not look for a display.
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+try:
+    import Box2D
+    from gymnasium.envs.box2d import car_dynamics, car_racing
+except ModuleNotFoundError:
+    raise  # the worker says which package is missing, and which image has it
+except Exception as error:  # a broken shared object raises ImportError, Gymnasium DependencyNotInstalled
+    raise ConfigError(
+        f"Gymnasium's CarRacing cannot be imported here: {type(error).__name__}: {error}", next="make clean install"
+    ) from error
+
+__all__ = ["Box2D", "CarRacing"]
+
+CarRacing = car_racing.CarRacing
+
+SUPPORTED = "1.4.0"
+SOURCES = {
+    car_racing: "f5be6dad0c570688846250185a201352fc7f0cdff37867c07b5ee6fada8469d1",
+    car_dynamics: "df9d65d4d32a9d0189ca6672431b67cad84b195ef22c3908affc627bd29c4e56",
+}
+
+
+def differences() -> list[str]:
+    """The files of the installed CarRacing that are not those of Gymnasium SUPPORTED, which the renderer follows."""
+    return [
+        str(module.__file__)
+        for module, digest in SOURCES.items()
+        if hashlib.sha256(Path(str(module.__file__)).read_bytes()).hexdigest() != digest
+    ]
+
+
+if different := differences():
+    raise ConfigError(
+        f"the CarRacing of Gymnasium {version('gymnasium')} is not that of {SUPPORTED}, which the fast renderer draws "
+        f"({', '.join(different)} differs)",
+        next=f"pip install gymnasium=={SUPPORTED}",
+    )
