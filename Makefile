@@ -46,10 +46,8 @@ lint: install  ## ruff, and imports that point one way
 types: install  ## mypy, strict
 	$(BIN)/mypy
 
-bench: install  ## steps per second and core, beside the limit and the plain way, of this machine
-	taskset -c 0 $(BIN)/python bench/closed_loop.py
-	taskset -c 0 $(BIN)/python bench/closed_loop.py 1.0
-	taskset -c 0 $(BIN)/python bench/rollouts.py
+bench: install  ## the rate of each path on one core, beside the plain way's and its limit: a table, and bench.json
+	taskset -c 0 $(BIN)/python bench/speed.py --json bench.json
 
 bench-feed: install  ## does feeding keep up with training, in bounded memory? (six minutes)
 	$(BIN)/python bench/feed.py
