@@ -1,8 +1,8 @@
 """What do the evolution's options cost and buy?  python bench/options.py STORE RUN FOLDER
 
 Takes V and M of a finished run and evolves C anew under each option, for about as many environment steps each (half as
-many generations for twice the tracks), with everything else as the run has it. Reports the mean's score on 64 tracks of
-EnvPool that nothing else uses, and what it took. Goes on where it was stopped: FOLDER keeps a store for each option.
+many generations for twice the tracks), with everything else as the run has it. Reports the mean's score on 64 tracks
+that nothing else uses, and what it took. Goes on where it was stopped: FOLDER keeps a store for each option.
 One seed is one sample: runs of unlike seeds differ by tens of points.
 """
 
@@ -19,7 +19,7 @@ from worldmodels.artifacts import Name
 from worldmodels.config import Controller
 from worldmodels.store import Store, open_store
 
-SCORED = ("evaluate.tracks=64", "evaluate.shard_tracks=4", "evaluate.engine=envpool", "evaluate.first_track=390000000")
+SCORED = ("evaluate.tracks=64", "evaluate.shard_tracks=4", "evaluate.reference_tracks=0", "evaluate.first_track=390000000")
 
 
 def options(c: Controller) -> Iterator[tuple[str, ...]]:
