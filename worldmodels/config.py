@@ -194,6 +194,12 @@ class Execution(Section):
     )
 
 
+PERSONAL = frozenset({"kubernetes"})
+"""Sections that say where to compute. They come only from the person who types a command: from files, `-o` and the
+environment. They are neither written to a store nor read from one.
+"""
+
+
 class Config(Section):
     """Everything that a run's results follow from."""
 
@@ -206,6 +212,10 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     execution: Execution = Execution()
     kubernetes: Kubernetes = Kubernetes()
+
+    def storable(self) -> dict[str, Any]:
+        """Return the settings that a store is given: all but the personal ones."""
+        return self.model_dump(exclude=set(PERSONAL))
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -255,8 +265,8 @@ def resolve(
     origins = {key: "default" for key, _ in leaves(Config)}
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if preset is None and stored:
-        origins |= {key: origin for key, origin in stored[1].items() if key in origins}
-        layers.append(("", stored[0]))
+        origins |= {key: origin for key, origin in stored[1].items() if key in origins and not personal(key)}
+        layers.append(("", {name: section for name, section in stored[0].items() if name not in PERSONAL}))
     else:
         layers.append((f"preset {preset or 'demo'}", _preset(preset or "demo")))
     if iteration > 1 and not (stored and preset is None and stored[0]["rollouts"]["controller"] != "random"):
@@ -280,6 +290,16 @@ def resolve(
         return Config.model_validate(values), origins
     except ValidationError as error:
         raise ConfigError(_explain(error, origins), next="wm config") from None
+
+
+def names() -> list[str]:
+    """Return the full name of every setting."""
+    return [key for key, _ in leaves(Config)]
+
+
+def personal(key: str) -> bool:
+    """Return whether a setting, by its full name, belongs to a personal section."""
+    return key.partition(".")[0] in PERSONAL
 
 
 def _preset(name: str) -> Mapping[str, Any]:

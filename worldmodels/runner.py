@@ -303,7 +303,7 @@ class Attempt:
             files=upload(self.store, self.task.name, self.id, self.context.results),
             telemetry=upload(self.store, self.task.name, self.id, self.context.telemetry, "telemetry"),
             shards=shards,
-            resolved=self.task.config.model_dump(),
+            resolved=self.task.config.storable(),
             made=provenance(self.started)
             | {"attempt": self.id, "workers": self.context.workers, "failed_shards": [*failed]}
             | {"notes": self.context.notes},

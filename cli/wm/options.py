@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_RUN = "demo"
-ON_CLUSTERS = ("submit", "attach", "cancel", "logs")
+OF_PIPELINES = ("submit", "attach", "cancel", "logs")
+ON_CLUSTERS = ("submit", "attach", "scale", "cancel", "logs", "status")
 
 
 def store(command: F) -> F:
@@ -91,7 +92,7 @@ def complete_stage(ctx: click.Context, parameter: click.Parameter, incomplete: s
     """Names of stages for a shell; `pipeline` where that is one."""
     from worldmodels import stages
 
-    names = [*stages.STAGES, "pipeline"] if ctx.info_name in ON_CLUSTERS else list(stages.STAGES)
+    names = [*stages.STAGES, "pipeline"] if ctx.info_name in OF_PIPELINES else list(stages.STAGES)
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -124,7 +125,24 @@ def resolve(
         if i and stored is None and (found := pipeline.stored_config(opened, name, i)):
             stored = (found["config"], found["origins"])
     resolved, origins = config.resolve(preset, files, overrides, iteration=iteration, stored=stored)
+    if stored and click.get_current_context().info_name in ON_CLUSTERS:
+        _say_what_is_ignored(stored[0], resolved, name)
     return name, resolved, origins
+
+
+def _say_what_is_ignored(stored: Mapping[str, Any], resolved: "Config", run: str) -> None:
+    """Name the settings of where to compute that an earlier version stored with the run and that are others here."""
+    from worldmodels import config
+
+    names = config.names()
+    typed, there = (dict(config.flatten(tree, names)) for tree in (resolved.model_dump(), stored))
+    ignored = [key for key in names if config.personal(key) and key in there and there[key] != typed[key]]
+    if ignored:
+        click.echo(
+            f"wm: {', '.join(ignored)}: stored with run {run} by an earlier version, and not used; say where to compute"
+            " with --config FILE, -o or WM_CONFIG",
+            err=True,
+        )
 
 
 def cluster(settings: "Kubernetes", first_seconds: float = 5.0) -> "Cluster":

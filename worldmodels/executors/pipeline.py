@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from .. import artifacts, publishing, runner, stages
 from ..artifacts import Name, config_key
-from ..config import Config
+from ..config import Config, personal
 from ..errors import Busy, ConfigError, Conflict, CorruptArtifact
 from ..runner import Task
 from ..store import Store
@@ -181,6 +181,8 @@ def stored_config(store: Store, run: str, iteration: int) -> dict[str, Any] | No
 
 
 def store_config(store: Store, run: str, iteration: int, config: Config, origins: dict[str, str]) -> None:
-    data = json.dumps({"config": config.model_dump(), "origins": origins}, indent=1).encode()
+    """Write the config that later commands on the run go by, without the settings that say where to compute."""
+    kept = {key: origin for key, origin in origins.items() if not personal(key)}
+    data = json.dumps({"config": config.storable(), "origins": kept}, indent=1).encode()
     if store.get(config_key(run, iteration)) != data:
         store.put(config_key(run, iteration), data)
