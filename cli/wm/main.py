@@ -78,13 +78,21 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    from worldmodels.errors import Stopped, WmError
+def prepare() -> None:
+    """Set what holds for this process and all that it starts: how they stop, and what they import."""
+    from worldmodels.errors import Stopped
 
     def stop(*_: object) -> None:
         raise Stopped("stopped; the same command goes on from here")
 
     signal.signal(signal.SIGTERM, stop)
+    os.environ["PYTHONSAFEPATH"] = "1"  # nothing is imported from the current directory
+
+
+def main() -> None:
+    from worldmodels.errors import WmError
+
+    prepare()
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -105,7 +105,12 @@ def _start(store_uri: str, task: Task, index: int, count: int, stdout: int) -> W
     if stages.stage(task.stage).kind != "single":
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "worldmodels.executors.worker"],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "worldmodels.executors.worker",
+        ],  # -P: nothing is imported from where the user stands
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=stderr,

@@ -64,7 +64,7 @@ def job(task: Task, store_uri: str) -> Dict:
     pod = _pod(
         settings,
         image=settings.image_gpu if stage.gpu else settings.image_cpu,
-        command=["python", "-m", "worldmodels.executors.pod"],
+        command=["python", "-P", "-m", "worldmodels.executors.pod"],
         environment={"WM_TASK": _carried(task), "WM_STORE": store_uri, "WM_PODS": str(pods)},
         resources=getattr(settings.resources, task.stage),
         gpu=on_gpu,
@@ -84,7 +84,7 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     pod = _pod(
         settings,
         image=settings.image_cpu,
-        command=["python", "-m", "worldmodels.executors.driver"],
+        command=["python", "-P", "-m", "worldmodels.executors.driver"],
         environment={"WM_PIPELINE": carried.to_json(), "WM_STORE": store_uri},
         resources=settings.resources.pipeline,
         gpu=False,
@@ -104,7 +104,7 @@ def probe_job(settings: Kubernetes, store_uri: str) -> Dict:
     pod = _pod(
         settings,
         image=settings.image_cpu,
-        command=["python", "-m", "wm", "doctor", "--store", store_uri, "--json"],
+        command=["python", "-P", "-m", "wm", "doctor", "--store", store_uri, "--json"],
         environment={},
         resources=settings.resources.report,
         gpu=False,

@@ -19,6 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+matplotlib.rcdefaults()  # a matplotlibrc of the current directory counts for nothing
+
 # name -> (light, dark); text colours keep 4.5:1 against their background, line colours 3:1
 THEME: Mapping[str, tuple[str, str]] = {
     "paper": ("#ffffff", "#14181d"),
