@@ -18,6 +18,8 @@ Renderer = Literal["fast", "gymnasium"]
 Iterations = Literal["all", "latest"]
 RENDERER = "who draws the frames: fast, or gymnasium (the same road and rewards, some 40 times slower)"
 Threads = Annotated[int, Field(ge=1, le=64)]
+TEST_TRACKS = range(300_000_000, 400_000_000)
+"""Seeds of tracks that nothing is trained or validated on (see `envs/tracks.py`)."""
 
 
 class Rollouts(Section):
@@ -144,6 +146,12 @@ class Controller(Section):
         return growth
 
     @model_validator(mode="after")
+    def _something_is_left(self) -> "Controller":
+        if self.start_from is not None and self.start_from >= self.generations:
+            raise ValueError(f"start_from ({self.start_from}) must be less than generations ({self.generations})")
+        return self
+
+    @model_validator(mode="after")
     def _scores_are_needed(self) -> "Controller":
         asking = [name for name in ("growth", "target", "stagnation") if getattr(self, name)]
         if asking and not self.evaluate_every:
@@ -155,7 +163,9 @@ class Evaluate(Section):
     """The mean controller's score on fresh tracks."""
 
     tracks: Count = Field(100, description="test tracks; training never sees them", json_schema_extra=EXTENT)
-    first_track: Annotated[int, Field(ge=0, lt=2**31)] = Field(300_000_000, description="seed of the first one")
+    first_track: Annotated[int, Field(ge=TEST_TRACKS.start, lt=TEST_TRACKS.stop)] = Field(
+        300_000_000, description="seed of the first one"
+    )
     shard_tracks: Count = Field(5, description="tracks scored together")
     steps: Count = Field(1000, le=1000, description="longest episode; never ended early")
     reference_tracks: Annotated[int, Field(ge=0)] = Field(
@@ -166,6 +176,10 @@ class Evaluate(Section):
     def _whole_shards(self) -> "Evaluate":
         if self.tracks % self.shard_tracks:
             raise ValueError(f"tracks ({self.tracks}) must be a multiple of shard_tracks ({self.shard_tracks})")
+        if self.first_track + self.tracks > TEST_TRACKS.stop:
+            raise ValueError(
+                f"the last of {self.tracks} tracks from {self.first_track} must be below {TEST_TRACKS.stop}"
+            )
         return self
 
 

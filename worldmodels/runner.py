@@ -27,7 +27,7 @@ from .config import Config
 from .errors import ConfigError, Conflict, MissingInput, ShardFailed, StoreError, WorkFailed
 from .store import Store, process
 from .store.disk import Disk, scratch
-from .task import Checkpoints, Context, Pulse, StoreArea
+from .task import Checkpoints, Context, Outlook, Pulse, StoreArea
 
 PACKAGES = (
     "wm", "numpy", "tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert",
@@ -85,20 +85,27 @@ def input_manifests(store: Store, task: Task) -> dict[Name, dict[str, Any]]:
 
     An earlier iteration may have been made with another extent (more episodes, say), so its newest manifest counts.
     """
-    found: dict[Name, dict[str, Any]] = {}
-    for stage, iteration in stages.stage(task.stage).inputs(task.config, task.iteration):
-        name = Name(task.run, iteration, stage)
-        if iteration == task.iteration:
-            manifest = find(store, name, task.config)
-        else:
-            manifest = next(reversed(artifacts.manifests(store, name)), None)
-        if manifest is None:
-            raise MissingInput(
-                f"{task.name} is made from {name}, which is not committed in {store.uri}",
-                next=f"wm run {stage} --run {task.run} --iteration {iteration}",
-            )
-        found[name] = manifest
-    return found
+    return {name: input_manifest(store, task, name) for name in input_names(task)}
+
+
+def input_names(task: Task) -> list[Name]:
+    """Return the names of the artifacts that the task's is made from, oldest first."""
+    inputs = stages.stage(task.stage).inputs(task.config, task.iteration)
+    return [Name(task.run, iteration, stage) for stage, iteration in inputs]
+
+
+def input_manifest(store: Store, task: Task, name: Name) -> dict[str, Any]:
+    """Return the manifest of one input; MissingInput if it is not committed."""
+    if name.iteration == task.iteration:
+        manifest = find(store, name, task.config)
+    else:
+        manifest = next(reversed(artifacts.manifests(store, name)), None)
+    if manifest is None:
+        raise MissingInput(
+            f"{task.name} is made from {name}, which is not committed in {store.uri}",
+            next=f"wm run {name.stage} --run {task.run} --iteration {name.iteration}",
+        )
+    return manifest
 
 
 def identify(task: Task, inputs: Mapping[Name, Mapping[str, Any]]) -> Identity:
@@ -122,6 +129,19 @@ def committed(store: Store, task: Task, work: Identity) -> dict[str, Any] | None
 def meeting(store: Store, task: Task, work: Identity) -> StoreArea:
     """Where the workers of that work meet."""
     return StoreArea(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
+
+
+def outlook(store: Store, task: Task, inputs: Mapping[Name, Mapping[str, Any]], scratch: Path) -> Outlook:
+    """Return what is known of the task before it begins; `inputs` are the manifests of those inputs that are there."""
+    whole = list(inputs) == input_names(task)
+    return Outlook(
+        config=task.config,
+        run=task.run,
+        iteration=task.iteration,
+        stage=task.stage,
+        inputs=_by_stage([artifacts.load(store, name, manifest, scratch) for name, manifest in inputs.items()]),
+        area=meeting(store, task, identify(task, inputs)) if whole else None,
+    )
 
 
 def run(store: Store, task: Task, worker: int, workers: int, pulse: Pulse) -> dict[str, Any] | None:

@@ -17,7 +17,10 @@ Kind = Literal["single", "sharded", "exchange"]
 
 @dataclass(frozen=True)
 class Stage:
-    """`entrypoint` is `module:function`; `kind` says its signature (see `task.py`). `count` is the number of shards."""
+    """`entrypoint` is `module:function`; `kind` says its signature (see `task.py`). `count` is the number of shards.
+
+    `packages` are those that not every image has, and without which the stage cannot begin.
+    """
 
     name: str
     kind: Kind
@@ -27,6 +30,7 @@ class Stage:
     count: Callable[[Context], int] = lambda ctx: 0
     collect: str = ""
     gpu: bool = False
+    packages: tuple[str, ...] = ()
 
     def inputs(self, config: Config, iteration: int) -> list[tuple[str, int]]:
         """(stage, iteration) of every artifact that this one is made from, oldest first."""
@@ -51,6 +55,7 @@ STAGES = {
             summary="train V, which sees",
             sections=("vae",),
             gpu=True,
+            packages=("tensorflow",),
         ),
         Stage(
             name="latents",
@@ -67,6 +72,7 @@ STAGES = {
             summary="train M, which predicts",
             sections=("memory",),
             gpu=True,
+            packages=("tensorflow",),
         ),
         Stage(
             name="controller",
@@ -74,6 +80,7 @@ STAGES = {
             entrypoint="worldmodels.control.stage:work",
             summary="evolve C, which drives",
             sections=("controller",),
+            packages=("cma",),
         ),
         Stage(
             name="evaluate",
@@ -90,6 +97,7 @@ STAGES = {
             entrypoint="worldmodels.reports.stage:write",
             summary="write one HTML page about the run",
             sections=(),
+            packages=("matplotlib",),
         ),
     )
 }

@@ -24,7 +24,7 @@ from .durations import clock
 from .errors import ConfigError, MissingInput, Stopped
 from .store import Store
 
-__all__ = ["Area", "Artifact", "Checkpoints", "Context", "Pulse", "Shard", "StoreArea"]
+__all__ = ["Area", "Artifact", "Checkpoints", "Context", "Outlook", "Pulse", "Shard", "StoreArea"]
 
 
 class Area(Protocol):
@@ -147,6 +147,17 @@ class Checkpoints:
         return [entry.key for entry in self._store.entries(f"{self._prefix}/")]
 
 
+def chosen_episodes(chosen: str, size: int) -> range:
+    """Return the episodes that `latents.episodes` means; ConfigError if they are no whole shards of `size` episodes."""
+    first, last = (0, 10**9) if chosen == "all" else (int(part) for part in chosen.split(":"))
+    if first % size or (last % size and chosen != "all") or first >= last:
+        raise ConfigError(
+            f"latents.episodes = {chosen}: needed are A < B, multiples of rollouts.shard_episodes ({size})",
+            next=f"wm run latents -o latents.episodes=0:{size}",
+        )
+    return range(first, last)
+
+
 @dataclass
 class Pulse:
     """Progress of one worker: events for a screen, a log line now and then, and the place where a stop is noticed."""
@@ -189,6 +200,22 @@ class Pulse:
         return f"  {clock(spent / done * missing)} left" if done > 0 < missing and spent > 5 else ""
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What is known of a task before it begins (see `checks.py`).
+
+    `inputs` are committed artifacts by stage, oldest first, without those that the same command makes first. Only if
+    there are none of these is there an `area`: where the task's workers will meet.
+    """
+
+    config: Config
+    run: str
+    iteration: int
+    stage: str
+    inputs: Mapping[str, tuple[Artifact, ...]]
+    area: Area | None
+
+
 @dataclass
 class Context:
     """Everything that a stage may know and touch."""
@@ -226,17 +253,11 @@ class Context:
 
     def sources(self) -> list[Shard]:
         """The rollouts shards that latents are made of, in latents' shard order: oldest iteration first."""
-        chosen = self.config.latents.episodes
-        first, last = (0, 10**9) if chosen == "all" else (int(part) for part in chosen.split(":"))
         found: list[Shard] = []
         for artifact in self.inputs["rollouts"]:
             size = int(artifact.manifest["config"]["rollouts.shard_episodes"])
-            if first % size or (last % size and chosen != "all") or first >= last:
-                raise ConfigError(
-                    f"latents.episodes = {chosen}: needed are A < B, multiples of rollouts.shard_episodes ({size})",
-                    next=f"wm run latents --run {self.run} -o latents.episodes=0:{size}",
-                )
-            found += [shard for shard in artifact.shards if first <= shard.index * size < last]
+            episodes = chosen_episodes(self.config.latents.episodes, size)
+            found += [shard for shard in artifact.shards if shard.index * size in episodes]
         return found
 
     def progress(self, done: float, total: float, unit: str, rate: float, **figures: float) -> None:

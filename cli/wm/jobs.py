@@ -148,7 +148,8 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
         _announce(cluster, settings, work, "attached", how)
         return
     with pipeline.lock(store, first.run, LOCK_SECONDS):
-        pipeline.refuse(pipeline.plan(store, submission.pipeline_tasks(wanted)))
+        pipeline.refuse(steps := pipeline.plan(store, submission.pipeline_tasks(wanted)))
+        pipeline.check(store, steps)
     _estimate(submission.pipeline_tasks(wanted), how)
     outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
     for each in wishes:

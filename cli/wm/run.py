@@ -8,8 +8,8 @@ import click
 from wm import options
 
 if TYPE_CHECKING:
+    from wm.wish import Wish
     from worldmodels.executors.pipeline import Step
-    from worldmodels.store import Store
 
 
 @click.command()
@@ -53,16 +53,21 @@ def run(
         return
     with wanted.store.lock(wanted.tasks[0].name.run):
         steps = wanted.begin(redo=redo)
-        wanted.remember()
-        _work(wanted.store, store_uri, steps, redo)
+        _work(wanted, store_uri, steps, redo)
     conclude(wanted.store, [step.task for step in steps])
 
 
-def _work(store: "Store", store_uri: str, steps: "list[Step]", redo: bool) -> None:
+def _work(wanted: "Wish", store_uri: str, steps: "list[Step]", redo: bool) -> None:
+    """Do the steps. The settings are remembered once it is certain that the work can begin."""
     from wm.progress import Screen
+    from worldmodels import checks
     from worldmodels.executors import local, pipeline
 
+    for step in steps:
+        if step.state != "committed":
+            checks.installed(step.task.stage)
     if all(step.state == "committed" for step in steps):
+        wanted.remember()
         click.echo(f"{steps[0].task.run}: everything is committed; nothing to do")
         return
     with Screen() as screen:
@@ -71,7 +76,8 @@ def _work(store: "Store", store_uri: str, steps: "list[Step]", redo: bool) -> No
                 screen.say(f"{step.task.stage}: committed already")
 
         def one(task: Any) -> None:
+            wanted.remember()
             with screen.stage(task.stage) as report:
                 local.run(store_uri, task, report)
 
-        pipeline.execute(store, steps, one, redo=redo)
+        pipeline.execute(wanted.store, steps, one, redo=redo)

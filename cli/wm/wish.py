@@ -48,13 +48,15 @@ class Wish:
         return [Task(self.run, self.iteration, stage, self.config) for stage in order[: last + 1]]
 
     def begin(self, *, redo: bool) -> "list[Step]":
-        """What is to be done; Conflict if it would undo what is committed."""
+        """What is to be done; Conflict if it would undo what is committed, and every error that can be foreseen."""
         from worldmodels.executors import pipeline
 
         steps = pipeline.plan(self.store, self.tasks, verify=redo)
         unfit = [step for step in steps if not redo or step.task.stage not in self.chosen]
         pipeline.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
-        return [step for step in steps if step.task.stage in self.chosen]
+        chosen = [step for step in steps if step.task.stage in self.chosen]
+        pipeline.check(self.store, chosen, steps)
+        return chosen
 
     def remember(self) -> None:
         """Make this the config that later commands on the run go by."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+from ..config import Config
 from ..envs import make, tracks
-from ..errors import ConfigError
 from ..networks import Encoder, Step, parameters
 from ..rollouts.player import Job, Outcome, play
 from ..rollouts.policies import WorldPolicy
@@ -51,31 +51,30 @@ def work(ctx: Context) -> None:
     ctx.progress(exchange.done, exchange.done, "generations", 0.0, **_figures(exchange.latest))
 
 
+def settings(config: Config, length: int) -> Settings:
+    """Return what an evolution of candidates of `length` parameters follows from."""
+    c = config.controller
+    growth = tuple(Level(**level.model_dump()) for level in c.growth)
+    return Settings(config.seed, length, c.population, c.tracks, c.sigma, c.covariance, c.start_from, growth)
+
+
 def plan(ctx: Context, length: int) -> Plan:
     """The evolution that the config asks for, of candidates of `length` parameters."""
     c, seed, iteration = ctx.config.controller, ctx.config.seed, ctx.iteration
-    if c.start_from is not None and c.start_from >= c.generations:
-        raise ConfigError(
-            f"controller.start_from = {c.start_from}, but there are {c.generations} generations in all",
-            next=f"wm run controller -o controller.generations={c.start_from + 50}",
-        )
 
     def validation_tracks(generation: int) -> tuple[int, ...]:
         due = c.evaluate_every and generation % c.evaluate_every == 0
         return tuple(tracks.validation_tracks(seed, c.evaluate_tracks)) if due else ()
 
     return Plan(
-        settings=Settings(
-            seed, length, c.population, c.tracks, c.sigma, c.covariance, c.start_from,
-            tuple(Level(**level.model_dump()) for level in c.growth),
-        ),
+        settings=settings(ctx.config, length),
         generations=c.generations,
         training=Limits(c.steps, c.patience),
         validating=Limits(VALIDATION_STEPS, 0),
         training_tracks=lambda g, n: tuple(tracks.training_tracks(seed, iteration, g, n)),
         validation_tracks=validation_tracks,
         goals=Goals(c.target, c.stagnation, c.core_hours, c.wall_hours),
-    )  # fmt: skip
+    )
 
 
 def _show(ctx: Context, rows: list[Row]) -> None:

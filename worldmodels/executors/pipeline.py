@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import artifacts, publishing, runner, stages
+from .. import artifacts, checks, publishing, runner, stages
 from ..artifacts import Name, config_key
 from ..config import Config, personal
 from ..errors import Busy, ConfigError, Conflict, CorruptArtifact
@@ -72,15 +72,20 @@ def _step(store: Store, task: Task, stale: set[Name], renewed: set[Name], verify
 
 
 def _damage(store: Store, task: Task, manifest: dict[str, Any]) -> str:
-    """The first stored file that is not what the manifest promises, in words; empty if all are."""
+    """What of a committed artifact is to be made again, in words; empty if nothing is."""
     if failed := manifest["made"].get("failed_shards"):
         return f"{task.name}: {len(failed)} shards could not be made"
+    return _changed(store, task.name, manifest)
+
+
+def _changed(store: Store, name: Name, manifest: dict[str, Any]) -> str:
+    """The first stored file that is not what the manifest promises, in words; empty if all are."""
     with tempfile.TemporaryDirectory(prefix="wm-verify-") as scratch:
-        artifact = artifacts.load(store, task.name, manifest, Path(scratch))
+        artifact = artifacts.load(store, name, manifest, Path(scratch))
         try:
             for files in (artifact.files, *(shard.files for shard in artifact.shards)):
-                for name in files.files:
-                    files.read(name)
+                for each in files.files:
+                    files.read(each)
         except CorruptArtifact as error:
             return error.message
     return ""
@@ -98,6 +103,26 @@ def refuse(steps: Sequence[Step], command: str = "") -> None:
         "another --run keeps both",
         next=command or artifacts.repair_command(first.task.name),
     )
+
+
+def check(store: Store, steps: Sequence[Step], planned: Sequence[Step] = ()) -> None:
+    """Raise what would end one of the steps later, as far as it can be known before anything is changed.
+
+    `planned` are the steps of all stages of the iteration, of which `steps` are those to be done.
+    """
+    made = {step.task.name for step in steps if step.state != "committed"}
+    sound = {step.task.name for step in planned if step.state == "committed"}  # its files were read, if any is retired
+    for step in steps:
+        names = [name for name in runner.input_names(step.task) if name not in made]
+        there = {name: runner.input_manifest(store, step.task, name) for name in names}
+        if step.state == "committed":
+            continue
+        for name in names if step.manifest else []:
+            if name not in sound and (damage := _changed(store, name, there[name])):
+                raise CorruptArtifact(f"{step.task.name} cannot be made: {damage}", next=artifacts.repair_command(name))
+            sound.add(name)
+        with tempfile.TemporaryDirectory(prefix="wm-check-") as scratch:
+            checks.check(runner.outlook(store, step.task, there, Path(scratch)))
 
 
 def execute(store: Store, steps: Sequence[Step], run: Callable[[Task], None], *, redo: bool) -> None:

@@ -1,0 +1,105 @@
+"""What a stage would refuse, found out before anything is retired or begun.
+
+What can be told from the settings alone is refused by their models (`config.py`). Here stands what depends on other
+artifacts, and on what is installed.
+"""
+
+import contextlib
+import importlib.util
+import json
+from collections.abc import Callable
+
+from . import stages
+from .errors import ConfigError, MissingInput
+from .task import Outlook, chosen_episodes
+
+
+def check(outlook: Outlook) -> None:
+    """Raise the error that the task would end with, as far as that can be known."""
+    if outlook.stage in CHECKS:
+        with contextlib.suppress(ModuleNotFoundError):  # of whoever only submits, less is installed
+            CHECKS[outlook.stage](outlook)
+
+
+def installed(stage: str) -> None:
+    """Raise ConfigError if a package that the stage needs is missing on this machine."""
+    for package in stages.stage(stage).packages:
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{stage} needs the package {package}, which is not installed here", next="make install")
+
+
+def _rollouts(outlook: Outlook) -> None:
+    which = outlook.config.rollouts.controller
+    if isinstance(which, int) and "controller" in outlook.inputs:
+        from .rollouts.stage import load_parameters
+
+        load_parameters(outlook.inputs["controller"][-1], which)
+
+
+def _latents(outlook: Outlook) -> None:
+    config = outlook.config
+    there = outlook.inputs.get("rollouts", ())
+    found = False
+    for artifact in there:
+        size = int(artifact.manifest["config"]["rollouts.shard_episodes"])
+        episodes = chosen_episodes(config.latents.episodes, size)
+        found = found or any(shard.index * size in episodes for shard in artifact.shards)
+    if not any(artifact.name.iteration == outlook.iteration for artifact in there):  # it is made first
+        episodes = chosen_episodes(config.latents.episodes, config.rollouts.shard_episodes)
+        found = found or episodes.start < config.rollouts.episodes
+    if not found:
+        raise ConfigError(
+            f"latents.episodes = {config.latents.episodes}: no stored episode is among these",
+            next="wm run latents -o latents.episodes=all",
+        )
+
+
+def _vae(outlook: Outlook) -> None:
+    config = outlook.config.vae
+    if config.warm_start and "vae" in outlook.inputs:
+        _same_network(outlook, "vae", z=config.z, width=config.width)
+
+
+def _memory(outlook: Outlook) -> None:
+    config = outlook.config.memory
+    if config.warm_start and "memory" in outlook.inputs:
+        _same_network(outlook, "memory", z=outlook.config.vae.z, hidden=config.hidden, mixtures=config.mixtures)
+
+
+def _same_network(outlook: Outlook, stage: str, **sizes: float) -> None:
+    """Raise ConfigError if the weights to start from are those of a network of other sizes."""
+    there = json.loads(outlook.inputs[stage][-1].path(f"{stage}.json").read_text())
+    if differing := [
+        f"{name} was {there[name]} and is now {size}" for name, size in sizes.items() if there[name] != size
+    ]:
+        raise ConfigError(
+            f"{stage}.warm_start: the weights of {outlook.inputs[stage][-1].name} are another network's:"
+            f" {'; '.join(differing)}",
+            next=f"wm run {stage} -o {stage}.warm_start=false",
+        )
+
+
+def _controller(outlook: Outlook) -> None:
+    start = outlook.config.controller.start_from
+    if start is None:
+        return
+    if outlook.area is None:
+        raise MissingInput(
+            f"controller.start_from = {start}: V or M is made first, and no evolution with them can have begun",
+            next="wm run controller -o controller.start_from=none",
+        )
+    from .control.lineage import ancestry
+    from .control.stage import settings
+    from .networks import parameters
+
+    length = parameters(outlook.config.vae.z, outlook.config.memory.hidden)
+    ancestry(outlook.area, settings(outlook.config, length))
+
+
+CHECKS: dict[str, Callable[[Outlook], None]] = {
+    "rollouts": _rollouts,
+    "vae": _vae,
+    "latents": _latents,
+    "memory": _memory,
+    "controller": _controller,
+}
