@@ -17,6 +17,7 @@ from worldmodels.task import Checkpoints, Context, Pulse
 class FolderShard:
     index: int
     folder: Path
+    repair: str = ""
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()

@@ -66,7 +66,7 @@ class Shard(SimpleNamespace):
 def shard(folder, files):
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    return Shard(index=0, folder=folder)
+    return Shard(index=0, folder=folder, repair="")
 
 
 def some_episodes():

@@ -222,6 +222,11 @@ class Shard:
     digest: str
     files: FileSet
 
+    @property
+    def repair(self) -> str:
+        """The command that makes the shard again if it is damaged."""
+        return self.files.next
+
     def read(self, name: str) -> bytes:
         return self.files.read(name)
 

@@ -295,9 +295,10 @@ class Attempt:
         failed = {index: str(record["failed"]) for index, record in sorted(records.items()) if "failed" in record}
         if failed and len(records) - len(failed) < self.task.config.execution.min_shards * len(records):
             index, reason = next(iter(failed.items()))
+            again = artifacts.repair_command(self.task.name)
             raise WorkFailed(
                 f"{self.task.name}: {len(failed)} of {len(records)} shards cannot be made; shard {index}: {reason}",
-                next=f"{artifacts.repair_command(self.task.name)}, or -o execution.min_shards=0.9",
+                next=f"{again}, or {again.removesuffix(' --redo')} -o execution.min_shards=0.9",
             )
         return [record for _, record in sorted(records.items()) if "failed" not in record]
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wm import options
 from wm.progress import Bar, Screen
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def follow(cluster: "Cluster", work: "Work", *, pending_seconds: float, cancel_p
             submission.wait(cluster, work, report, pending_seconds=pending_seconds)
             report.end(f"{work}: committed after {time.monotonic() - began:.0f} s")
     except KeyboardInterrupt:
-        click.echo(f"\ndetached; Job {work.name} goes on\nnext: {work.command('attach')}", err=True)
+        click.echo(f"\ndetached; Job {work.name} goes on\nnext: {options.complete(work.command('attach'))}", err=True)
         raise click.exceptions.Exit(130) from None
     except Pending as error:
         if not cancel_pending:

@@ -84,7 +84,7 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
         return
     if not rows:
         what = f"of run {run_name} " if run_name else ""
-        click.echo(f"nothing {what}is committed in {store_uri}; next: wm run --preset demo")
+        click.echo(f"nothing {what}is committed in {store_uri}; next: {options.complete('wm run --preset demo')}")
         return
     names = [row["artifact"] + row["extent"] for row in rows]
     width = max(map(len, names)) + 2

@@ -200,7 +200,8 @@ def _hints(settings: "Kubernetes", work: "Work", pods: int) -> str:
     which = f"-l batch.kubernetes.io/job-name={work.name} --prefix --max-log-requests {pods}"
     which = which if pods > 1 else f"job/{work.name}"
     logs = f"  logs    kubectl{context} -n {settings.namespace} logs -f {which}"
-    return f"{logs}\n  watch   {work.command('attach')}\n  state   wm status {work.run}"
+    watch, state = map(options.complete, (work.command("attach"), f"wm status {work.run}"))
+    return f"{logs}\n  watch   {watch}\n  state   {state}"
 
 
 def _estimate(tasks: "Iterable[Task]", how: How) -> None:
@@ -306,4 +307,5 @@ def cancel(
         for job in jobs:
             click.echo(f"Job {job['metadata']['name']} is deleted")
     if name not in ("", "pipeline") and any(not watching.ended(job) for job in drivers):
-        click.echo(f"the pipeline is at work and will submit {name} again; next: wm cancel --all --run {run}", err=True)
+        command = options.complete(f"wm cancel --all --run {run}")
+        click.echo(f"the pipeline is at work and will submit {name} again; next: {command}", err=True)

@@ -1,9 +1,11 @@
 """Entry point: commands are imported when they are called, and errors become one message and an exit code."""
 
+import functools
 import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -48,12 +50,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
+        return _load(name) if name in COMMANDS else None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:
@@ -63,6 +60,32 @@ class LazyGroup(click.Group):
             hint = f" Did you mean `wm {close[0]}`?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)
+
+
+@functools.cache
+def _load(name: str) -> click.Command:
+    module, _, attribute = COMMANDS[name].partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    assert isinstance(command, click.Command) and command.callback
+    command.callback = _completing(command.callback)
+    return command
+
+
+def _completing(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the command's errors recommend commands that act on the same run, store and iteration."""
+
+    @functools.wraps(callback)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        from wm import options
+        from worldmodels.errors import WmError
+
+        try:
+            return callback(*args, **kwargs)
+        except WmError as error:
+            error.next = options.complete(error.next)
+            raise
+
+    return call
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

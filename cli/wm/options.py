@@ -1,10 +1,13 @@
 """Options that several commands share."""
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from worldmodels.cluster import Kubernetes
@@ -143,6 +146,38 @@ def _say_what_is_ignored(stored: Mapping[str, Any], resolved: "Config", run: str
             " with --config FILE, -o or WM_CONFIG",
             err=True,
         )
+
+
+def complete(hint: str) -> str:
+    """Return the hint with what was typed for the present command: run, store, iteration and settings.
+
+    What came from the environment is left out, since it holds for the next command as well.
+    """
+    from worldmodels import hints
+
+    context = click.get_current_context()
+    typed = {
+        name: value
+        for name, value in context.params.items()
+        if value and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    run = context.params.get("run_name") or typed.get("preset")
+    by_environment = context.get_parameter_source("run_name") is ParameterSource.ENVIRONMENT
+    given: dict[str, list[str]] = {
+        hints.RUN: [run] if run and run != DEFAULT_RUN and not by_environment else [],
+        hints.STORE: [typed[name] for name in ("store_uri", "source_uri") if name in typed],
+        hints.ITERATION: [str(typed["iteration"])] if typed.get("iteration", 1) != 1 else [],
+        hints.PRESET: [typed["preset"]] if "preset" in typed else [],
+        hints.CONFIG: [str(path) for path in typed.get("files", ())],
+        hints.OVERRIDE: list(typed.get("overrides", ())),
+        hints.WORKERS: [str(typed["workers"])] if "workers" in typed else [],
+        hints.ITERATIONS: [str(typed["iterations"])] if "iterations" in typed else [],
+    }
+    if context.info_name == "submit":
+        hint = hint.replace("wm run", "wm submit")
+    if hint.startswith("-o "):  # one more setting for the same command
+        return shlex.join(["wm", *sys.argv[1:], *shlex.split(hint)])
+    return hints.complete(hint, given)
 
 
 def cluster(settings: "Kubernetes", first_seconds: float = 5.0) -> "Cluster":

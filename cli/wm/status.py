@@ -56,7 +56,7 @@ def status(
     for driver in drivers:
         click.echo(f"{driver['run']}/pipeline           {_state(driver)}")
     if not stages and not drivers:
-        click.echo(f"nothing is in {store.uri}; next: wm run --preset demo")
+        click.echo(f"nothing is in {store.uri}; next: {options.complete('wm run --preset demo')}")
     if unreachable:
         click.echo(f"no cluster was asked: {unreachable}", err=True)
 

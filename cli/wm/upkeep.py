@@ -90,7 +90,7 @@ def _print_finding(finding: "Finding") -> None:
     mark = click.style(f"{finding.state:8}", fg=COLOURS[finding.state], bold=finding.state == "fail")
     click.echo(f"{mark}{finding.name:21}{finding.words}")
     if finding.next:
-        click.echo(f"{'':29}next: {finding.next}")
+        click.echo(f"{'':29}next: {options.complete(finding.next)}")
 
 
 @click.command()

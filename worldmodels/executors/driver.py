@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 if __name__ == "__main__":  # process 1 ignores a signal without a handler, and the imports below take a while
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
 
+from .. import hints
 from ..errors import Stopped, WmError
 from ..runner import Task
 from ..store import Store, open_store
@@ -37,12 +38,16 @@ def main(environment: Mapping[str, str]) -> int:
     log = logging.getLogger("wm.driver")
     log.setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _stop)
+    wanted = None
     try:
         wanted = Pipeline.from_json(environment["WM_PIPELINE"])
         cluster = Cluster(connect, wanted.configs[0].kubernetes.namespace, say=log.warning)
         drive(cluster, open_store(environment["WM_STORE"]), wanted, log.info)
     except WmError as error:
-        log.error("%s%s", error.message, f"; next: {error.next}" if error.next else "")
+        said = error.next.replace("wm run", "wm submit")
+        if wanted:
+            said = hints.complete(said, {hints.RUN: [wanted.run], hints.STORE: [environment["WM_STORE"]]})
+        log.error("%s%s", error.message, f"; next: {said}" if said else "")
         return error.exit_code
     return 0
 

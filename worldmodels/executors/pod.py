@@ -24,6 +24,7 @@ from . import local, worker
 
 
 def main(environment: Mapping[str, str]) -> int:
+    task = None
     try:
         task = Task.from_json(environment["WM_TASK"])
         pod = int(environment.get("JOB_COMPLETION_INDEX", "0"))
@@ -33,7 +34,7 @@ def main(environment: Mapping[str, str]) -> int:
         signal.signal(signal.SIGTERM, _stop)
         local.run(environment["WM_STORE"], task, lambda snapshot: None, pod=pod, pods=pods, stdout=1)
     except WmError as error:
-        said = worker.command(error.next, environment)
+        said = worker.command(error.next, environment, task) if task else error.next
         _log().error("%s%s", error.message, f"; next: {said}" if said else "")
         return error.exit_code
     return 0

@@ -211,7 +211,7 @@ def _conflict(work: Work, there: Dict) -> Conflict:
     return Conflict(
         f"{work}: Job {work.name} is active with other settings:"
         f" {'; '.join(words) or 'it was made by another version of wm'}",
-        next=f"{work.command('attach')}, or submit again with --replace",
+        next=f"{work.command('attach')}, or {work.command('submit')} --replace",
     )
 
 

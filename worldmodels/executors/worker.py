@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import runner
+from .. import hints, runner
 from ..errors import ConfigError, Hung, Stopped, WmError
 from ..store import Store, open_store
 from ..task import Pulse
@@ -41,15 +41,15 @@ def main(environment: Mapping[str, str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if environment.get("WM_PARENT_PIPE"):
         threading.Thread(target=_die_with_parent, daemon=True).start()
-    again = command(f"wm run --run {task.run} --iteration {task.iteration}", environment)
+    again = f"wm run {task.stage} --run {task.run} --iteration {task.iteration}"
     threading.Thread(target=_watch, args=(pulse, task.config.execution.stall_seconds, again), daemon=True).start()
     key = task.name.key("logs", f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-worker-{worker:05d}.log")
     ship = LogShipper(store, key, lines)
     try:
         _run(store, task, worker, workers, pulse)
     except WmError as error:
-        error.next = command(error.next, environment)
-        log.error("%s%s", error.message, f"; next: {error.next}" if error.next else "")
+        said = command(error.next, environment, task)
+        log.error("%s%s", error.message, f"; next: {said}" if said else "")
         pulse.emit({"error": {"message": error.message, "next": error.next, "code": error.exit_code}})
         return error.exit_code
     except OSError as error:
@@ -67,9 +67,13 @@ def main(environment: Mapping[str, str]) -> int:
     return 0
 
 
-def command(text: str, environment: Mapping[str, str]) -> str:
-    """What to type next: who reads a pod's log submits."""
-    return text.replace("wm run", "wm submit") if "WM_PODS" in environment else text
+def command(text: str, environment: Mapping[str, str], task: runner.Task) -> str:
+    """Return what to type next, as a log says it: whole, and for a pod's reader, who submits."""
+    if "WM_PODS" in environment:
+        text = text.replace("wm run", "wm submit")
+    iteration = [str(task.iteration)] if task.iteration > 1 else []
+    given = {hints.RUN: [task.run], hints.STORE: [environment["WM_STORE"]], hints.ITERATION: iteration}
+    return hints.complete(text, given)
 
 
 def _run(store: Store, task: runner.Task, worker: int, workers: int, pulse: Pulse) -> None:

@@ -59,6 +59,9 @@ class Files(Protocol):
     @property
     def index(self) -> int: ...
 
+    @property
+    def repair(self) -> str: ...
+
     def read(self, name: str) -> bytes: ...
 
 
@@ -116,7 +119,7 @@ def _belonging(shard: Files) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, EOFError, zstandard.ZstdError) as error:
-        raise CorruptArtifact(f"rollouts shard {shard.index}: {error}", next="wm run rollouts --redo") from error
+        raise CorruptArtifact(f"rollouts shard {shard.index}: {error}", next=shard.repair) from error
 
 
 def _table(shard: Files) -> dict[str, NDArray[Any]]:

@@ -8,6 +8,7 @@ artifacts are created once. So the lease keeps people from starting the same run
 import contextlib
 import json
 import logging
+import shlex
 import threading
 import uuid
 from collections.abc import Iterator
@@ -116,7 +117,7 @@ class Lease:
         return Busy(
             f"another `wm` command works on {self._name} in {self._store.uri}: process {holder.get('process')} on"
             f" {holder.get('host')}; if that is dead, its lease ends in {left:.0f} s",
-            next=f"wm logs --run {self._name} -f",
+            next=f"wm logs --run {self._name} -f --store {shlex.quote(self._store.uri)}",
         )
 
 

@@ -5,6 +5,7 @@ heartbeats, and the blocks of a generation in play (who goes on plays that gener
 """
 
 import re
+import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ def check_places(source: Store, target: Store) -> None:
             places = [parent or "." if s is store else s.uri for s in (source, target)]
             raise ConfigError(
                 f"{store.uri} is a run; SRC and DST are the stores that runs are in",
-                next=f"wm cp {' '.join(places)} --run {run}",
+                next=f"wm cp {shlex.join(places)} --run {run}",
             )
     if _place(source) == _place(target):
         raise ConfigError(f"{target.uri} is the store to copy from and to copy to", next="wm cp --help")

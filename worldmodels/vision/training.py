@@ -143,7 +143,7 @@ def write_player(
     if len(played) != len(expected) or not deviation <= 1:
         raise WorkFailed(
             f"{path.name} plays otherwise than it was trained: it deviates {deviation:.3g} times as much as is allowed",
-            next="check the versions of tensorflow and ai-edge-litert",
+            next="pip show tensorflow ai-edge-litert",
         )
 
 

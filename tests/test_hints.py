@@ -1,0 +1,192 @@
+"""The commands that errors recommend can be typed, and act on the run that the error was about."""
+
+import ast
+import doctest
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from conftest import TINY
+from wm.main import COMMANDS, cli
+
+import worldmodels
+from worldmodels import hints
+from worldmodels.executors import worker
+from worldmodels.runner import Task
+
+ROOT = Path(worldmodels.__file__).parents[1]
+
+
+def context(text):
+    """The click context of a `wm` command; click's own error if it cannot be typed."""
+    _, verb, *words = shlex.split(text)
+    command = cli.get_command(click.Context(cli), verb)
+    return command.make_context(verb, words, parent=click.Context(cli))
+
+
+class Person:
+    """Types `wm` in a directory of its own, with nothing in the environment, and every option on the command line."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "tiny.toml").write_text(TINY)
+        self.store = folder / "the store"
+        self.where = ("--run", "night", "--store", str(self.store), "--config", str(folder / "tiny.toml"))
+
+    def __call__(self, *arguments):
+        env = {key: value for key, value in os.environ.items() if not key.startswith("WM_")}
+        command = [sys.executable, "-m", "wm", *map(str, arguments)]
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True)
+
+    def acted_elsewhere(self):
+        return (self.folder / "runs").exists() or (self.store / "demo").exists()
+
+
+def recommended(done):
+    """Every `wm` command that follows `next:`."""
+    said = re.findall(r"next: (.*)$", done.stdout + done.stderr, re.MULTILINE)
+    parts = [part for line in said for part in re.split(r", or |, then | \| | > ", line)]
+    return [part for part in parts if part.startswith("wm ") and "--help" not in part]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    person = Person(tmp_path_factory.mktemp("finished"))
+    done = person("run", "rollouts", "vae", "latents", "memory", "controller", *person.where)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return person
+
+
+@pytest.fixture
+def person(tmp_path):
+    return Person(tmp_path)
+
+
+@pytest.fixture
+def copy(finished, person):
+    shutil.copytree(finished.store, person.store)
+    return person
+
+
+def test_whoever_does_what_is_recommended_gets_there(person):
+    """From nothing to latents, by the hints alone."""
+    todo, typed = [["wm", "run", "latents", *person.where]], 0
+    while todo:
+        typed += 1
+        assert typed < 9
+        done = person(*todo[-1][1:])
+        if done.returncode == 0:
+            todo.pop()
+            continue
+        (command,) = recommended(done)
+        todo.append(shlex.split(command))
+    assert {path.name for path in person.store.glob("night/iter-1/*/manifest*")} >= {"manifest-all.json"}
+    assert not person.acted_elsewhere()
+
+
+SECOND = ("--iteration", "2")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "memory", *SECOND),
+        ("run", "vae", "-o", "vae.epochs=2"),
+        ("run", "vae", "-o", "vae.epoch=2"),
+        ("run", "evaluate", *SECOND),
+        ("run", "controller", "-o", "controller.start_from=9", "-o", "controller.generations=12", "--redo"),
+        ("run", "rollouts", *SECOND, "-o", "rollouts.controller=7"),
+        ("run", "vae", *SECOND),
+        ("show", "evaluate"),
+        ("show", "a/b"),
+        ("logs", "report"),
+        ("logs", "vae", *SECOND),
+        ("evaluate", *SECOND),
+        ("ls", "another"),
+        ("run", "latents", "-o", "latents.episodes=0:3"),
+    ],
+)
+def test_what_is_recommended_acts_on_the_same_run(copy, arguments):
+    verb, where = arguments[0], copy.where
+    if verb in ("ls", "show", "evaluate"):
+        where = where[2:4] if verb == "ls" else where[:4]
+    done = copy(*arguments, *where)
+    commands = recommended(done)
+    assert commands, done.stdout + done.stderr
+    for command in commands:
+        params = context(command).params
+        assert params["store_uri"] == str(copy.store), command
+        assert params.get("run_name") in ("night", None) or verb == "ls", command
+        if "files" in params and "--config" in where:
+            assert params["files"], command
+        if "--preset" in command:  # half an hour
+            continue
+        again = copy(*shlex.split(command)[1:])
+        assert again.returncode != 2 and "Traceback" not in again.stderr, again.stderr
+    assert not copy.acted_elsewhere()
+
+
+def test_settings_that_were_typed_are_part_of_what_is_recommended(copy):
+    done = copy("run", "controller", *copy.where, "--workers", "1", "-o", "seed=1", "-o", "controller.start_from=2",
+                "-o", "controller.population=6", "--redo")  # fmt: skip
+    (command,) = recommended(done)
+    params = context(command).params
+    assert params["overrides"] == ("seed=1", "controller.start_from=2", "controller.population=4")
+    assert params["workers"] == 1
+
+
+def test_a_log_recommends_whole_commands(finished):
+    task = Task("night", 2, "vae", worldmodels.config.Config())
+    where = {"WM_STORE": "s3://bucket/a prefix"}
+    assert worker.command("wm logs vae", where, task) == (
+        "wm logs vae --run night --store 's3://bucket/a prefix' --iteration 2"
+    )
+    assert worker.command("wm run vae", where | {"WM_PODS": "1"}, task).startswith("wm submit vae --run night")
+
+
+def test_what_is_said_stays():
+    given = {"--run": ["a"], "--store": ["s"], "--iteration": ["2"], "-o": ["vae.z=1", "kubernetes.context=c"]}
+    assert hints.complete("wm run vae --run b --iteration 1 -o vae.z=3", given) == (
+        "wm run vae -o kubernetes.context=c --run b --iteration 1 -o vae.z=3 --store s"
+    )
+    assert hints.complete("wm logs vae", given) == (
+        "wm logs vae -o kubernetes.context=c --run a --store s --iteration 2"
+    )
+    assert hints.complete("df -h .", given) == "df -h ."
+    assert hints.complete("wm run vae -o kubernetes.…=…", {}) == "wm run vae -o kubernetes.…=…"
+
+
+def test_every_command_takes_what_hints_add():
+    for name in COMMANDS:
+        params = cli.get_command(click.Context(cli), name).params
+        takes = {option for param in params for option in param.opts}
+        says = set(hints.TAKES.get(name, ()))
+        assert says <= takes, name
+        left = {"--run", "--store", "--iteration", "--config", "-o"} & takes - says
+        assert not left or name == "cp", f"{name}: {left}"
+
+
+def literals():
+    """Every `next=` of the sources that begins with `wm`, with 1 for what is filled in."""
+    for path in [*ROOT.glob("worldmodels/**/*.py"), *ROOT.glob("cli/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "next":
+                parts = node.value.values if isinstance(node.value, ast.JoinedStr) else [node.value]
+                text = "".join(part.value if isinstance(part, ast.Constant) else "1" for part in parts)
+                found = (part for part in re.split(r", or |, then | \| | > ", text) if part.startswith("wm "))
+                yield from (part for part in found if "--help" not in part and "wm cp" not in part)
+
+
+@pytest.mark.parametrize("text", sorted(set(literals())))
+def test_every_recommended_command_can_be_typed(text):
+    context(text)
+
+
+def test_the_examples_of_completion():
+    assert not doctest.testmod(hints).failed

@@ -1,0 +1,76 @@
+"""The commands that errors recommend, completed so that they act on what the error was about.
+
+An error is raised where little is known: `wm logs controller`. Whoever shows it knows the run, the store, the iteration
+and the settings, and adds those that the recommended command takes and does not name yet.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+
+RUN, STORE, ITERATION, PRESET, CONFIG, OVERRIDE, WORKERS, ITERATIONS = (
+    "--run", "--store", "--iteration", "--preset", "--config", "-o", "--workers", "--iterations",
+)  # fmt: skip
+TAKES: Mapping[str, Sequence[str]] = {
+    "run": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, WORKERS),
+    "submit": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, ITERATIONS),
+    "render": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, ITERATIONS),
+    "config": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION),
+    "attach": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
+    "scale": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
+    "cancel": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
+    "logs": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
+    "status": (CONFIG, OVERRIDE, STORE),
+    "doctor": (CONFIG, OVERRIDE, STORE),
+    "show": (RUN, STORE, ITERATION),
+    "evaluate": (RUN, STORE, ITERATION, WORKERS),
+    "ls": (STORE,),
+    "gc": (STORE,),
+}
+"""The options of each command that say what it acts on."""
+WHOLE = ("run", "submit", "render", "config")
+"""Commands that resolve all settings; the others only ask where to compute."""
+
+Given = Mapping[str, Sequence[str]]
+"""The values of each option: of `--config` and `-o` any number, of the others one at most."""
+
+
+def complete(hint: str, given: Given, *, personal: Iterable[str] = ("kubernetes",)) -> str:
+    """Return the hint with what is given added to each `wm` command in it. What a hint says itself stays as it is.
+
+    >>> complete("wm logs vae, or wm ls", {"--run": ["night"], "--store": ["s3://b/p"]})
+    'wm logs vae --run night --store s3://b/p, or wm ls --store s3://b/p'
+    """
+    parts = re.split(r"(, or |, then | \| | > |; )", hint)
+    return "".join(_command(part, given, tuple(personal)) if part.startswith("wm ") else part for part in parts)
+
+
+def _command(text: str, given: Given, personal: tuple[str, ...]) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return text
+    verb = words[1]
+    own = {word.partition("=")[0] for word in words if word.startswith("-")}
+    settings = {words[i + 1].partition("=")[0] for i, word in enumerate(words[:-1]) if word == OVERRIDE}
+    before: list[str] = []
+    after: list[str] = []
+    for option in TAKES.get(verb, ()):
+        for value in given.get(option, ()):
+            if option == OVERRIDE:
+                key = value.partition("=")[0].strip()
+                if key not in settings and (verb in WHOLE or key.partition(".")[0] in personal):
+                    before += [option, value]
+            elif option == CONFIG:
+                before += [option, value]
+            elif option not in own and (option != ITERATIONS or "pipeline" in words):
+                after += [option, value]
+    place = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    added = shlex.join(before), shlex.join(after)
+    begin, end = (" ".join(map(_quote, part)) for part in (words[:place], words[place:]))
+    return " ".join(part for part in (begin, added[0], end, added[1]) if part)
+
+
+def _quote(word: str) -> str:
+    """Quote a word for a shell, but not an ellipsis, which stands for what only the reader knows."""
+    return word if "…" in word else shlex.quote(word)
