@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import re
+import shlex
 import shutil
 import time
 import uuid
@@ -14,6 +16,7 @@ from typing import IO
 
 from ..errors import Busy, StoreError
 from .base import Entry, Leftover, hidden
+from .causes import NOT_OFFERED, explain
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
@@ -21,7 +24,10 @@ CHUNK_BYTES = 2**20
 
 
 class LocalStore:
-    """A folder. Files appear by link or rename, after fsync, so a reader never sees a part of one."""
+    """A folder. Files appear by link or rename, after fsync, so a reader never sees a part of one.
+
+    Folders are fsynced as well, so that what is committed survives a power failure on every file system.
+    """
 
     publish_seconds = 2.0
     local = True
@@ -51,6 +57,7 @@ class LocalStore:
     def put(self, key: str, data: bytes) -> None:
         with self._errors("write", key), self._temporary(key, data) as temporary:
             os.replace(temporary, self._path(key))
+            _sync_folder(self._path(key).parent)
 
     def create(self, key: str, data: bytes) -> bool:
         if self._path(key).exists():
@@ -60,18 +67,26 @@ class LocalStore:
                 os.link(temporary, self._path(key))
             except FileExistsError:
                 return False
-            _sync_folder(self._path(key).parent)
+            except OSError as error:
+                if error.errno in (*NOT_OFFERED, errno.EPERM):
+                    raise self._lacking("hard links, so nothing can be created exactly once", error) from error
+                raise
+            for folder in self._path(key).parents:  # whoever made the upper ones may not have fsynced them yet
+                _sync_folder(folder)
+                if folder == self.root:
+                    break
             return True
 
     def upload(self, key: str, path: Path) -> None:
         with self._errors("write", key):
             target = self._path(key)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
             try:
                 shutil.copyfile(path, temporary)
                 _sync(temporary)
                 os.replace(temporary, target)
+                _sync_folder(target.parent)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -162,15 +177,18 @@ class LocalStore:
     def lock(self, name: str) -> Iterator[None]:
         with self._errors("write", name):
             path = self._path(name).with_name(f".{name.rpartition('/')[2]}.lock")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             file = open(path, "a")  # noqa: SIM115 - held for the whole block
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise Busy(
-                    f"another `wm` command works on {name} in {self.uri}", next=f"wm logs --run {name} -f"
+                    f"another `wm` command works on {name} in {self.uri}",
+                    next=f"wm logs --run {name} -f --store {shlex.quote(self.uri)}",
                 ) from None
+            except OSError as error:
+                raise self._lacking("locks, so two commands could work on one run", error) from error
             yield
 
     def _path(self, key: str) -> Path:
@@ -179,7 +197,7 @@ class LocalStore:
     @contextlib.contextmanager
     def _temporary(self, key: str, data: bytes) -> Iterator[Path]:
         target = self._path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
             temporary.write_bytes(data)
@@ -196,16 +214,23 @@ class LocalStore:
             raise self._error(verb, key, error) from error
 
     def _error(self, verb: str, key: str, error: OSError) -> StoreError:
-        reasons = {
-            errno.ENOSPC: ("the disk is full", f"df -h {self.uri}"),
-            errno.EDQUOT: ("the disk quota is used up", f"df -h {self.uri}"),
-            errno.EACCES: ("permission denied", f"ls -ld {self.uri}"),
-            errno.EPERM: ("permission denied", f"ls -ld {self.uri}"),
-            errno.EROFS: ("the file system is read-only", "wm run --store DIR"),
-            errno.ENOTDIR: ("a file is where a folder should be", "wm run --store DIR"),
-        }
-        reason, command = reasons.get(error.errno or 0, (error.strerror or str(error), f"ls -ld {self.uri}"))
+        reason, command = explain(error, self.uri)
         return StoreError(f"store {self.uri}: cannot {verb} {key}: {reason}", next=command)
+
+    def _lacking(self, what: str, error: OSError) -> StoreError:
+        """The error for a file system that no store can be on."""
+        return StoreError(
+            f"store {self.uri}: its file system has no {what} ({error.strerror or error}); use a folder on another one",
+            next=f"findmnt -T {shlex.quote(self.uri)}",
+        )
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, so that they survive a power failure."""
+    missing = list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _sync_folder(folder.parent)
 
 
 def _sync(path: Path) -> None:
@@ -217,5 +242,8 @@ def _sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:  # some network file systems keep folders safe themselves
+            raise
     finally:
         os.close(descriptor)

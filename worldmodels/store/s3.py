@@ -26,6 +26,7 @@ from ..errors import ConfigError, StoreError
 from . import sweep
 from .address import bucket_and_prefix
 from .base import Entry, Leftover, hidden
+from .causes import explain
 from .lease import LEASE_SECONDS, hold
 from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, redacted, status
 
@@ -153,9 +154,8 @@ class S3Store:
                     return None
             os.replace(temporary, target)
         except OSError as error:
-            raise StoreError(
-                f"store {self.uri}: cannot copy {key} to {scratch}: {error.strerror or error}", next=f"df -h {scratch}"
-            ) from error
+            reason, command = explain(error, str(scratch))
+            raise StoreError(f"store {self.uri}: cannot copy {key} to {scratch}: {reason}", next=command) from error
         finally:
             temporary.unlink(missing_ok=True)
         return target
