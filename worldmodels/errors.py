@@ -12,6 +12,7 @@
     ├── WorkFailed         42   no work is left that can succeed
     │   └── ShardFailed         one shard never can; the others go on
     ├── Hung               44   no progress for minutes; worth another attempt
+    ├── Killed             45   a worker was killed three times, and got no further in between
     └── Stopped           143   asked to stop (SIGTERM); the same command goes on from here
 
 Other exit codes: 0 success, 2 usage (click), 130 Ctrl-C. Every error says what happened and which command comes next.
@@ -75,6 +76,10 @@ class ShardFailed(WorkFailed):
 
 class Hung(WmError):
     exit_code = 44
+
+
+class Killed(WmError):
+    exit_code = 45
 
 
 class Stopped(WmError):

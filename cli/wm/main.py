@@ -5,6 +5,7 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -37,9 +38,10 @@ Exit codes:
   10 committed artifacts      42 no work is left that can succeed
      differ (--redo)          43 wrong setting, stage or name
   11 an input is missing      44 a worker hung and was given up
-  12 the run is being         130 Ctrl-C, 143 SIGTERM: the same
-     worked on                    command goes on from there
-  13 store unreadable, unwritable or full
+  12 the run is being         45 a worker was killed again and again
+     worked on                130 Ctrl-C, 143 SIGTERM, SIGHUP: the
+  13 store unreadable,            same command goes on from there
+     unwritable or full
 """
 
 
@@ -108,7 +110,17 @@ def prepare() -> None:
     def stop(*_: object) -> None:
         raise Stopped("stopped; the same command goes on from here")
 
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+
+    def hang_up(*_: object) -> None:  # what is written to a terminal that is gone raises errors
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in terminals:
+            os.dup2(nowhere, descriptor)
+        stop()
+
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, hang_up)
     os.environ["PYTHONSAFEPATH"] = "1"  # nothing is imported from the current directory
 
 
@@ -132,4 +144,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        from worldmodels.store.causes import explain
+
+        place = str(error.filename or tempfile.gettempdir())
+        reason, command = explain(error, place)
+        click.echo(f"wm: {place}: {reason}\nnext: {command}", err=True)
+        code = 13
     sys.exit(code if isinstance(code, int) else 0)

@@ -78,6 +78,6 @@ def _work(wanted: "Wish", store_uri: str, steps: "list[Step]", redo: bool) -> No
         def one(task: Any) -> None:
             wanted.remember()
             with screen.stage(task.stage) as report:
-                local.run(store_uri, task, report)
+                local.run(store_uri, task, report, say=screen.say)
 
         pipeline.execute(wanted.store, steps, one, redo=redo)

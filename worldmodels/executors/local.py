@@ -1,34 +1,71 @@
-"""Runs a task as processes of this machine, one per core, that die with their parent and stop when asked."""
+"""Runs a task as processes of this machine, one per core, that end with their parent and stop when asked.
+
+A worker that is killed is started again, as a pod is. Once the same signal has killed it three times, and it got no
+further in between, the task ends with `Killed`.
+"""
 
 import json
+import math
 import os
+import re
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from .. import errors, runner, stages
-from ..errors import WmError
+from ..errors import Killed, Stopped, WmError
 from ..runner import Task
 
 STOP_SECONDS = 10.0
+TRIES = 3
+NOTICES = re.compile(r"^\S+ \S+: [IW] |^[IW]\d{4} |^INFO|^WARNING|^$")
+"""Lines that TensorFlow and LiteRT write to standard error though nothing is wrong."""
 
 
 @dataclass
 class Worker:
-    """One process and what it last said of itself."""
+    """One process and what it last said of itself; `place` is its index among the task's workers."""
 
+    place: int
     process: subprocess.Popen[bytes]
     events: IO[bytes]
     stderr: IO[bytes]
+    first: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
     pending: bytes = b""
+
+    def close(self) -> None:
+        self.events.close()
+        self.stderr.close()
+
+
+class Deaths:
+    """How often what killed the worker of one place, since its last progress.
+
+    Progress is what outlives a worker: its successor begins with less left to do.
+    """
+
+    def __init__(self) -> None:
+        self._left = math.inf
+        self._counts: Counter[int] = Counter()
+
+    def count(self, worker: Worker, number: int) -> int:
+        """Take down that the signal killed the worker; return the times that it did, without progress in between."""
+        left = worker.first["total"] - worker.first["done"] if worker.first else math.inf
+        if left < self._left:
+            self._left = left
+            self._counts.clear()
+        self._counts[number] += 1
+        return self._counts[number]
 
 
 @dataclass(frozen=True)
@@ -56,21 +93,36 @@ def run(
     pod: int = 0,
     pods: int = 1,
     stdout: int = subprocess.DEVNULL,
+    say: Callable[[str], None] = lambda words: None,
 ) -> None:
     """Run the task, or the share of it that is pod `pod`'s of `pods`, to its end; the workers' logs go to `stdout`.
 
-    Raises the first worker's error; stops the others when it does, and upon Ctrl-C.
+    Starts killed workers again, and says so. Raises the first worker's error; stops the others when it does, and upon
+    Ctrl-C.
     """
     kind, count = stages.stage(task.stage).kind, processes(task)
     places = range(pod * count, (pod + 1) * count)
+    deaths: defaultdict[int, Deaths] = defaultdict(Deaths)
     with _workers(store_uri, task, places, pods * count, stdout) as workers, selectors.DefaultSelector() as selector:
         for worker in workers:
             selector.register(worker.events, selectors.EVENT_READ, worker)
         while selector.get_map():
             for key, _ in selector.select(timeout=0.5):
-                if not _read(key.data):
-                    selector.unregister(key.fileobj)
-                    _raise_failure(key.data, task)
+                worker = key.data
+                if _read(worker):
+                    continue
+                selector.unregister(key.fileobj)
+                if number := _killed_by(worker):
+                    tries = deaths[worker.place].count(worker, number)
+                    if tries == TRIES:
+                        raise _killed(worker, task, number, count)
+                    say(f"{task.stage}: {_who(count, worker)} was killed by {_name(number)}; it is started again")
+                    again = _start(store_uri, task, worker.place, pods * count, stdout)
+                    workers[workers.index(worker)] = again
+                    selector.register(again.events, selectors.EVENT_READ, again)
+                    worker.close()
+                else:
+                    _raise_failure(worker, task)
             if snapshot := _combine(workers, kind):
                 report(snapshot)
 
@@ -85,8 +137,7 @@ def _workers(store_uri: str, task: Task, places: range, count: int, stdout: int)
     finally:
         _stop([w.process for w in workers])
         for worker in workers:
-            worker.events.close()
-            worker.stderr.close()
+            worker.close()
 
 
 def _start(store_uri: str, task: Task, index: int, count: int, stdout: int) -> Worker:
@@ -119,7 +170,7 @@ def _start(store_uri: str, task: Task, index: int, count: int, stdout: int) -> W
         start_new_session=True,
     )
     os.close(writing)
-    return Worker(process, os.fdopen(reading, "rb", buffering=0), stderr)
+    return Worker(index, process, os.fdopen(reading, "rb", buffering=0), stderr)
 
 
 def _read(worker: Worker) -> bool:
@@ -132,7 +183,41 @@ def _read(worker: Worker) -> bool:
             worker.error = event["error"]
         else:
             worker.last = event
+            worker.first = worker.first or event
     return bool(data)
+
+
+def _killed_by(worker: Worker) -> int:
+    """Return the signal that ended a worker, 0 if none did. One that heeds SIGTERM was not asked to by its run."""
+    code = worker.process.wait()
+    stopped = worker.error is not None and worker.error["code"] == Stopped.exit_code
+    return signal.SIGTERM if stopped else max(0, -code)
+
+
+def _name(number: int) -> str:
+    return next((each.name for each in signal.Signals if each == number), f"signal {number}")
+
+
+def _who(count: int, worker: Worker) -> str:
+    return "its worker" if count == 1 else f"worker {worker.place}"
+
+
+def _killed(worker: Worker, task: Task, number: int, count: int) -> Killed:
+    """The error for a worker that is killed again and again."""
+    again = f"wm run {task.stage} --run {task.run} --iteration {task.iteration}"
+    look = f"wm logs {task.stage} --run {task.run} --iteration {task.iteration}"
+    why = said = ""
+    if number in (signal.SIGKILL, signal.SIGTERM):
+        why = "; that is what a machine does that is out of memory"
+        less = max(16, task.config.execution.cache_mb // 2)
+        look = f"free -h, or {again} " + (f"--workers {count // 2}" if count > 1 else f"-o execution.cache_mb={less}")
+    elif words := _last_words(worker):
+        said = f":\n{words}"
+    return Killed(
+        f"{task.name}: {_who(count, worker)} was killed by {_name(number)} {TRIES} times and got no further in between"
+        f"{why}{said}",
+        next=look,
+    )
 
 
 def _raise_failure(worker: Worker, task: Task) -> None:
@@ -141,17 +226,18 @@ def _raise_failure(worker: Worker, task: Task) -> None:
         return
     if worker.error:
         raise (errors.of_code(worker.error["code"]) or WmError)(worker.error["message"], next=worker.error["next"])
-    cause = (
-        f"was killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-        if code < 0
-        else f"exited with {code}"
-    )
-    worker.stderr.seek(0)
-    said = worker.stderr.read()[-2000:].decode(errors="replace").strip()
+    said = _last_words(worker)
     raise WmError(
-        f"a worker of {task.name} {cause}" + (f":\n{said}" if said else ""),
-        next=f"wm logs {task.stage} --run {task.run}",
+        f"a worker of {task.name} exited with {code}" + (f":\n{said}" if said else ""),
+        next=f"wm logs {task.stage} --run {task.run} --iteration {task.iteration}",
     )
+
+
+def _last_words(worker: Worker) -> str:
+    """Return the end of what a worker wrote to standard error, without libraries' notices."""
+    worker.stderr.seek(0)
+    lines = worker.stderr.read().decode(errors="replace").splitlines()
+    return "\n".join(line for line in lines if not NOTICES.match(line))[-2000:].strip()
 
 
 def _combine(workers: list[Worker], kind: str) -> Snapshot | None:

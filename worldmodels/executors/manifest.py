@@ -26,7 +26,7 @@ STORE = "worldmodels/store"
 ITERATION = "worldmodels/iteration"
 POINTLESS = (10, 11, 43)
 """Exit codes after which no pod of the Job can succeed: a conflict, a missing input, a wrong setting."""
-ENDED = (14, 16, 42, 44)
+ENDED = (14, 16, 42, 44, 45)
 """Exit codes of the pipeline after which it must not try again: the stage's Job has had its own tries."""
 USER = 65532
 VARIABLE_BYTES = 2**17

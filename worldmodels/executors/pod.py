@@ -32,7 +32,9 @@ def main(environment: Mapping[str, str]) -> int:
         if local.processes(task) == 1:  # no second interpreter between the pod and its work
             return worker.main({**environment, "JOB_COMPLETION_INDEX": str(pod), "WM_WORKERS": str(pods)})
         signal.signal(signal.SIGTERM, _stop)
-        local.run(environment["WM_STORE"], task, lambda snapshot: None, pod=pod, pods=pods, stdout=1)
+        local.run(
+            environment["WM_STORE"], task, lambda snapshot: None, pod=pod, pods=pods, stdout=1, say=_log().warning
+        )
     except WmError as error:
         said = worker.command(error.next, environment, task) if task else error.next
         _log().error("%s%s", error.message, f"; next: {said}" if said else "")

@@ -22,7 +22,7 @@ JOB_NAME = "batch.kubernetes.io/job-name"
 QUEUE = "kueue.x-k8s.io/queue-name"
 LAST_WORDS = 5
 COUNTS_SECONDS = 10.0
-FINAL = (10, 11, 14, 42, 43, 44)
+FINAL = (10, 11, 14, 42, 43, 44, 45)
 """Exit codes of pods that say what failed; after any other, all one knows is that the work did."""
 STARTING, NO_NODE_YET = "starting", "no node yet"
 ERROR = re.compile(r"\S+ \S+ E ")  # as `worker.LOG_FORMAT` writes it

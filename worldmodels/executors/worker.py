@@ -11,12 +11,15 @@ The environment is read here and nowhere else:
 Exit codes are those of `errors.py`. Standard output carries plain log lines.
 """
 
+import contextlib
 import faulthandler
 import json
 import logging
 import os
+import select
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,9 +28,11 @@ from typing import Any
 from .. import hints, runner
 from ..errors import ConfigError, Hung, Stopped, WmError
 from ..store import Store, open_store
+from ..store.causes import explain
 from ..task import Pulse
 
 PUBLISH_LOG_SECONDS = 5.0
+STOP_SECONDS = 10.0
 LOG_FORMAT, LOG_DATE = "%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S"
 
 
@@ -37,10 +42,11 @@ def main(environment: Mapping[str, str]) -> int:
     store = open_store(environment["WM_STORE"])
     log, lines = _logger()
     pulse = Pulse(log, emit=_emitter(environment.get("WM_EVENTS_FD")))
+    faulthandler.enable()
     signal.signal(signal.SIGTERM, lambda *_: pulse.stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if environment.get("WM_PARENT_PIPE"):
-        threading.Thread(target=_die_with_parent, daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(pulse,), daemon=True).start()
     again = f"wm run {task.stage} --run {task.run} --iteration {task.iteration}"
     threading.Thread(target=_watch, args=(pulse, task.config.execution.stall_seconds, again), daemon=True).start()
     key = task.name.key("logs", f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-worker-{worker:05d}.log")
@@ -53,9 +59,10 @@ def main(environment: Mapping[str, str]) -> int:
         pulse.emit({"error": {"message": error.message, "next": error.next, "code": error.exit_code}})
         return error.exit_code
     except OSError as error:
-        failure = _operating_system(error)
-        log.exception("%s", failure)
-        pulse.emit({"error": {"message": failure, "next": "df -h", "code": 13}})
+        place = str(error.filename or tempfile.gettempdir())
+        reason, look = explain(error, place)
+        log.exception("%s: %s; next: %s", place, reason, look)
+        pulse.emit({"error": {"message": f"{task.name}: {place}: {reason}", "next": look, "code": 13}})
         return 13
     except Exception as error:
         log.exception("unexpected")
@@ -85,10 +92,6 @@ def _run(store: Store, task: runner.Task, worker: int, workers: int, pulse: Puls
             "(images: wm-gpu is for vae and memory, wm-cpu for everything else)",
             next="make install",
         ) from error
-
-
-def _operating_system(error: OSError) -> str:
-    return f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
 
 
 def _logger() -> tuple[logging.Logger, list[str]]:
@@ -138,25 +141,41 @@ class LogShipper:
 def _emitter(descriptor: str | None) -> Callable[[dict[str, Any]], None]:
     if descriptor is None:
         return lambda event: None
-    stream = os.fdopen(int(descriptor), "w", buffering=1)
+    pipe = int(descriptor)
 
     def emit(event: dict[str, Any]) -> None:
-        stream.write(json.dumps(event) + "\n")
+        data = (json.dumps(event) + "\n").encode()
+        # Who is suspended reads nothing. Work does not wait for that; its progress is told again and again.
+        must_arrive = "error" in event or len(data) > select.PIPE_BUF
+        os.set_blocking(pipe, must_arrive)
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            while data:
+                data = data[os.write(pipe, data) :]
 
     return emit
 
 
-def _die_with_parent() -> None:
+def _end_with_parent(pulse: Pulse) -> None:
+    """Stop as if asked to, once nobody holds the other end of standard input; at once if that takes too long."""
     while os.read(0, 1024):  # not sys.stdin: its lock would be held while the interpreter ends
         pass
+    pulse.stop.set()
+    time.sleep(STOP_SECONDS)
     os._exit(Stopped.exit_code)
 
 
 def _watch(pulse: Pulse, stall_seconds: float, again: str) -> None:
-    """A worker that says nothing for that long is stuck: show where, and let somebody else try."""
+    """A worker that says nothing for that long is stuck: show where, and let somebody else try.
+
+    Only time in which this process ran counts: it may be suspended, and its machine too.
+    """
+    pause = min(5.0, stall_seconds / 2)
+    beat, silent = pulse.beat, 0.0
     while True:
-        time.sleep(min(5.0, stall_seconds / 2))
-        silent = time.monotonic() - pulse.beat
+        before = time.monotonic()
+        time.sleep(pause)
+        silent = silent + min(time.monotonic() - before, 2 * pause) if pulse.beat == beat else 0.0
+        beat = pulse.beat
         if silent > stall_seconds:
             pulse.log.error("no progress for %.0f s; stacks follow", silent)
             faulthandler.dump_traceback(all_threads=True)
