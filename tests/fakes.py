@@ -1,5 +1,6 @@
 """Stand-ins that tests hand to stages: artifacts that are folders, and a context that lives in one."""
 
+import io
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,15 @@ def kill_after(ctx: Context, steps: int) -> Context:
     deadly.stop, deadly.touch, deadly.check = pulse.stop, pulse.touch, pulse.check
     ctx.pulse = deadly
     return ctx
+
+
+def not_finite(ctx: Context) -> list[str]:
+    """The arrays of a stage's checkpoints that hold what is not finite."""
+    found = []
+    for key in ctx.checkpoints._keys():
+        with np.load(io.BytesIO(ctx.checkpoints._store.get(key))) as arrays:
+            found += [f"{key}: {name}" for name in arrays.files if not np.isfinite(arrays[name]).all()]
+    return found
 
 
 def results(folder: Path) -> dict[str, bytes]:

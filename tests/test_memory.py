@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from fakes import FolderArtifact, Killed, context, fix_threads, folder_shards, kill_after, results
+from fakes import FolderArtifact, Killed, context, fix_threads, folder_shards, kill_after, not_finite, results
 
 from worldmodels.errors import WorkFailed
 from worldmodels.memory import baselines
@@ -180,7 +180,8 @@ def test_training_leaves_its_networks_and_its_likelihood_beside_trivial_ones(tra
     figures = json.loads(files["heldout.json"])
     assert set(figures) == {"mdn_rnn", "unchanged", "gaussian", "frames", "episodes"}
     rows = np.genfromtxt(folder / "telemetry" / "training.csv", delimiter=",", names=True)
-    assert rows["held_out"][-1] == pytest.approx(figures["mdn_rnn"], rel=1e-5) and rows["loss"][-1] < rows["loss"][0]
+    assert np.nanmin(rows["held_out"]) == pytest.approx(figures["mdn_rnn"], rel=1e-5)
+    assert rows["loss"][-1] < rows["loss"][0]
     assert Step(folder / "results" / "step.tflite").hidden == 8
 
 
@@ -191,6 +192,54 @@ def test_a_killed_training_ends_with_the_same_bytes(trained, artifact, tmp_path)
             ctx.checkpoint_seconds = 0.0
             train(tmp_path, artifact, kill_after(ctx, step))
     assert train(tmp_path, artifact) == trained[1]
+
+
+OVERFITTING = TINY | {"memory.epochs": 30, "memory.learning_rate": 0.1, "memory.decay": 1.0}
+
+
+@pytest.fixture(scope="module")
+def overfitted(tmp_path_factory, artifact):
+    folder = tmp_path_factory.mktemp("overfitted")
+    ctx = context(folder, "memory", OVERFITTING, latents=artifact)
+    return folder, train(folder, artifact, ctx), ctx.notes
+
+
+def test_the_best_epoch_on_held_out_episodes_is_committed(overfitted, artifact, tmp_path):
+    folder, files, notes = overfitted
+    rows = np.genfromtxt(folder / "telemetry" / "training.csv", delimiter=",", names=True)
+    held_out = rows["held_out"][~np.isnan(rows["held_out"])]
+    best = int(held_out.argmin()) + 1
+    assert best < 30 and held_out.min() < held_out[-1] - 0.05
+    lowest = json.loads(files["heldout.json"])["mdn_rnn"]
+    assert lowest == pytest.approx(held_out.min(), rel=1e-5)
+    assert json.loads(files["memory.json"])["epoch"] == best == rows["best_epoch"][-1]
+    assert notes["epoch"].startswith(f"{best} of 30, {lowest:.3f} nats")
+    stopped = train(
+        tmp_path, artifact, context(tmp_path, "memory", OVERFITTING | {"memory.epochs": best}, latents=artifact)
+    )
+    assert [files[name] == stopped[name] for name in ("step.tflite", "dream.tflite", "memory.weights.h5")] == [True] * 3
+
+
+def test_the_best_epoch_is_part_of_what_a_killed_training_goes_on_from(overfitted, artifact, tmp_path):
+    best = json.loads(overfitted[1]["memory.json"])
+    per_epoch = best["steps"] // 30
+    for step in (best["epoch"] * per_epoch - 1, best["epoch"] * per_epoch + 1, best["steps"] - 1, best["steps"]):
+        with pytest.raises(Killed):
+            ctx = context(tmp_path, "memory", OVERFITTING, latents=artifact)
+            ctx.checkpoint_seconds = 0.0
+            train(tmp_path, artifact, kill_after(ctx, step))
+    ctx = context(tmp_path, "memory", OVERFITTING, latents=artifact)
+    assert train(tmp_path, artifact, ctx) == overfitted[1]
+    assert ctx.notes == overfitted[2]
+
+
+def test_training_stops_at_the_first_loss_that_is_not_finite(artifact, tmp_path):
+    ctx = context(tmp_path, "memory", TINY | {"memory.learning_rate": 1e30, "memory.epochs": 1000}, latents=artifact)
+    ctx.checkpoint_seconds = 0.0
+    with pytest.raises(WorkFailed, match=r"is not finite: memory.learning_rate = 1e\+30 is too high") as caught:
+        train(tmp_path, artifact, ctx)
+    assert caught.value.next == "wm run memory --run tiny --iteration 1 -o memory.learning_rate=1e+29"
+    assert not_finite(ctx) == []
 
 
 def test_a_warm_start_begins_with_the_earlier_weights(trained, artifact, tmp_path):

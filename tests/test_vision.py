@@ -3,7 +3,7 @@ import time
 
 import numpy as np
 import pytest
-from fakes import FolderArtifact, Killed, context, fix_threads, kill_after, results, rollouts
+from fakes import FolderArtifact, Killed, context, fix_threads, kill_after, not_finite, results, rollouts
 
 from worldmodels.errors import ConfigError, Stopped, WorkFailed
 from worldmodels.networks import Decoder, Encoder
@@ -160,6 +160,38 @@ def test_a_killed_training_ends_with_the_same_bytes(trained, episodes, tmp_path)
             ctx.checkpoint_seconds = 0.0
             train(tmp_path, episodes, kill_after(ctx, step))
     assert train(tmp_path, episodes) == trained[1]
+
+
+def test_training_stops_at_the_first_loss_that_is_not_finite(episodes, tmp_path):
+    ctx = context(tmp_path, "vae", TINY | {"vae.learning_rate": 1e30, "vae.epochs": 1000}, rollouts=episodes)
+    ctx.checkpoint_seconds = 0.0
+    with pytest.raises(WorkFailed, match=r"is not finite: vae.learning_rate = 1e\+30 is too high") as caught:
+        train(tmp_path, episodes, ctx)
+    assert caught.value.next == "wm run vae --run tiny --iteration 1 -o vae.learning_rate=1e+29"
+    assert not_finite(ctx) == []
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_weights_that_are_not_finite_are_not_committed(episodes, tmp_path, epochs, monkeypatch):
+    """The last step's loss is finite, and what it does to the weights is not."""
+    from worldmodels.vision import train as training
+
+    make_step = training.make_step
+
+    def spoiling(vae, *others):
+        step = make_step(vae, *others)
+
+        def spoil(*batch):
+            found = step(*batch)
+            vae.trainable_variables[0].assign(vae.trainable_variables[0] * np.nan)
+            return found
+
+        return spoil
+
+    monkeypatch.setattr(training, "make_step", spoiling)
+    with pytest.raises(WorkFailed, match=r"of step \d is not finite"):
+        train(tmp_path, episodes, **{"vae.epochs": epochs, "vae.batch": 100})
+    assert not (tmp_path / "results" / "encoder.tflite").exists()
 
 
 def test_asked_to_stop_it_saves_and_stops(trained, episodes, tmp_path):

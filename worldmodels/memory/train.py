@@ -1,7 +1,8 @@
 """The `memory` stage: latents in, M out, with its held-out likelihood beside trivial baselines."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,13 +20,16 @@ from . import baselines
 from .data import Episodes, Window, cut, windows
 from .model import ACTIONS, Memory, negative_log_likelihood, play_functions
 
-COLUMNS = ("step", "epoch", "loss", "held_out", "learning_rate", "frames_per_s")
+COLUMNS = ("step", "epoch", "loss", "held_out", "best_epoch", "learning_rate", "frames_per_s")
 ROW_STEPS = 20
 CHECKED = 16
 
 
 def train(ctx: Context) -> None:
-    """Write step.tflite, dream.tflite, memory.weights.h5, memory.json and heldout.json; goes on from a checkpoint."""
+    """Write step.tflite, dream.tflite, memory.weights.h5, memory.json and heldout.json; goes on from a checkpoint.
+
+    They are those of the epoch with the lowest held-out negative log-likelihood: M overfits.
+    """
     config = ctx.config.memory
     training.prepare(config.threads)
     cache = ctx.config.execution.cache_mb << 20
@@ -41,7 +45,13 @@ def train(ctx: Context) -> None:
         training.warm_start(memory, ctx.one("memory").path("memory.weights.h5"), "memory")
     trainer = Trainer(ctx, memory, episodes)
     steps = trainer.fit()
-    _write(ctx, memory, episodes, trainer.held_out(), steps)
+    best = trainer.best
+    best.restore(memory)
+    ctx.notes["epoch"] = (
+        f"{best.epoch} of {config.epochs}, {best.held_out:.3f} nats per held-out frame: the best is kept"
+    )
+    ctx.log.info("M is that of epoch %s", ctx.notes["epoch"])
+    _write(ctx, memory, episodes, best, steps)
 
 
 def _beat(ctx: Context) -> None:
@@ -55,6 +65,39 @@ def learning_rate(step: int, first: float, least: float, decay: float) -> float:
     return (first - least) * decay**step + least
 
 
+@dataclass
+class Best:
+    """The epoch whose held-out negative log-likelihood (nats per frame) is the lowest so far, and its weights."""
+
+    held_out: float = math.inf
+    epoch: int = 0
+    weights: list[np.ndarray[Any, Any]] = field(default_factory=list)
+
+    def offer(self, held_out: float, epoch: int, memory: Memory) -> None:
+        """Take the weights as they are after an epoch, if it is better than all before."""
+        if held_out < self.held_out:
+            self.held_out, self.epoch = held_out, epoch
+            self.weights = [variable.numpy() for variable in memory.variables]
+
+    def restore(self, memory: Memory) -> None:
+        for variable, value in zip(memory.variables, self.weights, strict=True):
+            variable.assign(value)
+
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return all of it by names of a checkpoint's arrays; nothing before the end of the first epoch."""
+        if not self.epoch:
+            return {}
+        weights = {f"best{index:03d}": value for index, value in enumerate(self.weights)}
+        return {"best": np.array([self.held_out, self.epoch]), **weights}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any]) -> "Best":
+        """Return what `arrays` gave; nothing yet if a checkpoint has none of it."""
+        held_out, epoch = arrays.get("best", (math.inf, 0))
+        weights = [arrays[name] for name in sorted(arrays) if name.startswith("best") and name != "best"]
+        return cls(float(held_out), int(epoch), weights)
+
+
 class Trainer:
     """The loop, and what it carries from window to window."""
 
@@ -64,6 +107,7 @@ class Trainer:
         self.sequence = min(self.config.sequence, episodes.longest())
         self.optimizer = keras.optimizers.Adam(self.config.learning_rate, global_clipnorm=self.config.clip)
         self.optimizer.build(memory.trainable_variables)
+        self.best = Best()
         self._train, self._nll = self._functions()
 
     def _functions(self) -> tuple[Any, Any]:
@@ -97,7 +141,7 @@ class Trainer:
         )
 
     def fit(self) -> int:
-        """Train from the latest checkpoint to the end; the number of steps."""
+        """Train from the latest checkpoint to the end; the number of steps. `best` is then the best epoch's state."""
         ctx, config = self.ctx, self.config
         variables = [*self.memory.variables, *self.optimizer.variables]
         checkpoint = training.Checkpoint(ctx, variables, COLUMNS)
@@ -105,9 +149,10 @@ class Trainer:
         h, c = checkpoint.extra.get("h"), checkpoint.extra.get("c")
         number, meter = checkpoint.step, training.Meter()
         losses = [float(loss) for loss in checkpoint.extra.get("losses", ())]
+        self.best = Best.of(checkpoint.extra)
 
         def save() -> None:
-            carried = {"position": position, "h": h, "c": c, "losses": losses}
+            carried = {"position": position, "h": h, "c": c, "losses": losses, **self.best.arrays()}
             checkpoint.save(number, {name: np.array(value) for name, value in carried.items()})
 
         stream = frames.Prefetch(self.stream(position), waiting=lambda: checkpoint.stop(number, save))
@@ -120,11 +165,15 @@ class Trainer:
                 loss, h, c = self.step(window, h, c, number)
                 number, position = number + 1, mark.after
                 losses.append(float(loss))
+                training.require_finite(ctx, number, "the loss", losses[-1])
                 speed = meter(int(window.mask.sum()))
                 if mark.last_of_epoch or number % ROW_STEPS == 0:
                     row = {"step": number, "epoch": mark.done, "loss": float(np.mean(losses)), "learning_rate": rate}
                     if mark.last_of_epoch:
                         row["held_out"] = self.held_out()
+                        training.require_finite(ctx, number, "the held-out likelihood", row["held_out"])
+                        self.best.offer(row["held_out"], round(mark.done), self.memory)
+                        row["best_epoch"] = self.best.epoch
                     checkpoint.log.row(**row, frames_per_s=speed)
                     losses.clear()
                 if checkpoint.due():
@@ -133,6 +182,8 @@ class Trainer:
                 ctx.progress(number, total, "steps", speed / window.mask.sum(), loss=float(loss), frames_per_s=speed)
         finally:
             stream.close()
+        if not self.best.epoch:  # the last checkpoint is an earlier version's, and of the last epoch's end
+            self.best.offer(self.held_out(), config.epochs, self.memory)
         ctx.log.info("waited %.1f s for latents", stream.waited)
         return number
 
@@ -169,18 +220,19 @@ class Trainer:
         return nats, count
 
 
-def _write(ctx: Context, memory: Memory, episodes: Episodes, mdn_rnn: float, steps: int) -> None:
+def _write(ctx: Context, memory: Memory, episodes: Episodes, best: Best, steps: int) -> None:
     functions = play_functions(memory)
     inputs = _real_inputs(memory, episodes)
     training.write_player(ctx.results / "step.tflite", functions["step.tflite"], Step, inputs)
     training.write_player(ctx.results / "dream.tflite", functions["dream.tflite"], Dream, inputs)
     memory.save_weights(ctx.results / "memory.weights.h5")
     sizes = {"z": memory.z, "hidden": memory.hidden, "mixtures": memory.mixtures}
-    training.write_json(ctx.results / "memory.json", {**sizes, "parameters": memory.count_params(), "steps": steps})
+    trained = {"parameters": memory.count_params(), "steps": steps, "epoch": best.epoch}
+    training.write_json(ctx.results / "memory.json", {**sizes, **trained})
     trivial = baselines.fit(episodes.all_training())
     held = [(len(z) - 1, *trivial.nll(z)) for _, z in episodes.held_out()]
     count, unchanged, gaussian = np.sum(held, axis=0)
-    figures = {"mdn_rnn": mdn_rnn, "unchanged": unchanged / count, "gaussian": gaussian / count}
+    figures = {"mdn_rnn": best.held_out, "unchanged": unchanged / count, "gaussian": gaussian / count}
     training.write_json(ctx.results / "heldout.json", {**figures, "frames": int(count), "episodes": episodes.held})
     ctx.log.info("held out, nats per frame: %s", "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..networks import Decoder, Dream, Encoder, Step
 from ..rollouts import episodes
 from ..rollouts.episodes import Episode
-from ..task import Context
+from ..task import Artifact, Context
 from . import page
 from .dream import Networks, roll_out
 from .figures import Line, Panel, Picture, bars, curves
@@ -85,15 +85,23 @@ def memory(ctx: Context) -> list[Part]:
         if gain > 0
         else f"M is {-gain:.1f} nats per frame worse than the better of the two: it has not learned to predict."
     )
+    kept = _kept(ctx, artifact)
     bar = Panel(
         "memory-heldout", "negative log-likelihood (nats per frame; lower is better)", "",
         "Held-out negative log-likelihood: " + ", ".join(f"{k} {v:.1f}" for k, v in named.items()) + " nats per frame.",
-        f"On {nll['frames']:,} frames of episodes kept out of training. {verdict}",
+        f"On {nll['frames']:,} frames of episodes kept out of training. {verdict} {kept}".strip(),
     )  # fmt: skip
     pictures = [bars(bar, named, ("blue", "muted", "muted"))]
     if path := optional(artifact, "training.csv"):
         pictures.append(_memory_curve(table(path)))
     return [pictures]
+
+
+def _kept(ctx: Context, memory: Artifact) -> str:
+    """Say which epoch's weights M has; nothing of those that were committed before it said so itself."""
+    path = optional(memory, "memory.json")
+    epoch = document(path).get("epoch") if path else None
+    return f"M is that of epoch {epoch} of {ctx.config.memory.epochs}, where this was lowest." if epoch else ""
 
 
 def dream(ctx: Context) -> list[Part]:

@@ -92,6 +92,7 @@ def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uin
     try:
         for frames, mark in batches:
             figures.append([float(x) for x in step(frames, tf.constant(number, tf.int32))])
+            training.require_finite(ctx, number + 1, "the loss", figures[-1])
             number, position = number + 1, mark.after
             rate = meter(len(frames))
             loss, error, kl = map(float, np.mean(figures, axis=0))
@@ -110,6 +111,7 @@ def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uin
             )  # fmt: skip
     finally:
         batches.close()
+    training.require_finite(ctx, number, "a weight", *(variable.numpy() for variable in vae.variables))
     ctx.log.info("waited %.1f s for frames", batches.waited)
     return number
 

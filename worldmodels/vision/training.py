@@ -48,6 +48,19 @@ def warm_start(model: keras.Model, path: Path, setting: str) -> None:
         ) from None
 
 
+def require_finite(ctx: Context, step: int, name: str, *values: Any) -> None:
+    """Raise WorkFailed if one of the values, arrays or numbers, is not finite: no later step could mend that."""
+    if all(np.isfinite(value).all() for value in values):
+        return
+    setting = f"{ctx.stage}.learning_rate"
+    rate = getattr(ctx.config, ctx.stage).learning_rate
+    raise WorkFailed(
+        f"{ctx.run}/iter-{ctx.iteration}/{ctx.stage}: {name} of step {step} is not finite: {setting} = {rate:g} is too"
+        " high",
+        next=f"wm run {ctx.stage} --run {ctx.run} --iteration {ctx.iteration} -o {setting}={rate / 10:g}",
+    )
+
+
 class Meter:
     """Units per second, smoothed over the last steps."""
 
@@ -85,7 +98,10 @@ class Log:
 
 
 class Checkpoint:
-    """State after a step, saved every `ctx.checkpoint_seconds`. When it is saved never changes what is computed."""
+    """State after a step, saved every `ctx.checkpoint_seconds`. When it is saved never changes what is computed.
+
+    No state is saved from which nothing can follow: WorkFailed if a variable is not finite.
+    """
 
     def __init__(self, ctx: Context, variables: Sequence[Any], columns: Sequence[str]) -> None:
         self._ctx = ctx
@@ -115,6 +131,7 @@ class Checkpoint:
 
     def save(self, step: int, extra: Mapping[str, Any]) -> None:
         arrays = {f"variable{i:03d}": v.numpy() for i, v in enumerate(self._variables)}
+        require_finite(self._ctx, step, "a weight", *arrays.values())
         arrays["training.csv"] = np.frombuffer(self.log.text().encode(), np.uint8)
         self._ctx.checkpoints.save(step, {**arrays, **extra})
         self.step = step
