@@ -131,6 +131,51 @@ def meeting(store: Store, task: Task, work: Identity) -> StoreArea:
     return StoreArea(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
 
 
+def by_digest(store: Store, name: Name, digest: str) -> dict[str, Any] | None:
+    """Return the manifest of that digest, one that was retired included; None if there is none any more."""
+    found = next((m for m in artifacts.manifests(store, name) if m["digest"] == digest), None)
+    return found or artifacts.read_json(
+        store, name.key("retired", f"{digest[:16]}.json"), artifacts.repair_command(name)
+    )
+
+
+def belong_together(store: Store, manifests: Mapping[Name, Mapping[str, Any]]) -> None:
+    """Raise Conflict unless C drives with the V and M that it was evolved with, and M predicts what that V encodes.
+
+    A controller's manifest names its V and M by their digests, and M's its latents, which name their V.
+    """
+    for name, manifest in reversed(list(manifests.items())):  # the last one, whose renewal renews the others
+        made_from: dict[str, str] = {}
+        if name.stage == "controller":
+            made_from = dict(manifest["inputs"])
+        if name.stage == "memory" and any(other.stage == "vae" for other in manifests):
+            for key, digest in manifest["inputs"].items():
+                latents = _named(name.run, key)
+                if latents.stage == "latents" and (found := by_digest(store, latents, digest)):
+                    made_from |= found["inputs"]
+        for key, digest in made_from.items():
+            other = _named(name.run, key)
+            if other.stage in ("vae", "memory") and other in manifests and manifests[other]["digest"] != digest:
+                raise Conflict(
+                    f"{name} {manifest['digest'][:12]} was made with {other} {digest[:12]}, which is"
+                    f" {manifests[other]['digest'][:12]} now: they do not belong together",
+                    next=renew_command(name),
+                )
+
+
+def renew_command(name: Name) -> str:
+    """Return the command that makes a stage again from V as it is now, with all that stands between."""
+    order = list(stages.STAGES)
+    between = order[order.index("latents") : order.index(name.stage) + 1]
+    return f"wm run {' '.join(between)} --run {name.run} --iteration {name.iteration} --redo"
+
+
+def _named(run: str, key: str) -> Name:
+    """Return the name of an input as a manifest says it, `iter-<n>/<stage>`."""
+    iteration, _, stage = key.partition("/")
+    return Name(run, int(iteration.removeprefix("iter-")), stage)
+
+
 def outlook(store: Store, task: Task, inputs: Mapping[Name, Mapping[str, Any]], scratch: Path) -> Outlook:
     """Return what is known of the task before it begins; `inputs` are the manifests of those inputs that are there."""
     whole = list(inputs) == input_names(task)
@@ -151,6 +196,7 @@ def run(store: Store, task: Task, worker: int, workers: int, pulse: Pulse) -> di
     if manifest := committed(store, task, work):
         pulse.log.info("%s is committed already (%s)", task.name, manifest["digest"][:12])
         return manifest
+    belong_together(store, inputs)
     stage = stages.stage(task.stage)
     with (
         scratch(task.stage) as folder,

@@ -1,6 +1,7 @@
 """`wm evaluate`: scores tracks of your choosing, and commits nothing."""
 
 import json
+from typing import Any
 
 import click
 
@@ -19,18 +20,36 @@ from wm import options
     show_default=True,
     help="Who draws the frames: wm's renderer, or unmodified Gymnasium, some 40 times slower.",
 )
+@click.option(
+    "--controller",
+    "which",
+    default="mean",
+    show_default=True,
+    metavar="WHICH",
+    callback=lambda context, parameter, value: _which(value),
+    help="mean, best (the luckiest candidate), or N: the mean after generation N.",
+)
 @click.option("--workers", type=click.IntRange(0, 256), default=0, metavar="N", help="Processes; 0: one per core.")
 @options.as_json
 def evaluate(
-    run_name: str | None, store_uri: str, iteration: int, seeds: str, renderer: str, workers: int, as_json: bool
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    seeds: str,
+    renderer: str,
+    which: str | int,
+    workers: int,
+    as_json: bool,
 ) -> None:
-    """Score a run's mean controller on tracks of your choosing; nothing is committed.
+    """Score a run's controller on tracks of your choosing; nothing is committed.
+
+    It drives with the V and M that it was evolved with, even if others were trained since.
 
     A track is a Gymnasium seed: `gymnasium.make("CarRacing-v3").reset(seed=n)` gives anyone the same one. Seeds below
     100000000 are for random driving, then CMA-ES, from 200000000 validation, from 300000000 test.
 
     \b
-    wm evaluate --run demo --seeds 0:20
+    wm evaluate --run demo --seeds 0:20 --controller best
     wm evaluate --run demo --seeds 300000000:300000010 --renderer gymnasium --json
     """
     from worldmodels.executors import scoring
@@ -38,7 +57,7 @@ def evaluate(
 
     tracks = _range(seeds)
     name = run_name or options.DEFAULT_RUN
-    scores = scoring.score(open_store(store_uri), name, iteration, tracks, renderer, workers)
+    scores = scoring.score(open_store(store_uri), name, iteration, tracks, renderer, workers, which)
     if as_json:
         click.echo(json.dumps(scores, indent=1))
         return
@@ -46,11 +65,29 @@ def evaluate(
         click.echo(
             f"track {row['track']:>10}  {row['score']:7.1f}  {row['steps']:4} steps  {'lap' if row['lap'] else ''}"
         )
+    click.echo(scored(scores["scored"]))
     low, high = scores["interval"]
     click.echo(
         f"mean {scores['mean']:.1f} ± {scores['std']:.1f}, 95 % interval of the mean {low:.1f} to {high:.1f}; "
         f"{scores['env']} of Gymnasium {scores['gymnasium']}, {renderer} renderer, its seeds {seeds}"
     )
+
+
+def scored(what: dict[str, Any]) -> str:
+    """Say in a line what drove."""
+    kind = {"mean": "the mean after", "best": "the best candidate up to"}[what["parameters"]]
+    digests = ", ".join(
+        f"{name} {what[stage][:12]}" for name, stage in (("C", "controller"), ("V", "vae"), ("M", "memory"))
+    )
+    return f"{kind} generation {what['generation']} of {what['artifact']}: {digests}"
+
+
+def _which(text: str) -> str | int:
+    if text in ("mean", "best"):
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is not mean, best or the number of a generation", param_hint="--controller")
+    return int(text)
 
 
 def _range(text: str) -> list[int]:

@@ -112,8 +112,10 @@ def conclude(store: "Store", tasks: "Iterable[Task]") -> None:
                 s = json.loads(artifact.path("scores.json").read_text())
             low, high = s["interval"]
             first, last = s["scores"][0]["track"], s["scores"][-1]["track"]
+            inputs = {key.partition("/")[2]: digest[:12] for key, digest in manifest["inputs"].items()}
             click.echo(
-                f"score: {s['mean']:.1f} ± {s['std']:.1f} over {s['tracks']} fresh tracks"
+                f"score: {s['mean']:.1f} ± {s['std']:.1f} of the mean of controller {inputs['controller']} (V"
+                f" {inputs['vae']}, M {inputs['memory']}) over {s['tracks']} fresh tracks"
                 f" (Gymnasium seeds {first} to {last}; 95 % interval of the mean {low:.1f} to {high:.1f};"
                 f" {s['laps']} laps completed)"
             )

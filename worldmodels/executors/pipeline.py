@@ -117,6 +117,7 @@ def check(store: Store, steps: Sequence[Step], planned: Sequence[Step] = ()) -> 
         there = {name: runner.input_manifest(store, step.task, name) for name in names}
         if step.state == "committed":
             continue
+        runner.belong_together(store, there)
         for name in names if step.manifest else []:
             if name not in sound and (damage := _changed(store, name, there[name])):
                 raise CorruptArtifact(f"{step.task.name} cannot be made: {damage}", next=artifacts.repair_command(name))

@@ -11,22 +11,44 @@ import numpy as np
 
 from .. import artifacts, evaluation, runner
 from ..artifacts import Artifact, Name
-from ..errors import MissingInput
+from ..errors import CorruptArtifact, MissingInput
+from ..rollouts.stage import load_parameters
 from ..store import Store
 
 
-def score(store: Store, run: str, iteration: int, tracks: list[int], renderer: str, workers: int) -> dict[str, Any]:
-    """The mean controller's scores as in an evaluation's scores.json. MissingInput if a part of it is not committed."""
+def score(
+    store: Store,
+    run: str,
+    iteration: int,
+    tracks: list[int],
+    renderer: str,
+    workers: int,
+    which: str | int = "mean",
+) -> dict[str, Any]:
+    """Score a controller with the V and M that it was evolved with; return the figures of an evaluation's scores.json.
+
+    `which` is "mean", "best", or a generation, whose mean is meant; `scored` of the result says what was driven, by
+    digests. Raises MissingInput if a part is not there, or not any more.
+    """
     with tempfile.TemporaryDirectory(prefix="wm-evaluate-") as scratch:
-        vae, memory, controller = (
-            _latest(store, Name(run, iteration, stage), Path(scratch)) for stage in ("vae", "memory", "controller")
-        )
-        paths = [str(vae.path("encoder.tflite")), str(memory.path("step.tflite")), str(controller.path("mean.npy"))]
+        controller = _latest(store, Name(run, iteration, "controller"), Path(scratch))
+        vae, memory = (_part(store, controller, stage, Path(scratch)) for stage in ("vae", "memory"))
+        parameters = Path(scratch, "parameters.npy")
+        np.save(parameters, load_parameters(controller, which, "wm evaluate --controller {}"))
+        with np.load(controller.path("generations.npz"), allow_pickle=False) as history:
+            generation = which if isinstance(which, int) else len(history["mean"])
+        scored = {
+            "artifact": str(controller.name),
+            "parameters": "best" if which == "best" else "mean",
+            "generation": generation,
+            **{part.stage: part.digest for part in (controller, vae, memory)},
+        }
+        paths = [str(vae.path("encoder.tflite")), str(memory.path("step.tflite")), str(parameters)]
         count = min(workers or runner.cores(), len(tracks))
         with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _quiet) as pool:
             parts = pool.map(_score, [paths] * count, [tracks[i::count] for i in range(count)], [renderer] * count)
             scores = [row for part in parts for row in part]
-    return evaluation.summary(sorted(scores, key=lambda row: row.track), renderer)
+    return {"scored": scored, **evaluation.summary(sorted(scores, key=lambda row: row.track), renderer)}
 
 
 def _score(paths: list[str], tracks: list[int], renderer: str) -> list[Any]:
@@ -46,3 +68,23 @@ def _latest(store: Store, name: Name, scratch: Path) -> Artifact:
     if not found:
         raise MissingInput(f"{name} is not committed in {store.uri}", next=f"wm run --run {name.run}")
     return artifacts.load(store, name, found[-1], scratch)
+
+
+def _part(store: Store, controller: Artifact, stage: str, scratch: Path) -> Artifact:
+    """Return the network that the controller's manifest names, one that was made again since then included."""
+    name = Name(controller.name.run, controller.name.iteration, stage)
+    digest = controller.manifest["inputs"][f"iter-{name.iteration}/{stage}"]
+    manifest = runner.by_digest(store, name, digest)
+    file = {"vae": "encoder.tflite", "memory": "step.tflite"}[stage]
+    try:
+        if manifest:
+            found = artifacts.load(store, name, manifest, scratch)
+            found.path(file)
+            return found
+    except CorruptArtifact:
+        if any(digest == current["digest"] for current in artifacts.manifests(store, name)):
+            raise
+    raise MissingInput(
+        f"{controller.name} {controller.digest[:12]} was evolved with {name} {digest[:12]}, which is gone",
+        next=runner.renew_command(controller.name),
+    )

@@ -59,10 +59,12 @@ def _driver(ctx: Context) -> tuple[Policy, NDArray[np.float32] | None]:
     return WorldPolicy(encoder, step, ctx.lanes), load_parameters(ctx.one("controller"), settings.controller)
 
 
-def load_parameters(controller: Any, which: str | int) -> NDArray[np.float32]:
+def load_parameters(
+    controller: Any, which: str | int, again: str = "wm run rollouts -o rollouts.controller={}"
+) -> NDArray[np.float32]:
     """Parameters [P] of a controller artifact: "mean", "best", or the mean after generation `which`, counted from 1.
 
-    Raises MissingInput for a generation that it does not have.
+    Raises MissingInput for a generation that it does not have; its `next` names the last one.
     """
     if isinstance(which, str):
         return np.asarray(np.load(controller.path(f"{which}.npy"), allow_pickle=False), np.float32)
@@ -70,8 +72,7 @@ def load_parameters(controller: Any, which: str | int) -> NDArray[np.float32]:
         means = history["mean"]  # [G, P]
     if not 1 <= which <= len(means):
         raise MissingInput(
-            f"rollouts.controller = {which}: the controller has generations 1 to {len(means)}",
-            next=f"wm run rollouts -o rollouts.controller={len(means)}",
+            f"generation {which}: the controller has generations 1 to {len(means)}", next=again.format(len(means))
         )
     return np.asarray(means[which - 1], np.float32)
 
