@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,7 @@ class Wm:
     store: Path
     toml: Path
     more: dict[str, str] = field(default_factory=dict)
+    stdout: str = ""
 
     def environment(self) -> dict[str, str]:
         return os.environ | {"WM_STORE": str(self.store), "WM_RUN": "tiny", "WM_CONFIG": ""} | self.more
@@ -94,6 +96,21 @@ def make_wm(tmp_path_factory):
         return Wm(folder / "store", folder / "tiny.toml", more)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished(make_wm) -> Wm:
+    """A whole run, to be looked at; `stdout` is what it said."""
+    wm = make_wm()
+    wm.stdout = wm.ok()
+    return wm
+
+
+@pytest.fixture
+def copy(finished, wm) -> Wm:
+    """A copy of the finished run, to be changed."""
+    shutil.copytree(finished.store, wm.store)
+    return wm
 
 
 @pytest.fixture(scope="session")

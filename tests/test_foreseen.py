@@ -9,17 +9,17 @@ from worldmodels.envs import tracks
 
 
 @pytest.fixture(scope="module")
-def finished(make_wm):
-    """A run of two iterations, as far as the second one's M."""
+def twice(finished, make_wm):
+    """The finished run, with a second iteration as far as its M."""
     wm = make_wm()
-    wm.ok("rollouts", "vae", "latents", "memory", "controller")
+    shutil.copytree(finished.store, wm.store)
     wm.ok("rollouts", "vae", "latents", "memory", "--iteration", "2")
     return wm
 
 
 @pytest.fixture
-def copy(finished, wm):
-    shutil.copytree(finished.store, wm.store)
+def copy(twice, wm):
+    shutil.copytree(twice.store, wm.store)
     return wm
 
 
@@ -75,7 +75,7 @@ def test_damaged_inputs_are_found_before_what_was_made_of_them_is_retired(copy, 
     done = copy.run("vae", "--iteration", iteration, "-o", "vae.epochs=2", "--redo")
     assert done.returncode == 14, done.stdout + done.stderr
     assert "shard 1 of tiny/iter-1/rollouts" in done.stderr
-    assert "wm run rollouts --run tiny --iteration 1 --redo" in done.stderr
+    assert "next: wm run rollouts " in done.stderr and "--run tiny --iteration 1 --redo" in done.stderr
     assert contents(copy) == before
 
 

@@ -1,27 +1,12 @@
 """The whole pipeline on real frames, tiny: what a newcomer's first run does, and how it survives."""
 
 import json
-import shutil
 import signal
 import time
 
 import pytest
 
 from worldmodels.stages import STAGES
-
-
-@pytest.fixture(scope="module")
-def finished(make_wm):
-    wm = make_wm()
-    wm.stdout = wm.ok()
-    return wm
-
-
-@pytest.fixture
-def copy(finished, wm):
-    """A copy of the finished run, to be damaged."""
-    shutil.copytree(finished.store, wm.store)
-    return wm
 
 
 def test_one_command_commits_every_stage_and_prints_the_score(finished):

@@ -3,7 +3,6 @@
 import json
 import logging
 import shlex
-import shutil
 
 import pytest
 
@@ -12,19 +11,6 @@ from worldmodels.config import resolve
 from worldmodels.errors import Conflict
 from worldmodels.store import LocalStore
 from worldmodels.task import Pulse
-
-
-@pytest.fixture(scope="module")
-def finished(make_wm):
-    wm = make_wm()
-    wm.ok("rollouts", "vae", "latents", "memory", "controller")
-    return wm
-
-
-@pytest.fixture
-def copy(finished, wm):
-    shutil.copytree(finished.store, wm.store)
-    return wm
 
 
 def evaluate(wm, *arguments):
@@ -80,8 +66,8 @@ def test_no_episodes_are_driven_with_a_mixture(copy):
 def test_a_worker_refuses_a_mixture_itself(copy, stage, iteration):
     """As in a Job that was submitted before V was trained again."""
     copy.ok("vae", "--redo", "-o", "vae.epochs=2")
-    if stage == "controller":
-        (copy.store / "tiny/iter-1/controller/manifest-3.json").unlink()
+    for manifest in (copy.store / f"tiny/iter-1/{stage}").glob("manifest*") if iteration == 1 else []:
+        manifest.unlink()
     config, _ = resolve(None, [copy.toml], ["vae.epochs=2"], iteration=iteration)
     store, task = LocalStore(copy.store), runner.Task("tiny", iteration, stage, config)
     with pytest.raises(Conflict, match="do not belong together"):
