@@ -29,6 +29,11 @@ IDENTITIES = {
             "credentials": [{"accessKey": "reader", "secretKey": SECRET}],
             "actions": [f"Read:{BUCKET}", f"List:{BUCKET}"],
         },
+        {
+            "name": "worker",
+            "credentials": [{"accessKey": "worker", "secretKey": SECRET}],
+            "actions": [f"Read:{BUCKET}", f"List:{BUCKET}", f"Write:{BUCKET}"],
+        },
     ]
 }
 PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
