@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
 .PHONY: help install demo test test-slow test-fire test-cluster test-cluster-smoke lint types bench bench-feed bench-scale \
-    bench-exchange docs manifests dev-s3 lock build-images push-images clean
+    bench-exchange docs manifests dev-s3 lock build-images push-images \
+    pin-base sbom clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -80,7 +81,7 @@ LOCK = uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-
 IMAGE_LOCK = $(LOCK) --python-platform x86_64-manylinux_2_28 --no-annotate --constraint images/requirements.laptop.txt
 
 lock: install  ## renew the lock files (needs uv); the images' follow the laptop's
-	$(LOCK) --universal --extra play --extra train --extra report --extra s3 --extra kubernetes --extra dev \
+	$(LOCK) --universal --extra play --extra train --extra report --extra s3 --extra kubernetes --extra dev --extra sbom \
 	    --output-file images/requirements.laptop.txt pyproject.toml images/build.in
 	$(IMAGE_LOCK) --extra play --extra report --extra s3 --extra kubernetes \
 	    --output-file images/requirements.cpu.txt pyproject.toml
@@ -90,12 +91,20 @@ lock: install  ## renew the lock files (needs uv); the images' follow the laptop
 	$(IMAGE_LOCK) --output-file images/requirements.s3.txt images/s3.in
 
 # TENSORFLOW=cpu: wm-gpu without CUDA. IMAGES=cpu: only that one. TOOL: docker, podman or buildah. PLAIN_HTTP=1: no TLS.
+# BASE=HOST/IMAGE, PIP_INDEX_URL=…, PLATFORM=…: where a build gets things, and what for; HTTP_PROXY and its kin are passed on.
 TENSORFLOW ?= cuda
 IMAGES ?= cpu gpu
-IMAGE_OPTIONS = --images '$(IMAGES)' --tensorflow $(TENSORFLOW) --tool '$(TOOL)'
+IMAGE_OPTIONS = --images '$(IMAGES)' --tensorflow $(TENSORFLOW) --tool '$(TOOL)' --base '$(BASE)'
+BUILD_OPTIONS = --index '$(PIP_INDEX_URL)' $(if $(PLATFORM),--platform '$(PLATFORM)')
 
 build-images:  ## build and check wm-cpu and wm-gpu (TENSORFLOW=cpu: no CUDA)
-	@$(PYTHON) images/build.py build $(IMAGE_OPTIONS)
+	@$(PYTHON) images/build.py build $(IMAGE_OPTIONS) $(BUILD_OPTIONS)
+
+pin-base:  ## name the images' base by the digest that it has now, in images/base.txt
+	@$(PYTHON) images/build.py pin $(IMAGE_OPTIONS)
+
+sbom: install  ## what is in each image, as CycloneDX, into ./sbom; with Debian's packages where the image is at hand
+	@$(BIN)/python images/sbom.py sbom --tensorflow $(TENSORFLOW) --tool '$(TOOL)'
 
 push-images:  ## push them to REGISTRY=host:port/path; writes images.toml
 	@$(PYTHON) images/build.py push $(IMAGE_OPTIONS) --registry '$(REGISTRY)' $(if $(PLAIN_HTTP),--plain-http)

@@ -2,24 +2,40 @@
 
     python images/build.py build                                `make build-images`
     python images/build.py push --registry HOST:PORT/PATH       `make push-images REGISTRY=HOST:PORT/PATH`
+    python images/build.py pin                                  `make pin-base`: the base image by digest, in base.txt
 
 An image is tagged by git revision and as `dev`; wm-gpu without CUDA (`--tensorflow cpu`) has `-cpu` behind its tags.
 A push writes `images.toml`, which names by digest what was pushed: `wm submit --config images.toml`.
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+BASE = ROOT / "images/base.txt"
+PLATFORM = "linux/amd64"  # what `kubernetes.io/arch` of every Job asks for
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 TOOLS = ("docker", "podman", "buildah")
 CHROOT = ("--isolation", "chroot")  # needs no rights, and works inside a container
 TIMESTAMP = ("--timestamp", "0")  # the same files make the same layer, whenever
 AS_IN_A_POD = ("--read-only", "--tmpfs", "/tmp", "--network", "none", "--cap-drop", "ALL")
 SMOKE = ("python", "/opt/wm/smoke.py")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an image is built from and for; an empty `index` leaves pip's own."""
+
+    base: str
+    platform: str = PLATFORM
+    index: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,29 +81,47 @@ def revision() -> str:
     return ask("git", "describe", "--always", "--dirty", "--abbrev=12") or "unknown"
 
 
-def build(tool: str, image: Image) -> None:
+def build(tool: str, image: Image, options: Options) -> None:
     names = image.tagged(revision()), image.tagged("dev")
-    arguments = {"REVISION": revision(), "CREATED": ask("git", "show", "-s", "--format=%cI")}
+    arguments = {"BASE": options.base, "REVISION": revision(), "CREATED": ask("git", "show", "-s", "--format=%cI")}
     if image.kind == "gpu":
         arguments["TENSORFLOW"] = image.tensorflow
-    command = [tool, "build"]
-    if tool == "buildah":
-        command += ["--layers", *CHROOT]
+    command = [*builder(tool), "--platform", options.platform]
     command += TIMESTAMP if tool != "docker" else ()
     command += [word for name in names for word in ("-t", name)]
     command += [word for argument in arguments.items() for word in ("--build-arg", "=".join(argument))]
+    # By name alone: the tool takes the value from the environment, and no password stands in a list of processes.
+    if options.index:
+        os.environ["PIP_INDEX_URL"] = options.index
+    inherited = [*(name for name in PROXIES if os.environ.get(name)), *(["PIP_INDEX_URL"] if options.index else ())]
+    command += [word for name in inherited for word in ("--build-arg", name)]
     do(*command, "-f", f"Dockerfile.{image.kind}", ".")
     check(tool, names[0])
     print(f"{names[0]}  {describe(tool, names[0])}", flush=True)
 
 
+def builder(tool: str) -> list[str]:
+    """The words that begin a build. A buildx builder in a container keeps what it built unless told to `--load` it."""
+    if tool == "docker" and ask("docker", "buildx", "version"):
+        return ["docker", "buildx", "build", "--load"]
+    return [tool, "build", *(["--layers", *CHROOT] if tool == "buildah" else ())]
+
+
 def check(tool: str, name: str) -> None:
     """The smoke test, as the image's own user."""
+    with inside(tool, name) as command:
+        do(*command, *SMOKE)
+
+
+@contextmanager
+def inside(tool: str, name: str) -> Iterator[list[str]]:
+    """The words before a command that is to run in the image."""
     if tool != "buildah":
-        return do(tool, "run", "--rm", *AS_IN_A_POD, "--entrypoint", SMOKE[0], name, *SMOKE[1:])
+        yield [tool, "run", "--rm", *AS_IN_A_POD, "--entrypoint", "/usr/bin/env", name]
+        return
     container = ask("buildah", "from", name)
     try:
-        do("buildah", "run", *CHROOT, container, *SMOKE)
+        yield ["buildah", "run", *CHROOT, container]
     finally:
         ask("buildah", "rm", container)
 
@@ -99,6 +133,22 @@ def describe(tool: str, name: str) -> str:
     digest = ask("buildah", "inspect", "--type", "image", "--format", "{{.FromImageID}}", name)
     sizes = ask("buildah", "images", "--format", "{{.Size}}", name).splitlines()  # one for each of its names
     return digest and f"sha256:{digest}  {' '.join(sizes[:1])}"
+
+
+def pin(tool: str, reference: str) -> str:
+    """Pull an image by its tag and name it by the digest that its registry knows it by."""
+    repository, tag = reference.partition("@")[0], ""
+    if ":" in repository.rpartition("/")[2]:
+        repository, _, tag = repository.rpartition(":")
+    tagged = f"{repository}:{tag}" if tag else repository
+    do(tool, "pull", tagged, next="make pin-base BASE=HOST/python:3.11-slim-bookworm")
+    if tool == "buildah":
+        return f"{tagged}@{ask('buildah', 'inspect', '--type', 'image', '--format', '{{.FromImageDigest}}', tagged)}"
+    found = ask(tool, "image", "inspect", "--format", '{{join .RepoDigests " "}}', tagged).split()
+    digests = [each.partition("@")[2] for each in found if repository.endswith(each.partition("@")[0])]
+    if not digests:
+        raise Failed(f"{tagged} was made here: no registry knows a digest of it", "make build-images")
+    return f"{tagged}@{digests[0]}"
 
 
 def push(tool: str, image: Image, registry: str, plain_http: bool) -> str:
@@ -122,18 +172,25 @@ def push(tool: str, image: Image, registry: str, plain_http: bool) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("build", "push"))
+    parser.add_argument("action", choices=("build", "push", "pin"))
     parser.add_argument("--images", default="cpu gpu", help="which ones (default: cpu gpu)")
     parser.add_argument("--tensorflow", choices=("cuda", "cpu"), default="cuda", help="what wm-gpu computes on")
     parser.add_argument("--tool", default="", help=f"one of {', '.join(TOOLS)} (default: the first that works)")
+    parser.add_argument("--base", default="", help="the base image (default: what images/base.txt names)")
+    parser.add_argument("--platform", default=PLATFORM, help=f"what to build for (default: {PLATFORM})")
+    parser.add_argument("--index", default="", help="a package index instead of pip's own, as PIP_INDEX_URL")
     parser.add_argument("--registry", default="", help="HOST[:PORT]/PATH to push to")
     parser.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
     options = parser.parse_args()
-    tool = choose(options.tool)
+    tool, base = choose(options.tool), options.base or BASE.read_text().strip()
     images = [Image(kind, options.tensorflow) for kind in options.images.split()]
+    if options.action == "pin":
+        BASE.write_text(f"{pin(tool, base)}\n")
+        print(BASE.read_text(), end="")
+        return
     if options.action == "build":
         for image in images:
-            build(tool, image)
+            build(tool, image, Options(base, options.platform, options.index))
         return
     if not options.registry:
         raise Failed("a push needs a registry", "make push-images REGISTRY=HOST:PORT/PATH")

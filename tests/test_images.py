@@ -4,6 +4,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def test_wm_cpu_gets_no_tensorflow():
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
 def test_images_start_from_a_full_name_and_run_wm_as_nobody(dockerfile):
     first, *others = instructions(dockerfile, "FROM")
-    assert re.match(r"docker\.io/library/python:3\.11\S* AS base$", first)
+    assert first == "${BASE} AS base"
+    assert re.match(r"BASE=docker\.io/library/python:3\.11\S*$", instructions(dockerfile, "ARG")[0])
     assert all(other.split()[0] == "base" for other in others)
     assert instructions(dockerfile, "USER") == ["65532:65532"]
     assert [json.loads(text) for text in instructions(dockerfile, "ENTRYPOINT")] == [["wm"]]
@@ -165,11 +167,11 @@ def images(tmp_path):
         "buildah": 'case "$1" in inspect) echo abc;; push) printf sha256:def > "$4";; esac',
     }
 
-    def run(*arguments, **scripts):
+    def run(*arguments, program=ROOT / "images/build.py", **scripts):
         for name, script in (tools | scripts).items():
             (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/notes\n{script}\n')
             (tmp_path / name).chmod(0o755)
-        command = [sys.executable, ROOT / "images/build.py", *arguments]
+        command = [sys.executable, program, *arguments]
         env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
         done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
         return done.returncode, done.stdout + done.stderr, (tmp_path / "notes").read_text()
@@ -184,6 +186,70 @@ def test_images_are_built_and_checked_with_the_first_tool_that_works(images):
         r"^buildah build .*-t wm-gpu:dev-cpu .*--build-arg TENSORFLOW=cpu -f Dockerfile.gpu \.$", notes, re.M
     )
     assert re.search(r"^buildah run .*python /opt/wm/smoke.py$", notes, re.M)
+
+
+def test_the_base_is_one_for_all_images_and_may_be_named_by_digest(images):
+    base = (ROOT / "images/base.txt").read_text().strip()
+    files = [(ROOT / name).read_text() for name in (*DOCKERFILES, "images/Dockerfile.s3")]
+    assert {re.search(r"^ARG BASE=(\S+)$", each, re.M)[1] for each in files} == {base.partition("@")[0]}
+    assert f"--build-arg BASE={base} " in images("build", "--images", "cpu")[2]
+    assert "--build-arg BASE=host/python@sha256:abc " in images("build", "--base", "host/python@sha256:abc")[2]
+
+
+@pytest.mark.parametrize("tool", ["buildah", "podman"])
+def test_a_base_is_pinned_by_the_digest_that_its_registry_tells(images, tool, tmp_path):
+    told = {"buildah": 'test "$1" = inspect && echo sha256:abc; true',
+            "podman": 'test "$1" = image && echo host/other@sha256:def host/python@sha256:abc; true'}  # fmt: skip
+    shutil.copytree(ROOT / "images", tmp_path / "copy/images", ignore=shutil.ignore_patterns("*.tflite"))
+    code, said, _ = images(
+        "pin", "--base", "host/python:3.11@sha256:old", "--tool", tool, program=tmp_path / "copy/images/build.py",
+        **{tool: told[tool]},
+    )  # fmt: skip
+    assert code == 0
+    assert said.splitlines()[-1] == "host/python:3.11@sha256:abc"
+    assert (tmp_path / "copy/images/base.txt").read_text() == "host/python:3.11@sha256:abc\n"
+
+
+def test_what_a_build_needs_in_a_closed_network_reaches_it_without_passwords_in_sight(images, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy:3128")
+    _, said, notes = images(
+        "build", "--images", "cpu", "--platform", "linux/arm64", "--index", "https://me:secret@pypi.test/simple"
+    )
+    (command,) = [line for line in notes.splitlines() if line.startswith("buildah build")]
+    assert "--platform linux/arm64" in command
+    assert "--build-arg HTTPS_PROXY --build-arg PIP_INDEX_URL" in command
+    assert "secret" not in notes + said
+
+
+def test_a_buildx_builder_in_a_container_hands_over_the_image(images):
+    _, _, notes = images("build", "--images", "cpu", docker='test "$1" != buildx || echo v1')
+    assert "docker buildx build --load --platform linux/amd64" in notes
+    _, _, notes = images("build", "--images", "cpu", docker='test "$1" != buildx')
+    assert "docker build --platform linux/amd64" in notes
+
+
+def test_a_bill_of_materials_names_every_locked_package_and_the_base(images, tmp_path):
+    pytest.importorskip("cyclonedx", reason="make lock and make install bring the extra sbom")
+    code, said, _ = images(tmp_path / "sbom", buildah="exit 1", program=ROOT / "images/sbom.py")
+    assert code == 0, said
+    for lock, name in (("cpu", "wm-cpu"), ("gpu-cuda", "wm-gpu")):
+        bom = json.loads((tmp_path / f"sbom/{name}.cdx.json").read_text())
+        packages = {each["name"]: each["version"] for each in bom["components"] if "pkg:pypi/" in each["purl"]}
+        assert packages == locked(lock)
+        assert [each["name"] for each in bom["components"] if each["type"] == "container"] == [
+            "docker.io/library/python"
+        ]
+
+
+HELD = json.dumps({"python": "3.11.9", "packages": {"/opt/venv/lib/python3.11/site-packages": [["zlib", "1"]]}})
+
+
+def test_an_image_that_holds_something_else_gets_no_bill(images, tmp_path):
+    pytest.importorskip("cyclonedx", reason="make lock and make install bring the extra sbom")
+    told = f"""case "$1" in inspect|from) echo abc;; run) test "$5" = python && echo '{HELD}'; true;; esac"""
+    code, said, _ = images(tmp_path / "sbom", buildah=told, program=ROOT / "images/sbom.py")
+    assert code == 1
+    assert "is not what requirements.cpu.txt says" in said and "zlib 1" in said
 
 
 def test_docker_checks_images_as_a_pod_would_run_them(images):
