@@ -8,7 +8,7 @@ import yaml
 Objects = list[dict[str, Any]]
 UNDERSTOOD = {"apiVersion", "kind", "namespace", "resources", "secretGenerator"}
 FILES = {"credentials.env": "AWS_ACCESS_KEY_ID=key\nAWS_SECRET_ACCESS_KEY=secret\n"}  # made when it is deployed
-CLUSTER_WIDE = ("Namespace",)
+CLUSTER_WIDE = ("Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
 
 def parse(text: str) -> Objects:

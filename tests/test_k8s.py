@@ -122,6 +122,21 @@ def test_workers_have_no_rights_and_the_pipeline_what_it_needs():
     }
 
 
+def test_the_admission_policies_are_about_the_names_that_jobs_use():
+    settings = resolve("demo", [K8S / "overlays/dev-s3/wm.toml"])[0].kubernetes
+    objects = kustomize.build(K8S / "admission")
+    jobs, others = [each["spec"] for each in objects if each["kind"] == "ValidatingAdmissionPolicy"]
+    variables = {each["name"]: each["expression"] for each in jobs["variables"]}
+    assert variables["account"] == f"'{settings.service_account}'"
+    assert variables["secrets"] == f"['{settings.s3_secret}']"
+    for spec in (jobs, others):
+        assert f".endsWith(':{settings.pipeline_service_account}')" in spec["matchConditions"][0]["expression"]
+    bound = {
+        each["spec"]["policyName"]: each["spec"]["validationActions"] for each in objects if "Binding" in each["kind"]
+    }
+    assert bound == {"wm-pipeline-jobs": ["Deny"], "wm-pipeline-makes-jobs-only": ["Deny"]}
+
+
 @pytest.mark.parametrize(("what", "api_server"), [("rollouts", False), ("vae", False), ("pipeline", True)])
 def test_network_policies_find_their_pods(what, api_server):
     labels = job(what)["spec"]["template"]["metadata"]["labels"]
