@@ -19,6 +19,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 
@@ -27,6 +28,7 @@ from . import sweep
 from .address import bucket_and_prefix
 from .base import Entry, Leftover, hidden
 from .causes import explain
+from .credentials import Resolver
 from .lease import LEASE_SECONDS, hold
 from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, redacted, status
 
@@ -67,7 +69,7 @@ def connect(uri: str, **options: Any) -> "S3Store":
 
 def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **options: Any) -> Any:
     """A client without retries of its own. Threads may share it; a process makes one when it opens its store."""
-    session = boto3.session.Session()
+    session = _session(options.pop("region_name", None))
     config = Config(
         retries={"total_max_attempts": 1},
         connect_timeout=connect_seconds,
@@ -84,6 +86,15 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
         client.meta.events.register_last("before-call.s3.DeleteObjects", sweep.sign_by_md5)
     client.meta.events.register_last("before-call.s3", _expect_nothing)
     return client
+
+
+def _session(region: str | None) -> Any:
+    """boto3's session, with credentials that may come late, and the region of AWS_REGION, as other SDKs read it."""
+    core = botocore.session.Session()
+    # What gives a role's keys is asked by clients of botocore's own.
+    core.set_default_client_config(Config(connect_timeout=5.0, read_timeout=20.0, retries={"total_max_attempts": 1}))
+    core.register_component("credential_provider", Resolver(core.get_component("credential_provider")))
+    return boto3.session.Session(botocore_session=core, region_name=region or os.environ.get("AWS_REGION") or None)
 
 
 def _expect_nothing(params: dict[str, Any], **_: Any) -> None:

@@ -14,7 +14,8 @@ from botocore.parsers import ResponseParserError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from urllib3.exceptions import HTTPError
 
-from ..errors import StoreError
+from ..errors import ConfigError, StoreError, WmError
+from .credentials import LOGIN, Unavailable
 
 T = TypeVar("T")
 log = logging.getLogger("wm.store")
@@ -38,25 +39,20 @@ TRANSIENT_CODES = frozenset({
     "SlowDown", "Throttling", "ThrottlingException", "XAmzContentSHA256Mismatch",
 })  # fmt: skip
 
-LOGIN = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or AWS_PROFILE=…"
 REASONS = {
     "AccessDenied": ("access is denied", "cat k8s/s3-policy.json"),
     "403": ("access is denied", "cat k8s/s3-policy.json"),
     "NoSuchBucket": ("there is no such bucket", "aws s3 mb s3://{bucket}"),
-    "NoCredentialsError": ("no credentials were found", LOGIN),
-    "PartialCredentialsError": ("the credentials are incomplete", LOGIN),
     "InvalidAccessKeyId": ("the server does not know the access key", LOGIN),
     "SignatureDoesNotMatch": ("the secret key is not the access key's", LOGIN),
     "ExpiredToken": ("the credentials have expired", "aws sso login"),
     "InvalidToken": ("the session token is not valid", "aws sso login"),
-    "CredentialRetrievalError": ("credentials could not be had", "aws configure list"),
-    "TokenRetrievalError": ("the login has expired", "aws sso login"),
-    "UnauthorizedSSOTokenError": ("the login has expired", "aws sso login"),
     "RequestTimeTooSkewed": ("this machine's clock is wrong", "timedatectl"),
     "PermanentRedirect": ("the bucket is in another region", "export AWS_REGION=…"),
     "AuthorizationHeaderMalformed": ("the bucket is in another region", "export AWS_REGION=…"),
     "EndpointConnectionError": ("nothing answers there", "curl -I {endpoint}, or export AWS_ENDPOINT_URL_S3=…"),
     "ConnectTimeoutError": ("nothing answers there", "curl -I {endpoint}, or export AWS_ENDPOINT_URL_S3=…"),
+    "ProxyConnectionError": ("the proxy does not answer", "env | grep -i _proxy"),
     "SSLError": (
         "it speaks no TLS, or its certificate is not trusted",
         "export AWS_ENDPOINT_URL_S3=http://…, or AWS_CA_BUNDLE=FILE",
@@ -82,6 +78,8 @@ def status(error: BaseException | None) -> int:
 
 def transient(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
+    if isinstance(error, Unavailable):
+        return error.later
     if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         return False
     if isinstance(error, boto.ClientError):
@@ -116,7 +114,8 @@ class Tries:
     def __call__(self, verb: str, key: str, operation: Callable[[], T], gained: Callable[[], int] = lambda: 0) -> T:
         """What `operation` returns. `gained` tells how far it is: as long as that grows, time does not count.
 
-        Raises StoreError, which names the store, the endpoint, the key and the next command.
+        Raises StoreError, which names the store, the endpoint, the key and the next command; ConfigError if a setting
+        of the credentials is wrong.
         """
         began = since = self._clock()
         seen, told = gained(), False
@@ -125,7 +124,7 @@ class Tries:
         def count(state: RetryCallState) -> None:
             nonlocal told
             error = state.outcome.exception() if state.outcome else None
-            faults[f"{status(error) or ''} {code(error)}".strip()] += 1
+            faults[error.why if isinstance(error, Unavailable) else f"{status(error) or ''} {code(error)}".strip()] += 1
             if not told and self._clock() - began > TOLD_SECONDS:
                 told = True
                 log.warning("store %s at %s: cannot %s %s yet: %s; trying on",
@@ -135,7 +134,9 @@ class Tries:
             nonlocal since, seen
             if gained() != seen:
                 since, seen = self._clock(), gained()
-            limit = self._deadline if self.answered else min(self._deadline, FIRST_ANSWER_SECONDS)
+            error = state.outcome.exception() if state.outcome else None
+            patient = self.answered or isinstance(error, Unavailable)
+            limit = self._deadline if patient else min(self._deadline, FIRST_ANSWER_SECONDS)
             return self._clock() - since + state.upcoming_sleep > limit
 
         again = Retrying(
@@ -156,8 +157,14 @@ class Tries:
                         self._uri, verb, key, tries, seconds, _listed(faults))  # fmt: skip
         return result
 
-    def _failure(self, verb: str, key: str, error: Any, tries: int, seconds: float) -> StoreError:
+    def _failure(self, verb: str, key: str, error: Any, tries: int, seconds: float) -> WmError:
         """The error in words. Only its name and the server's sentence: nothing that could hold a credential."""
+        if isinstance(error, Unavailable):
+            after = f"; gave up after {tries} tries in {seconds:.0f} s" if tries else ""
+            kind = ConfigError if error.wrong else StoreError
+            return kind(
+                f"store {self._uri}: cannot {verb} {key or 'it'}: {redacted(error.why)}{after}", next=error.next
+            )
         bucket = self._uri.removeprefix("s3://").partition("/")[0]
         said = error.response.get("Error", {}).get("Message", "") if isinstance(error, boto.ClientError) else ""
         name = f"{code(error)}: {said}" if said else code(error)

@@ -1,0 +1,151 @@
+"""A bucket's credentials: looked for whenever a request is signed without them, each failure with its cause and remedy.
+
+boto3 looks once, when a client is made, and has none from then on. But a node's identity agent may start after its
+pods, a metadata service may be ill, and a token may be mounted late. So here that is a failure of one request, and
+`tries.py` decides.
+"""
+
+import logging
+import os
+import threading
+from typing import Any
+
+from botocore import exceptions as boto
+from botocore.credentials import Credentials
+
+logging.getLogger("botocore").setLevel(logging.ERROR)  # it warns of each failure, with a traceback
+
+LOGIN = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or AWS_PROFILE=…"
+IN_POD = "-o kubernetes.s3_secret=NAME, or give the service account a role (k8s/base/accounts.yaml)"
+LISTED = "aws configure list"
+# By name: `aws login` is younger than the oldest boto3 that will do.
+NOT_LOGGED_IN = {
+    "LoginRefreshRequired", "LoginTokenLoadError", "SSOTokenLoadError", "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+}  # fmt: skip
+UNREACHABLE = (boto.ConnectionError, boto.HTTPClientError)
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors
+STS = {
+    "AccessDenied": "its trust policy does not let this identity assume it",
+    "ExpiredTokenException": "the identity's token has expired",
+    "IDPRejectedClaim": "its trust policy does not let this identity assume it",
+    "InvalidIdentityToken": "AWS does not know who signed the token: is there an OIDC provider of this cluster?",
+    "RegionDisabledException": "STS is not enabled in this region",
+}
+
+
+class Unavailable(boto.BotoCoreError):  # type: ignore[misc]
+    """There are no credentials for a request. `why` and `next` are for people, and hold none of what was found.
+
+    `later`: the same may succeed in a moment. `wrong`: it never can, because a setting is wrong.
+    """
+
+    fmt = "{why}"
+
+    def __init__(self, why: str, next: str, *, later: bool = False, wrong: bool = False) -> None:
+        super().__init__(why=why)
+        self.why, self.next, self.later, self.wrong = why, next, later, wrong
+
+
+class Late(Credentials):  # type: ignore[misc]
+    """Credentials that a resolver finds when they are needed; it is asked again for as long as it has found none."""
+
+    def __init__(self, resolver: Any) -> None:
+        super().__init__("", "", method="late")
+        self._resolver, self._lock = resolver, threading.Lock()
+        self._found: Any = None
+
+    def get_frozen_credentials(self) -> Any:
+        """What signs one request, refreshed if need be; Unavailable if there is none."""
+        with self._lock:
+            if self._found is None:
+                self._found = self._find()
+        try:
+            return self._found.get_frozen_credentials()
+        except Exception as error:
+            raise explain(error, self._found.method) from error
+
+    def _find(self) -> Any:
+        for provider in self._resolver.providers:
+            try:
+                found = provider.load()
+            except Exception as error:
+                raise explain(error, provider.METHOD) from error
+            if found is not None:
+                return found
+        raise explain(boto.NoCredentialsError(), "")
+
+
+class Resolver:
+    """What a botocore session takes for its credential provider."""
+
+    def __init__(self, resolver: Any) -> None:
+        self._resolver = resolver
+
+    def load_credentials(self) -> Late:
+        return Late(self._resolver)
+
+
+def explain(error: Exception, method: str) -> Unavailable:
+    """Why a provider, known by boto3's name of its method, gave no credentials. Never what it said: that may be one."""
+    profile = os.environ.get("AWS_PROFILE", "default")
+    if isinstance(error, boto.NoCredentialsError):
+        # There are no others in a pod that has none yet: a node's own are had from its metadata service.
+        in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+        return Unavailable("no credentials were found", IN_POD if in_pod else LOGIN, later=in_pod)
+    if type(error).__name__ in NOT_LOGGED_IN:
+        command = "aws login" if "login" in method else "aws sso login"
+        return Unavailable(
+            f"nobody is logged in with profile {profile}, or not any more", f"{command} --profile {profile}"
+        )
+    if isinstance(error, boto.ClientError):
+        return _refused(error)
+    if isinstance(error, UNREACHABLE):
+        if proxy := error.kwargs.get("proxy_url"):
+            return Unavailable(f"the proxy {proxy} does not answer", "env | grep -i _proxy", later=True)
+        url = error.kwargs.get("endpoint_url") or "the endpoint of STS"
+        return Unavailable(f"the role's keys come from {url}, which does not answer", f"curl -I {url}", later=True)
+    if method == "custom-process":
+        return _process(error, profile)
+    if method == "container-role":
+        return _agent(error)
+    if isinstance(error, OSError):
+        name = error.filename or os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE", "")
+        why = f"the identity's token {name} cannot be read: {error.strerror}"
+        return Unavailable(why, f"ls -l {name}", later=True)
+    if isinstance(error, (boto.BotoCoreError, ValueError)):
+        return Unavailable(f"the credentials' settings are wrong: {error}", LISTED, wrong=True)
+    return Unavailable(f"credentials could not be had: {type(error).__name__}", LISTED)
+
+
+def _refused(error: Any) -> Unavailable:
+    """By AWS's service that gives a role's keys."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    role = os.environ.get("AWS_ROLE_ARN", "")
+    name = role.rpartition("/")[2] or "NAME"
+    why = f"{error.operation_name} of the role {role or 'of this profile'} is refused ({code})"
+    if code in STS:
+        return Unavailable(f"{why}: {STS[code]}", f"aws iam get-role --role-name {name}")
+    return Unavailable(why, LISTED, later=status >= 500 or "Throttl" in code or code == "IDPCommunicationError")
+
+
+def _process(error: Exception, profile: str) -> Unavailable:
+    command = f"aws configure get credential_process --profile {profile}"
+    if isinstance(error, OSError):
+        why = f"the credential_process of profile {profile} cannot be started: {error.filename}: {error.strerror}"
+        return Unavailable(why, command, wrong=True)
+    if isinstance(error, boto.CredentialRetrievalError):
+        return Unavailable(f"the credential_process of profile {profile} failed", command, later=True)
+    return Unavailable(f"the credential_process of profile {profile} does not print credentials", command, wrong=True)
+
+
+def _agent(error: Exception) -> Unavailable:
+    """Of EKS Pod Identity and ECS: an agent on the node."""
+    url = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") or "http://169.254.170.2"
+    if isinstance(error, OSError):
+        why = f"the token {error.filename} for the node's identity agent cannot be read: {error.strerror}"
+        return Unavailable(why, f"ls -l {error.filename}", later=True)
+    if isinstance(error, ValueError):
+        return Unavailable(f"AWS_CONTAINER_CREDENTIALS_FULL_URI: {error}", LISTED, wrong=True)
+    return Unavailable(f"the node's identity agent at {url} gives no credentials", f"curl -I {url}", later=True)
