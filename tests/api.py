@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import urllib3
+from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
 from worldmodels.executors.kubernetes import Cluster, Connection
@@ -17,7 +18,7 @@ HOST = "https://cluster.test:6443"
 
 
 def away() -> NewConnectionError:
-    return NewConnectionError(None, "Connection refused")
+    return NewConnectionError(HTTPSConnection("cluster.test", 6443), "Connection refused")
 
 
 def status(code: int, message: str = "", **details: Any) -> tuple[int, Dict]:
@@ -154,3 +155,16 @@ def fell(code: int, index: int = 0, reason: str = "Error", message: str = "", **
     """A pod whose container ended with that code."""
     state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
     return pod(index, "Failed", **which, containerStatuses=[{"name": "worker", "image": "wm:1", "state": state}])
+
+
+def beside(pod: Dict, name: str = "istio-proxy", **state: Any) -> Dict:
+    """The pod with a container that somebody added, running or in that state; it comes first, as by name it may."""
+    container = {"name": name, "image": "mesh:1", "state": state or {"running": {}}}
+    own = pod["status"].get("containerStatuses", [])
+    running = {"phase": "Running"} if not state else {}
+    return {**pod, "status": {**pod["status"], **running, "containerStatuses": [container, *own]}}
+
+
+def succeeded(index: int = 0) -> Dict:
+    """A pod whose worker ended well."""
+    return {**fell(0, index, "Completed"), "status": {**fell(0, index, "Completed")["status"], "phase": "Succeeded"}}

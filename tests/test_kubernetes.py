@@ -1,3 +1,6 @@
+import re
+from functools import partial
+
 import api
 import pytest
 from api import HOST, Api, away, status
@@ -5,7 +8,7 @@ from urllib3.exceptions import ProtocolError, SSLError
 
 from worldmodels.errors import ClusterError
 from worldmodels.executors import kubernetes
-from worldmodels.executors.kubernetes import Expired
+from worldmodels.executors.kubernetes import Cluster, Expired
 
 
 @pytest.fixture
@@ -27,10 +30,9 @@ def test_a_cluster_that_answered_before_is_waited_for_and_said_to_be_away_once(s
     cluster.job("a")
     server.faults = [fault] * 4
     assert cluster.job("a") is None
-    assert [words.split(" (")[0] for words in server.said] == [
-        f"{HOST} does not answer",
-        f"{HOST} answers again after 0 s",
-    ]
+    first, last = server.said
+    assert re.match(f"{HOST} (does not answer|says (503|429); asking again)", first)
+    assert last == f"{HOST} answers again after 0 s"
 
 
 def test_but_not_forever(server):
@@ -39,6 +41,108 @@ def test_but_not_forever(server):
     server.faults = [away()] * 1000
     with pytest.raises(ClusterError, match="no cluster answers"):
         cluster.job("a")
+
+
+WEBHOOK = 'Internal error occurred: failed calling webhook "policy.test": Post "https://policy.test": timeout'
+
+
+def test_what_a_server_says_that_cannot_is_shown_complete(server):
+    server.faults = [status(500, WEBHOOK)] * 1000
+    with pytest.raises(ClusterError) as caught:
+        server.cluster(first_seconds=0.2).create(api.job())
+    assert f"cannot do POST /apis/batch/v1/namespaces/wm/jobs: 500: {WEBHOOK}" in caught.value.message
+    assert "validatingwebhookconfigurations" in caught.value.next
+    server.faults.clear()
+    again = server.cluster()
+    again.job("a")
+    server.faults = [status(500, WEBHOOK)]
+    again.create(api.job())
+    assert f"says 500: {WEBHOOK}; asking again" in server.said[-2]
+
+
+@pytest.mark.parametrize("text", ["<html>Sign in</html>", '["a list"]', ""])
+def test_a_page_instead_of_the_api_is_told_as_one(server, text):
+    server.faults = [(200, text)]
+    with pytest.raises(ClusterError, match="answers 200, and not as Kubernetes does") as caught:
+        server.cluster().job("a")
+    assert text[:10] in caught.value.message
+
+
+def test_a_dead_proxy_is_not_a_dead_cluster(tmp_path, monkeypatch):
+    (tmp_path / "config").write_text(KUBECONFIG)
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hush@127.0.0.1:1")
+    connect = partial(kubernetes.connect, "lab", str(tmp_path / "config"))
+    with pytest.raises(ClusterError, match=r"the proxy http://127\.0\.0\.1:1 does not serve: .*refused") as caught:
+        Cluster(connect, "wm", first_seconds=0.2).job("a")
+    assert "hush" not in caught.value.message
+    assert caught.value.next.startswith("env | grep -i _proxy")
+
+
+KUBECONFIG = """
+{apiVersion: v1, kind: Config, current-context: lab,
+ clusters: [{name: lab, cluster: {server: "https://lab:6443"}}], users: [{name: me, user: {token: secret}}],
+ contexts: [{name: lab, context: {cluster: lab, user: me}}]}
+"""
+
+PROXIED = KUBECONFIG.replace('"https://lab:6443"', '"https://lab:6443", proxy-url: "http://own:3128"')
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "proxy"),
+    [
+        ("plain", {}, ""),
+        ("plain", {"HTTPS_PROXY": "http://everybody:1"}, "http://everybody:1"),
+        ("plain", {"HTTP_PROXY": "http://not-for-tls:1"}, ""),
+        ("plain", {"HTTPS_PROXY": "http://everybody:1", "NO_PROXY": "elsewhere,lab"}, ""),
+        ("plain", {"HTTPS_PROXY": "http://everybody:1", "NO_PROXY": "*"}, ""),
+        ("address", {"HTTPS_PROXY": "http://everybody:1", "NO_PROXY": "10.0.0.0/8"}, ""),
+        ("proxied", {}, "http://own:3128"),
+        ("proxied", {"HTTPS_PROXY": "http://everybody:1", "NO_PROXY": "lab"}, "http://own:3128"),
+    ],
+)
+def test_the_proxy_is_the_one_that_kubectl_takes(tmp_path, monkeypatch, text, environment, proxy):
+    kinds = {"plain": KUBECONFIG, "address": KUBECONFIG.replace("//lab", "//10.1.2.3"), "proxied": PROXIED}
+    (tmp_path / "config").write_text(kinds[text])
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    connection = kubernetes.connect("", str(tmp_path / "config"))
+    assert connection.proxy == proxy
+    taken = getattr(connection.pool, "proxy", None)
+    assert (taken.url if taken else "") == proxy
+
+
+def test_a_proxy_that_the_client_cannot_speak_to_is_named(tmp_path):
+    (tmp_path / "config").write_text(PROXIED.replace("http://own", "ftp://me:hush@own"))
+    with pytest.raises(ClusterError, match="the proxy ftp://own:3128 cannot be used"):
+        kubernetes.connect("", str(tmp_path / "config"))
+
+
+KUEUE = {
+    "/apis": {"groups": [
+        {"name": "kueue.x-k8s.io", "preferredVersion": {"version": "v1beta1"}},
+        {"name": "visibility.kueue.x-k8s.io", "preferredVersion": {"version": "v1beta1"}},
+    ]},
+    "/apis/kueue.x-k8s.io/v1beta1/namespaces/wm/workloads": {"items": [
+        {"metadata": {"name": "job-a"}, "status": {"conditions": [
+            {"type": "QuotaReserved", "status": "False", "message": "couldn't assign flavors"},
+        ]}},
+    ]},
+    "/apis/visibility.kueue.x-k8s.io/v1beta1/namespaces/wm/localqueues/research/pendingworkloads": {"items": [
+        {"metadata": {"name": "other"}, "positionInClusterQueue": 0, "positionInLocalQueue": 0},
+        {"metadata": {"name": "job-a"}, "positionInClusterQueue": 4, "positionInLocalQueue": 1},
+    ]},
+}  # fmt: skip
+
+
+def test_a_queue_says_why_and_where_in_it_a_job_is(server):
+    server.answers = {path: (200, answer) for path, answer in KUEUE.items()}
+    (event,) = server.cluster().queued("uid", "research")
+    assert event["message"] == "couldn't assign flavors; number 2 of 2 in this queue, 5 in the cluster's"
+    server.answers[list(KUEUE)[2]] = status(503, "the aggregated API is not there")
+    (event,) = server.cluster().queued("uid", "research")
+    assert event["message"] == "couldn't assign flavors"
 
 
 def test_a_certificate_does_not_become_right_by_waiting(server):
@@ -155,13 +259,6 @@ def test_a_dry_run_makes_nothing_and_deleting_names_its_policy(server):
     cluster.delete(api.job("a"))
     options = {"propagationPolicy": "Foreground", "preconditions": {"uid": "1"}}
     assert server.requests[-1] == ("DELETE", "/apis/batch/v1/namespaces/wm/jobs/a", options)
-
-
-KUBECONFIG = """
-{apiVersion: v1, kind: Config, current-context: lab,
- clusters: [{name: lab, cluster: {server: "https://lab:6443"}}], users: [{name: me, user: {token: secret}}],
- contexts: [{name: lab, context: {cluster: lab, user: me}}]}
-"""
 
 
 @pytest.mark.parametrize(

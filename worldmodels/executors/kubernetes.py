@@ -7,20 +7,23 @@ Every request has a time limit and is made again while the server is away. A ref
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode, urlsplit
 
 import urllib3
 import yaml
 from kubernetes import client, config
+from requests.utils import get_environ_proxies, select_proxy
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import HTTPError, ProxyError, SSLError
 
 from ..errors import ClusterError
+from ..store.address import redacted
 from . import refusals
 
 Dict = dict[str, Any]
@@ -37,7 +40,9 @@ PAGE = 500
 AWAY = frozenset({429, 500, 502, 503, 504})
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 GONE = 410
-KUEUE = "kueue.x-k8s.io"
+# urllib3 begins with the connection that it is about, as an object.
+CONNECTION = re.compile(r"^<?[\w.]*Connection(?:Pool)?\(.*?\)>?: |^<[^>]*>: ")
+KUEUE, KUEUE_PLACES = "kueue.x-k8s.io", "visibility.kueue.x-k8s.io"
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Connection:
     host: str
     pool: urllib3.PoolManager
     headers: Callable[[], dict[str, str]]
+    proxy: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,11 @@ class Reply:
 
 
 class _Away(Exception):
-    """The server did not answer, or said that it cannot now."""
+    """The server did not answer, or said that it cannot now; then `status` is that of its answer."""
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class Expired(Exception):
@@ -82,13 +92,49 @@ def connect(context: str = "", files: str | None = None) -> Connection:
             config.load_kube_config(files, context or None, configuration)
     except (config.ConfigException, yaml.YAMLError, OSError) as error:
         raise _unusable(files, context, error) from error
-    pool = client.ApiClient(configuration).rest_client.pool_manager
+    proxy = _proxy(configuration.host, files, context)
+    pool = _pool(configuration, proxy)
 
     def headers() -> dict[str, str]:
         tokens = (each for each in configuration.auth_settings().values() if each["in"] == "header")
         return {each["key"]: each["value"] for each in tokens if each["value"]}
 
-    return Connection(configuration.host, pool, headers)
+    return Connection(configuration.host, pool, headers, proxy)
+
+
+def _proxy(host: str, files: str, context: str) -> str:
+    """The proxy between here and the server as kubectl finds it, or none: the kubeconfig's, else the environment's. The
+    client overlooks `proxy-url`, and NO_PROXY too.
+    """
+    if _there(files):
+        contexts, active = config.list_kube_config_contexts(files)
+        chosen = next((each for each in contexts if each["name"] == context), active)
+        for path in filter(_there, files.split(os.pathsep)):
+            clusters = (yaml.safe_load(Path(path).expanduser().read_text()) or {}).get("clusters") or ()
+            for each in clusters:
+                if each["name"] == chosen["context"]["cluster"] and each["cluster"].get("proxy-url"):
+                    return str(each["cluster"]["proxy-url"])
+    return str(select_proxy(host, get_environ_proxies(host)) or "")
+
+
+def _pool(configuration: Any, proxy: str) -> urllib3.PoolManager:
+    """The client's pool of connections, through that proxy; ClusterError if there is no way through it."""
+    parts, socks = urlsplit(proxy), proxy.startswith("socks")
+    configuration.proxy, configuration.no_proxy = None if socks else proxy or None, None
+    if parts.username:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        configuration.proxy_headers = urllib3.make_headers(proxy_basic_auth=login)
+    try:
+        pool: urllib3.PoolManager = client.ApiClient(configuration).rest_client.pool_manager
+        if socks:
+            from urllib3.contrib.socks import SOCKSProxyManager
+
+            remote = proxy.replace("socks5://", "socks5h://")  # names are looked up behind it, as kubectl does
+            pool = SOCKSProxyManager(remote, **pool.connection_pool_kw)
+    except (ImportError, ValueError) as error:
+        command = "pip install pysocks" if socks else "kubectl config view, echo $HTTPS_PROXY"
+        raise ClusterError(f"the proxy {redacted(proxy)} cannot be used: {error}", next=command) from error
+    return pool
 
 
 def _there(files: str) -> bool:
@@ -206,23 +252,37 @@ class Cluster:
         found = self.get(f"/api/v1/namespaces/{self.namespace}/events?{fields}", okay=(403,)) or {"items": []}
         return sorted(found["items"], key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
 
-    def queued(self, uid: str) -> list[Dict]:
-        """Why Kueue does not let a Job begin, as events; nothing without Kueue, or if one may not know."""
-        groups = {group["name"]: group for group in (self.get("/apis") or {})["groups"]}
+    def queued(self, uid: str, queue: str) -> list[Dict]:
+        """Why Kueue does not let a Job of that queue begin, as events; nothing without Kueue, or the right to know."""
+        groups = {each["name"]: each["preferredVersion"]["version"] for each in (self.get("/apis") or {})["groups"]}
         if KUEUE not in groups:
             return []
-        version = groups[KUEUE]["preferredVersion"]["groupVersion"]
         label = urlencode({"labelSelector": f"{KUEUE}/job-uid={uid}"})
-        found = self.get(f"/apis/{version}/namespaces/{self.namespace}/workloads?{label}", okay=(403, 404))
-        conditions = [c for each in (found or {"items": []})["items"] for c in each["status"].get("conditions", ())]
-        return [{"reason": "Pending", "message": c["message"]} for c in conditions if c["status"] == "False"]
+        path = f"/apis/{KUEUE}/{groups[KUEUE]}/namespaces/{self.namespace}/workloads?{label}"
+        found = (self.get(path, okay=(403, 404)) or {"items": []})["items"]
+        conditions = [c for each in found for c in (each.get("status") or {}).get("conditions", ())]
+        said = [c["message"] for c in conditions if c["status"] == "False"]
+        if KUEUE_PLACES in groups:
+            said += self._places({each["metadata"]["name"] for each in found}, queue, groups[KUEUE_PLACES])
+        return [{"reason": "Pending", "message": "; ".join(said)}] if said else []
+
+    def _places(self, workloads: set[str], queue: str, version: str) -> list[str]:
+        """https://kueue.sigs.k8s.io/docs/tasks/manage/monitor_pending_workloads/pending_workloads_on_demand/"""
+        path = f"/apis/{KUEUE_PLACES}/{version}/namespaces/{self.namespace}/localqueues/{queue}/pendingworkloads"
+        waiting = (self.get(path, okay=(403, 404, 503)) or {}).get("items") or []
+        return [
+            f"number {each.get('positionInLocalQueue', 0) + 1} of {len(waiting)} in this queue,"
+            f" {each.get('positionInClusterQueue', 0) + 1} in the cluster's"
+            for each in waiting
+            if each["metadata"]["name"] in workloads
+        ]
 
     def log(self, pod: str, container: str, *, tail: int | None = None, since: str = "") -> list[tuple[str, str]]:
         """(time, line) of a container's output, after `since` (RFC 3339); nothing while it has not started."""
         query = {"container": container, "timestamps": "true"}
         query |= {"tailLines": str(tail)} if tail else {}
         query |= {"sinceTime": since} if since else {}
-        reply = self._send("GET", f"{self.pods()}/{pod}/log", query, okay=(400, 404))
+        reply = self._send("GET", f"{self.pods()}/{pod}/log", query, okay=(400, 404), plain=True)
         if reply.status != 200:
             return []
         pairs = (line.partition(" ") for line in reply.body.decode(errors="replace").splitlines())
@@ -256,8 +316,12 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         okay: tuple[int, ...] = (),
+        *,
+        plain: bool = False,
     ) -> Reply:
-        """The server's answer; ClusterError for one that is neither a success nor in `okay`."""
+        """The server's answer, JSON unless it may be `plain` text; ClusterError for one that is neither a success nor
+        in `okay`.
+        """
         began = time.monotonic()
 
         def over(state: RetryCallState) -> bool:
@@ -266,8 +330,9 @@ class Cluster:
 
         def tell(state: RetryCallState) -> None:
             if self._answered and state.attempt_number == 1 and state.outcome:
-                reason = state.outcome.exception()
-                self._say(f"{self.host} does not answer ({reason}); asking again for {self._away:.0f} s")
+                reason: Any = state.outcome.exception()
+                says = f"says {reason}" if reason.status else f"does not answer ({reason})"
+                self._say(f"{self.host} {says}; asking again for {self._away:.0f} s")
 
         again = Retrying(
             retry=retry_if_exception_type(_Away),
@@ -275,17 +340,22 @@ class Cluster:
             stop=over, before_sleep=tell, sleep=self._sleep, reraise=True,
         )  # fmt: skip
         try:
-            reply: Reply = again(self._once, method, path, query, body)
+            reply: Reply = again(self._once, method, path, query, body, okay)
         except _Away as error:
-            raise refusals.unreachable(self.host, str(error), time.monotonic() - began) from error
+            spent = time.monotonic() - began
+            if error.status:
+                raise refusals.failing(self.host, f"{method} {path.partition('?')[0]}", str(error), spent) from error
+            raise refusals.unreachable(self.host, str(error), spent) from error
         if again.statistics.get("attempt_number", 1) > 1 and self._answered:
             self._say(f"{self.host} answers again after {time.monotonic() - began:.0f} s")
         self._answered = True
-        if not (reply.status < 300 or (reply.status in okay and refusals.parsed(reply.body).get("kind") == "Status")):
+        said = refusals.parsed(reply.body)
+        good = reply.status < 300 and (plain or said or reply.body.strip() == b"{}")
+        if not (good or (reply.status in okay and said.get("kind") == "Status")):
             raise refusals.refusal(reply.status, reply.body, f"the cluster at {self.host}", self.namespace)
         return reply
 
-    def _once(self, method: str, path: str, query: Mapping[str, str] | None, body: Any) -> Reply:
+    def _once(self, method: str, path: str, query: Mapping[str, str] | None, body: Any, okay: tuple[int, ...]) -> Reply:
         try:
             reply = self._read(method, path, query, body)
             if reply.status == 401:  # the client keeps a token that has expired since: read the kubeconfig again
@@ -294,10 +364,19 @@ class Cluster:
         except SSLError as error:
             raise refusals.unreachable(self.host, f"its certificate is not trusted: {error}", 0) from error
         except HTTPError as error:
-            raise _Away(_reason(error)) from error
-        if reply.status in AWAY:
-            raise _Away(f"it answers {reply.status}")
+            raise _Away(self._reason(error)) from error
+        if reply.status in AWAY and reply.status not in okay:
+            message = " ".join(str(refusals.parsed(reply.body).get("message", "")).split())
+            raise _Away(f"{reply.status}" + (f": {message}" if message else ""), reply.status)
         return reply
+
+    def _reason(self, error: HTTPError) -> str:
+        """urllib3's account without the objects in it, and whether it is about the proxy."""
+        cause = error.original_error if isinstance(error, ProxyError) else error
+        words = CONNECTION.sub("", str(cause)).strip("'\"") or type(cause).__name__
+        if isinstance(error, ProxyError):
+            return f"{refusals.PROXY} {redacted(self._connection.proxy)} does not serve: {words}"
+        return words
 
     def _read(self, method: str, path: str, query: Mapping[str, str] | None, body: Any) -> Reply:
         with self._open(method, path, query, body, READ_SECONDS) as response:
@@ -327,11 +406,6 @@ def _warnings(response: urllib3.BaseHTTPResponse) -> tuple[str, ...]:
     """The server's warnings without their frame: 299 - "text"."""
     texts = (each.partition(" - ")[2].strip('"') for each in response.headers.getlist("Warning"))
     return tuple(text.replace('\\"', '"') for text in texts)
-
-
-def _reason(error: HTTPError) -> str:
-    """The last, and plain, part of urllib3's account."""
-    return str(error).rsplit(": ", 1)[-1].strip("'\"") or type(error).__name__
 
 
 def _selector(labels: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ClusterError
 
+PROXY = "the proxy"
 QUOTA = re.compile(r"exceeded quota: (?P<name>[^,]+), (?P<rest>requested: .*)")
 CANNOT = re.compile(
     r'User "(?P<user>[^"]*)" cannot (?P<verb>\w+) resource "(?P<resource>[\w/.]+)"(?: in API group "(?P<group>[^"]*)")?'
@@ -20,10 +21,12 @@ def refusal(status: int, body: bytes, where: str, namespace: str) -> ClusterErro
     """The error for an answer of that HTTP status; `where` names the server."""
     said = parsed(body)
     if said.get("kind") != "Status":
+        begins = " ".join(body[:200].decode(errors="replace").split())
         return ClusterError(
-            f"{where} answers {status}, and not as Kubernetes does; is this its address?", next="kubectl cluster-info"
+            f"{where} answers {status}, and not as Kubernetes does: {begins!r}; is this its address?",
+            next="kubectl cluster-info",
         )
-    message = str(said.get("message", ""))
+    message = " ".join(str(said.get("message", "")).split())
     if status == 401:
         return ClusterError(
             f"{where} does not accept the kubeconfig's credentials (401 {message}); have they expired?",
@@ -42,14 +45,31 @@ def refusal(status: int, body: bytes, where: str, namespace: str) -> ClusterErro
             next=f"kubectl apply -k k8s/base (it makes the namespace wm), or kubectl create namespace {namespace}",
         )
     if status in (400, 422):
-        return ClusterError(f"{where} finds the request invalid: {_causes(said) or message}", next="wm config")
+        causes = _causes(said)
+        return ClusterError(
+            f"{where} finds the request invalid: {message}" + (f" ({causes})" if causes else ""), next="wm config"
+        )
     return ClusterError(f"{where}: {message} ({status})", next="kubectl cluster-info")
 
 
 def unreachable(host: str, reason: str, seconds: float) -> ClusterError:
-    """The error for a server that gives no answer."""
+    """The error for a server that gives no answer, or whose proxy gives none."""
     after = f"; gave up after {seconds:.0f} s" if seconds >= 1 else ""
+    if reason.startswith(PROXY):
+        return ClusterError(
+            f"the cluster at {host} is out of reach: {reason}{after}", next="env | grep -i _proxy; kubectl config view"
+        )
     return ClusterError(f"no cluster answers at {host}: {reason}{after}", next="kubectl cluster-info")
+
+
+def failing(host: str, request: str, said: str, seconds: float) -> ClusterError:
+    """The error for a server that answers, and each time that it cannot; `said` are its own words."""
+    after = f"; gave up after {seconds:.0f} s" if seconds >= 1 else ""
+    command = "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
+    return ClusterError(
+        f"the cluster at {host} cannot do {request}: {said}{after}",
+        next=command if "webhook" in said else "kubectl get --raw '/readyz?verbose'",
+    )
 
 
 def parsed(body: bytes) -> dict[str, Any]:

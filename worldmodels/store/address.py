@@ -13,3 +13,8 @@ def bucket_and_prefix(uri: str) -> tuple[str, str]:
     if not BUCKET.fullmatch(bucket):
         raise ConfigError(f"store {uri}: {bucket!r} is no bucket's name", next="export WM_STORE=s3://bucket/prefix")
     return bucket, prefix
+
+
+def redacted(text: str) -> str:
+    """Without the user and password that a URL may carry."""
+    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -25,12 +25,12 @@ from botocore.config import Config
 
 from ..errors import ConfigError, StoreError
 from . import sweep
-from .address import bucket_and_prefix
+from .address import bucket_and_prefix, redacted
 from .base import Entry, Leftover, hidden
 from .causes import explain
 from .credentials import Resolver
 from .lease import LEASE_SECONDS, hold
-from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, redacted, status
+from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, status
 
 ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
 PART_BYTES = 16 * 2**20

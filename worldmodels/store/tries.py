@@ -4,7 +4,6 @@ botocore's own retries are off: they cover no bodies, and their quota is gone wh
 """
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 from urllib3.exceptions import HTTPError
 
 from ..errors import ConfigError, StoreError, WmError
+from .address import redacted
 from .credentials import LOGIN, Unavailable
 
 T = TypeVar("T")
@@ -85,11 +85,6 @@ def transient(error: BaseException) -> bool:
     if isinstance(error, boto.ClientError):
         return status(error) in TRANSIENT_STATUSES or code(error) in TRANSIENT_CODES
     return isinstance(error, (*CUT, *DAMAGED))
-
-
-def redacted(text: str) -> str:
-    """Without the user and password that a URL may carry."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 class Tries:
