@@ -119,6 +119,7 @@ def test_workers_have_no_rights_and_the_pipeline_what_it_needs():
         "pods/log": {"get"},
         "events": {"list"},
         "workloads": {"list"},
+        "localqueues/pendingworkloads": {"get"},
     }
 
 

@@ -89,6 +89,22 @@ def test_overrides_come_last_and_merge_by_name():
     assert container(made)["securityContext"]["readOnlyRootFilesystem"]
 
 
+@pytest.mark.parametrize("what", ["rollouts", "pipeline"])
+def test_one_setting_keeps_meshes_out(what):
+    def template(*overrides):
+        config, _ = resolve("demo", (), overrides)
+        if what == "pipeline":
+            return manifest.pipeline_job(manifest.Pipeline("demo", (config,)), STORE)["spec"]["template"]
+        return manifest.job(Task("demo", 1, what, config), STORE)["spec"]["template"]
+
+    metadata = template("kubernetes.sidecars=false")["metadata"]
+    assert metadata["labels"]["sidecar.istio.io/inject"] == "false"
+    assert metadata["annotations"]["linkerd.io/inject"] == "disabled"
+    plain = template()["metadata"]["labels"]
+    assert plain.items() < metadata["labels"].items()
+    assert "sidecar.istio.io/inject" not in plain
+
+
 def test_a_credential_comes_by_reference():
     made = job("rollouts", "kubernetes.s3_secret=wm-s3", 'kubernetes.s3_endpoint="http://s3.wm.svc:8333"')
     assert container(made)["envFrom"] == [{"secretRef": {"name": "wm-s3"}}]

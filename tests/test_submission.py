@@ -1,6 +1,9 @@
+import time
+from datetime import UTC, datetime
+
 import api
 import pytest
-from api import Api, away
+from api import Api, away, status
 
 from worldmodels.config import resolve
 from worldmodels.errors import ClusterError, ConfigError, Conflict, Pending, WorkFailed
@@ -128,11 +131,11 @@ def live(server, *pods, **status):
     server.pods = list(pods)
 
 
-def wait_for(server, committed=lambda: False, pending_seconds=100.0):
+def wait_for(server, committed=lambda: False, pending_seconds=100.0, **options):
     seen = []
     wait(
         server.cluster(), work(committed=committed), lambda view, pods: seen.append(view),
-        pending_seconds=pending_seconds, poll_seconds=0.01,
+        pending_seconds=pending_seconds, poll_seconds=0.01, **options,
     )  # fmt: skip
     return seen
 
@@ -201,6 +204,87 @@ def test_pods_that_never_run_are_given_up_and_the_job_stays(server):
 def test_once_a_pod_ran_waiting_has_no_end(server):
     live(server, api.waits("ImagePullBackOff"), failed=1)
     wait_for(server, after(20), pending_seconds=0.01)
+
+
+def test_what_a_queue_or_a_person_holds_back_is_no_failure(server):
+    live(server)
+    server.jobs[work().name]["spec"] = {**server.jobs[work().name]["spec"], "suspend": True}
+    wait_for(server, after(20), pending_seconds=0.01)
+    with pytest.raises(Pending, match="the Job is suspended"):
+        wait_for(server, pending_seconds=0.01, queue_seconds=0.05)
+
+
+def test_workers_that_ended_end_the_waiting_whatever_else_goes_on(server):
+    live(server, api.beside(api.fell(43, message="no such setting")))
+    with pytest.raises(ConfigError, match="no such setting") as caught:
+        wait_for(server)
+    assert "container istio-proxy keeps the pods open, so Kubernetes neither ends the Job" in caught.value.message
+    assert caught.value.next == "wm submit rollouts --run demo -o kubernetes.sidecars=false --replace"
+
+
+def test_but_not_while_another_pod_is_at_work(server):
+    live(server, api.beside(api.fell(13)), api.pod(1, "Running"))
+    wait_for(server, after(20))
+
+
+def test_a_job_that_others_keep_open_goes_once_its_work_is_committed(server):
+    live(server, api.beside(api.succeeded(0)), api.beside(api.succeeded(1)))
+    said = []
+    wait_for(server, after(3), say=said.append)
+    assert not server.jobs
+    assert "container istio-proxy does not end (-o kubernetes.sidecars=false" in said[0]
+
+
+def test_a_job_that_ends_by_itself_stays(server):
+    live(server, api.succeeded(0))
+    wait_for(server, after(3))
+    assert server.jobs
+
+
+def disrupted(index, *, ago=0.0, ignored=5, code=143):
+    ended = datetime.fromtimestamp(time.time() - ago, UTC).isoformat()
+    pod = api.fell(code, index)
+    pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = ended
+    pod["metadata"]["annotations"][watching.IGNORED] = str(ignored)
+    return pod
+
+
+def test_a_job_whose_pods_were_all_disrupted_is_made_anew_at_once(server):
+    live(server, disrupted(0), disrupted(1))
+    first = server.jobs[work().name]
+    labels = first["spec"]["template"]["metadata"]["labels"]
+    first["spec"] |= {"selector": {"matchLabels": {"a": "b"}}, "completions": 9}
+    first["spec"]["template"]["metadata"] |= {"labels": {**labels, "controller-uid": "1", "job-name": "x"}}
+    said, server.made = [], lambda job: server.pods.clear()
+    wait_for(server, after(2), say=said.append)
+    (again,) = server.jobs.values()
+    assert again["metadata"]["uid"] != first["metadata"]["uid"]
+    assert again["spec"]["completions"] == 9  # as `wm scale` left it
+    assert "selector" not in again["spec"]
+    assert again["spec"]["template"]["metadata"]["labels"] == labels
+    assert "Job wm-rollouts-demo-" in said[0] and "is made anew" in said[0]
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [
+        [disrupted(0), disrupted(1, code=137)],
+        [disrupted(0), api.pod(1, "Running")],
+        [disrupted(0, ago=310)],
+        [disrupted(0, ignored=0)],
+    ],
+    ids=["one failed by itself", "one runs", "its turn comes", "Kubernetes waits no longer"],
+)
+def test_and_not_otherwise(server, pods):
+    live(server, *pods)
+    wait_for(server, after(3))
+    assert not posts(server)
+
+
+def test_a_job_that_another_makes_anew_is_waited_for(server):
+    live(server, api.pod(0))
+    server.faults = [status(404, "not found")] * 2
+    wait_for(server, after(4))
 
 
 def test_a_pod_that_failed_is_remembered_though_it_was_deleted(server):

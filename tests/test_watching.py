@@ -1,3 +1,5 @@
+from datetime import UTC, datetime, timedelta
+
 import api
 import pytest
 
@@ -10,6 +12,7 @@ SCHEDULER = (
     " no new claims to deallocate, preemption: 0/3 nodes are available: 3 No preemption victims found."
 )
 PULL = 'Back-off pulling image "wm:1": ErrImagePull: rpc error: code = NotFound desc = wm:1: not found'
+DENIED = 'failed to pull "wm:1": failed to authorize: unexpected status: 401 Unauthorized: log in first'
 
 
 def unscheduled(message):
@@ -22,7 +25,9 @@ def unscheduled(message):
         (unscheduled(SCHEDULER), "no node: 0/3 nodes are available: 1 node(s) had untolerated taint {a: b},"
          " 2 Insufficient nvidia.com/gpu"),
         (unscheduled(""), "no node yet"),
-        (api.waits("ImagePullBackOff", PULL), "image wm:1 cannot be pulled: not found"),
+        (api.waits("ImagePullBackOff", PULL),
+         "image wm:1 cannot be pulled: ErrImagePull: rpc error: code = NotFound desc = wm:1: not found"),
+        (api.waits("ErrImagePull", DENIED), f"image wm:1 cannot be pulled: {DENIED}"),
         (api.waits("InvalidImageName"), "image wm:1 cannot be pulled: InvalidImageName"),
         (api.waits("CreateContainerConfigError", 'secret "wm-s3" not found'),
          'CreateContainerConfigError: secret "wm-s3" not found'),
@@ -64,6 +69,78 @@ def test_a_queue_says_why_it_holds_a_job_back():
 
 def test_between_tries_there_is_no_pod():
     assert view(api.job(failed=1), []).pending == ("waits before the next try",)
+
+
+BASE = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def tried(index, failures, ignored, code=143, after=0):
+    """A pod that failed so many seconds after noon, and how often its index had failed before."""
+    pod = api.fell(code, index)
+    ended = (BASE + timedelta(seconds=after)).isoformat().replace("+00:00", "Z")
+    pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = ended
+    counts = {watching.COUNTED: str(failures), watching.IGNORED: str(ignored)}
+    pod["metadata"]["annotations"] |= counts
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("failures", "ignored", "delay"), [(0, 0, 10), (0, 1, 20), (2, 1, 80), (3, 3, 600), (0, 50, 600)]
+)
+def test_how_long_kubernetes_waits_is_said_and_until_when(failures, ignored, delay):
+    pods, noon = [tried(0, failures, ignored, after=3)], BASE.timestamp()
+    (words,) = view(api.job(failed=1), pods, now=noon + 5).pending
+    until = datetime.fromtimestamp(noon + 3 + delay).strftime("%H:%M:%S")
+    assert words.startswith(f"waits before the next try: Kubernetes starts the next pod at {until}")
+    assert view(api.job(failed=1), pods, now=noon + 700).pending == ("waits before the next try",)
+
+
+def test_an_index_that_is_over_is_not_waited_for():
+    assert watching.waiting_to_retry(api.job(failedIndexes="0,2-3"), [tried(n, 0, 0) for n in range(4)]) == [
+        tried(1, 0, 0)
+    ]
+    assert watching.waiting_to_retry(api.job(), [tried(0, 0, 0), api.pod(1, "Running")]) == []
+
+
+def test_a_pod_that_does_not_end_on_a_lost_node_is_explained():
+    pod = api.pod(1, "Running", node="lost", conditions=[
+        api.condition("DisruptionTarget", "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"),
+    ])  # fmt: skip
+    pod["metadata"]["deletionTimestamp"] = BASE.isoformat().replace("+00:00", "Z")
+    assert view(api.job(), [pod], now=BASE.timestamp() + 30).pending == ()
+    (words,) = view(api.job(), [pod], now=BASE.timestamp() + 90).pending
+    assert words.startswith("index 1: its pod should have ended by ")
+    assert "due to NoExecute taint" in words and words.endswith("kubectl delete node lost")
+
+
+# Containers that others added.
+
+
+def test_only_the_worker_counts():
+    seen = view(api.job(), [api.beside(api.fell(43)), api.beside(api.succeeded(1))])
+    assert (seen.running, seen.failed, seen.done) == (0, 1, 1)
+    assert seen.falls == ("index 0: exit 43 (ConfigError)",)
+    assert seen.pending == ("container istio-proxy keeps the pod open although its worker has ended (× 2)",)
+
+
+def test_while_the_worker_is_at_work_others_may_end():
+    worker = {"name": "worker", "image": "wm:1", "state": {"running": {}}}
+    ended = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    seen = view(api.job(), [api.beside(api.pod(0, "Running", containerStatuses=[worker]), **ended)])
+    assert (seen.running, seen.failed, seen.pending, seen.falls) == (1, 0, (), ())
+
+
+def test_a_container_that_failed_beside_the_worker_is_named():
+    pod = api.beside(api.fell(0), terminated={"exitCode": 137, "reason": "OOMKilled"})
+    assert view(api.job(), [pod]).falls == (
+        "index 0: container istio-proxy failed, and not the worker: exit 137 (SIGKILL)",
+    )
+
+
+def test_the_workers_words_are_the_errors():
+    error = failed("FailedIndexes", "", api.beside(api.fell(43, message="no such setting"), terminated={"exitCode": 0}))
+    assert type(error) is errors.ConfigError
+    assert "no such setting" in error.message
 
 
 def evicted(**status):

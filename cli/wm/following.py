@@ -1,5 +1,6 @@
 """Waiting for a Job before somebody's eyes."""
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from wm import options
 from wm.progress import Bar, Screen
 
 if TYPE_CHECKING:
+    from worldmodels.cluster import Kubernetes
     from worldmodels.executors.kubernetes import Cluster
     from worldmodels.executors.submission import Pods, Work
     from worldmodels.executors.watching import View
@@ -16,8 +18,13 @@ if TYPE_CHECKING:
 LINE_SECONDS, PLAIN_SECONDS = 10.0, 30.0
 
 
-def follow(cluster: "Cluster", work: "Work", *, pending_seconds: float, cancel_pending: bool) -> None:
-    """Show how the work goes on until it is committed; errors as `submission.wait`. Ctrl-C only ends the showing."""
+def follow(
+    cluster: "Cluster", work: "Work", settings: "Kubernetes", *, pending_timeout: int | None, cancel_pending: bool
+) -> None:
+    """Show how the work goes on until it is committed; errors as `submission.wait`. Ctrl-C only ends the showing.
+
+    Whoever says how long to wait means queues as well; the settings' patience is for pods that find no node.
+    """
     from worldmodels.errors import Pending
     from worldmodels.executors import submission
 
@@ -25,7 +32,10 @@ def follow(cluster: "Cluster", work: "Work", *, pending_seconds: float, cancel_p
     try:
         with Screen() as screen:
             report = Report(screen, cluster, work)
-            submission.wait(cluster, work, report, pending_seconds=pending_seconds)
+            submission.wait(
+                cluster, work, report, say=screen.say,
+                pending_seconds=pending_timeout or settings.pending_seconds, queue_seconds=pending_timeout or math.inf,
+            )  # fmt: skip
             report.end(f"{work}: committed after {time.monotonic() - began:.0f} s")
     except KeyboardInterrupt:
         click.echo(f"\ndetached; Job {work.name} goes on\nnext: {options.complete(work.command('attach'))}", err=True)

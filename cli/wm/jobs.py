@@ -44,7 +44,8 @@ def patience(command: F) -> F:
         "--pending-timeout",
         type=click.IntRange(1),
         metavar="S",
-        help="Give up after so many seconds in which no pod ran; by default kubernetes.pending_seconds.",
+        help="Give up after so many seconds in which no pod ran, in a queue too; by default kubernetes.pending_seconds"
+        " outside of queues.",
     )(command)
 
 
@@ -190,8 +191,7 @@ def _announce(cluster: "Cluster", settings: "Kubernetes", work: "Work", outcome:
     if not how.as_json:
         click.echo(_hints(settings, work, pods))
     if how.wait:
-        seconds = how.pending_timeout or settings.pending_seconds
-        follow(cluster, work, pending_seconds=seconds, cancel_pending=how.cancel_pending)
+        follow(cluster, work, settings, pending_timeout=how.pending_timeout, cancel_pending=how.cancel_pending)
 
 
 def _hints(settings: "Kubernetes", work: "Work", pods: int) -> str:
@@ -251,12 +251,11 @@ def attach(
 
     found = submission.find(cluster, store, run, name, 0 if name == "pipeline" else iteration)
     if found:
-        seconds = pending_timeout or config.kubernetes.pending_seconds
         work = submission.carried_work(store, found[0])
         if work.committed():
             click.echo(f"{work}: committed already")
             return
-        follow(cluster, work, pending_seconds=seconds, cancel_pending=cancel_pending)
+        follow(cluster, work, config.kubernetes, pending_timeout=pending_timeout, cancel_pending=cancel_pending)
         return
     if name != "pipeline":
         task = runner.Task(run, iteration, name, config)

@@ -32,8 +32,7 @@ def scale(
     """Change how many pods a Job has while it is at work.
 
     New pods take their share within a generation, and those that go leave theirs to the others; results stay the same.
-    The next `wm submit` of another Job goes by kubernetes.pods again. A pipeline waits kubernetes.pending_seconds for a
-    paused stage.
+    The next `wm submit` of another Job goes by kubernetes.pods again. A pipeline waits for a paused stage.
 
     \b
     wm scale controller --run demo --pods 64

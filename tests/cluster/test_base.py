@@ -28,6 +28,7 @@ RIGHTS = {
         "events": {"list"},
         "events.events.k8s.io": {"list"},
         "workloads.kueue.x-k8s.io": {"list"},
+        "localqueues.visibility.kueue.x-k8s.io/pendingworkloads": {"get"},
     },
     "--as=somebody --as-group=wm-users": {
         "jobs.batch": JOBS | {"patch"},
@@ -36,6 +37,7 @@ RIGHTS = {
         "events": {"list", "watch"},
         "events.events.k8s.io": {"list", "watch"},
         "workloads.kueue.x-k8s.io": {"list"},
+        "localqueues.visibility.kueue.x-k8s.io/pendingworkloads": {"get"},
         "serviceaccounts": {"get", "list"},
         "resourcequotas": {"get", "list"},
         "namespaces": {"get"},

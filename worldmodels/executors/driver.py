@@ -65,7 +65,7 @@ def drive(cluster: Cluster, store: Store, wanted: Pipeline, say: Callable[[str],
             if said := listener.news(pods.now()):
                 say(f"{work}: {said}")
 
-        submission.wait(cluster, work, report, pending_seconds=task.config.kubernetes.pending_seconds)
+        submission.wait(cluster, work, report, pending_seconds=task.config.kubernetes.pending_seconds, say=say)
         say(f"{work}: committed")
 
     with pipeline.lock(store, wanted.run, LOCK_SECONDS):

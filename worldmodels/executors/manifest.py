@@ -28,6 +28,11 @@ POINTLESS = (10, 11, 43)
 """Exit codes after which no pod of the Job can succeed: a conflict, a missing input, a wrong setting."""
 ENDED = (14, 16, 42, 44, 45)
 """Exit codes of the pipeline after which it must not try again: the stage's Job has had its own tries."""
+NO_SIDECARS = {
+    "labels": {"sidecar.istio.io/inject": "false", "kuma.io/sidecar-injection": "disabled"},
+    "annotations": {"linkerd.io/inject": "disabled", "consul.hashicorp.com/connect-inject": "false"},
+}
+"""What meshes read on a pod."""
 USER = 65532
 VARIABLE_BYTES = 2**17
 """Linux starts no process with a longer one, name and value (MAX_ARG_STRLEN)."""
@@ -91,7 +96,7 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
         account=settings.pipeline_service_account,
     )
     pod["spec"]["automountServiceAccountToken"] = True
-    pod["metadata"] = {"labels": {"worldmodels/role": PIPELINE}}
+    pod["metadata"] = _merge(pod.get("metadata", {}), {"labels": {"worldmodels/role": PIPELINE}})
     configs = [_results(config) for config in pipeline.configs]
     identity = digest([store_uri, pipeline.run, PIPELINE, configs])
     spec = _spec(settings, pod, 1, limit=1000, hopeless=ENDED)
@@ -181,8 +186,7 @@ def _job(settings: Kubernetes, stage: str, run: str, iteration: int, name: str, 
         ITERATION: str(iteration),
     }
     queue = {"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {}
-    metadata = spec["template"].setdefault("metadata", {})
-    metadata["labels"] = {**labels, **metadata.get("labels", {})}
+    spec["template"] = _merge({"metadata": {"labels": labels}}, spec["template"])
     spec["template"] = _merge(spec["template"], settings.pod_overrides)
     if queue:
         spec["suspend"] = True  # Kueue lets it go
@@ -282,7 +286,7 @@ def _pod(
         spec["tolerations"] = pool.tolerations
     if settings.priority_class:
         spec["priorityClassName"] = settings.priority_class
-    return {"spec": spec}
+    return {"spec": spec} if settings.sidecars else {"metadata": NO_SIDECARS, "spec": spec}
 
 
 def _check_length(variables: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ middle, or overlooks a change, finds the same when he looks again.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ EVENTS_SECONDS = 10.0
 RELIST_SECONDS = 60.0
 # Pods get 30 s to end (their grace period), and a kubelet that is down much longer.
 GONE_SECONDS = 180.0
+# Somebody else may be making it anew.
+MISSED_LOOKS = 2
+# Containers beside the worker get so many looks to end after it.
+OPEN_LOOKS = 5
+# A Job that would wait no longer than that for its pods need not be made anew.
+ANEW_SECONDS = 15.0
+SERVERS_LABELS = (
+    "controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -296,24 +306,32 @@ def wait(
     report: Callable[[View, Pods], None],
     *,
     pending_seconds: float,
+    queue_seconds: float = math.inf,
     poll_seconds: float = POLL_SECONDS,
+    say: Callable[[str], None] = lambda words: None,
 ) -> None:
     """Until the work is committed, whether or not the Job is still there; the Job only explains why it is not.
 
-    Raises the pods' own error when the Job failed, Pending when no pod ever ran for so long, ClusterError when the Job
-    was deleted.
+    Raises the pods' own error when the Job failed, Pending when no pod ever ran for so long (a Job that a queue or a
+    person holds back has `queue_seconds`), ClusterError when the Job was deleted.
     """
     pods, explained, events = Pods(cluster, work.name), 0.0, list[Dict]()
-    placed, since = 0, time.monotonic()
+    placed, since, missed, open_since = 0, time.monotonic(), 0, math.inf
     while True:
         job = cluster.job(work.name)
         if work.committed():
+            _let_go(cluster, work, pods, poll_seconds, say)
             return
         if job is None:
-            raise ClusterError(
-                f"{work}: its Job {work.name} was deleted by somebody else, and its work is not committed",
-                next=work.command("submit"),
-            )
+            missed += 1
+            if missed > MISSED_LOOKS:
+                raise ClusterError(
+                    f"{work}: its Job {work.name} was deleted by somebody else, and its work is not committed",
+                    next=work.command("submit"),
+                )
+            time.sleep(poll_seconds)
+            continue
+        missed = 0
         pods.look()
         seen = watching.view(job, pods.now(), events)
         if not seen.running and time.monotonic() - explained > EVENTS_SECONDS:
@@ -322,15 +340,68 @@ def wait(
         report(seen, pods)
         if seen.ended:
             raise _ended(work, job, pods.now(), seen)
+        open_since = min(open_since, time.monotonic()) if watching.all_kept_open(pods.now()) else math.inf
+        if time.monotonic() - open_since > OPEN_LOOKS * poll_seconds:
+            raise watching.kept_open_failure(job, pods.now(), str(work), work.command("submit"))
+        if _disrupted_for_long(job, pods.now()):
+            say(f"{work}: Kubernetes would wait with all pods, which were disrupted: Job {work.name} is made anew")
+            make_anew(cluster, job)
+            pods = Pods(cluster, work.name)
+            continue
         if seen.running or seen.done or seen.failed or seen.placed > placed:
             placed, since = seen.placed, time.monotonic()
-        if time.monotonic() - since > pending_seconds:
+        limit = queue_seconds if seen.suspended else pending_seconds
+        if seen.suspended and queue_seconds == math.inf:
+            since = time.monotonic()
+        if time.monotonic() - since > limit:
             raise Pending(
-                f"{work}: no pod ran within {pending_seconds:.0f} s: {'; '.join(seen.pending)}; Job {work.name} stays",
+                f"{work}: no pod ran within {limit:.0f} s: {'; '.join(seen.pending)}; Job {work.name} stays",
                 next=f"{work.command('attach')}, or {work.command('cancel')}",
             )
         for _ in pods.follow(poll_seconds):
             report(watching.view(job, pods.now(), events), pods)
+
+
+def _let_go(cluster: Cluster, work: Work, pods: "Pods", poll_seconds: float, say: Callable[[str], None]) -> None:
+    """Delete the Job of committed work if it never ends, because containers that others added do not."""
+    for _ in range(OPEN_LOOKS):
+        job = cluster.job(work.name)
+        if job is None or watching.ended(job) or not watching.has_others(pods.now()):
+            return
+        for _ in pods.follow(poll_seconds):
+            pass
+    if job and watching.all_kept_open(pods.now()):
+        names = ", ".join(sorted({name for pod in pods.now() for name in watching.kept_open(pod)}))
+        say(f"{work}: Job {work.name} is deleted: its work is committed, and container {names} does not end"
+            " (-o kubernetes.sidecars=false does without)")  # fmt: skip
+        cluster.delete(job)
+
+
+def _disrupted_for_long(job: Dict, pods: list[Dict]) -> bool:
+    """Whether all that a Job waits for is Kubernetes' own patience after disruptions; Kueue has another."""
+    retried = watching.waiting_to_retry(job, pods)
+    if not retried or watching.QUEUE in job["metadata"]["labels"] or not all(map(watching.disrupted, retried)):
+        return False
+    return min(map(watching.backoff_until, retried)) - time.time() > ANEW_SECONDS
+
+
+def make_anew(cluster: Cluster, job: Dict) -> None:
+    """Replace a Job by the same one, whose failures are not counted yet."""
+    remove(cluster, job)
+    cluster.create(fresh(job))  # or somebody else did
+
+
+def fresh(job: Dict) -> Dict:
+    """A live Job as it was submitted: without what the server put there."""
+    metadata, spec = job["metadata"], {key: value for key, value in job["spec"].items() if key != "selector"}
+    template = spec["template"]
+    labels = {key: value for key, value in template["metadata"]["labels"].items() if key not in SERVERS_LABELS}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {key: metadata[key] for key in ("name", "namespace", "labels", "annotations") if key in metadata},
+        "spec": {**spec, "template": {**template, "metadata": {**template["metadata"], "labels": labels}}},
+    }
 
 
 def _ended(work: Work, job: Dict, pods: list[Dict], seen: View) -> Exception:
@@ -348,4 +419,4 @@ def explanations(cluster: Cluster, job: Dict) -> list[Dict]:
     events = cluster.events("Job", job["metadata"]["name"])
     if not (job["spec"].get("suspend") and watching.QUEUE in job["metadata"]["labels"]):
         return events
-    return events + cluster.queued(job["metadata"]["uid"])
+    return events + cluster.queued(job["metadata"]["uid"], job["metadata"]["labels"][watching.QUEUE])
