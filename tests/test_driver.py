@@ -22,7 +22,7 @@ def store(tmp_path):
 
 def commit(store, job):
     """What the Job's pods would do."""
-    environment = {each["name"]: each["value"] for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    environment = {each["name"]: each.get("value") for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
     task = Task.from_json(environment["WM_TASK"].replace("$$", "$"))
     work = runner.identify(task, runner.input_manifests(store, task))
     made = {"finished": "2026-01-01", "seconds": 1.0}

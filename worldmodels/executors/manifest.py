@@ -33,6 +33,9 @@ NO_SIDECARS = {
     "annotations": {"linkerd.io/inject": "disabled", "consul.hashicorp.com/connect-inject": "false"},
 }
 """What meshes read on a pod."""
+NIGHT = 50
+"""Failures of an index, between which Kubernetes waits eight hours in all. Without progress pods give up after three."""
+FAILURES = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"}}
 USER = 65532
 VARIABLE_BYTES = 2**17
 """Linux starts no process with a longer one, name and value (MAX_ARG_STRLEN)."""
@@ -75,7 +78,7 @@ def job(task: Task, store_uri: str) -> Dict:
         gpu=on_gpu,
         account=settings.service_account,
     )
-    spec = _spec(settings, pod, pods, limit=1000 if stage.kind == "exchange" else 3)
+    spec = _spec(settings, pod, pods, limit=NIGHT if stage.kind == "exchange" else 3)
     if stage.kind == "exchange":
         spec["successPolicy"] = {"rules": [{"succeededCount": 1}]}
     return _job(settings, task.stage, task.run, task.iteration, name(task, store_uri), store_uri, spec)
@@ -99,7 +102,7 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     pod["metadata"] = _merge(pod.get("metadata", {}), {"labels": {"worldmodels/role": PIPELINE}})
     configs = [_results(config) for config in pipeline.configs]
     identity = digest([store_uri, pipeline.run, PIPELINE, configs])
-    spec = _spec(settings, pod, 1, limit=1000, hopeless=ENDED)
+    spec = _spec(settings, pod, 1, limit=NIGHT, hopeless=ENDED)
     return _job(settings, PIPELINE, pipeline.run, 1, _name(PIPELINE, pipeline.run, identity), store_uri, spec)
 
 
@@ -253,7 +256,10 @@ def _pod(
         "image": image,
         "command": command,
         # Kubernetes expands $(NAME) in a value; $$ is a plain $.
-        "env": [{"name": key, "value": value.replace("$", "$$")} for key, value in variables.items()],
+        "env": [
+            *({"name": key, "value": value.replace("$", "$$")} for key, value in variables.items()),
+            {"name": "WM_FAILURES", "valueFrom": FAILURES},
+        ],
         "resources": _resources(resources, settings.gpu_resource if gpu else ""),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {

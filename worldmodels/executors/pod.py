@@ -5,6 +5,7 @@ The environment is read here and in `worker.py`, and nowhere else:
     WM_STORE               the store's URI
     WM_PODS                how many pods the task had when it was submitted
     JOB_COMPLETION_INDEX   which of them this is, from 0
+    WM_FAILURES            how often that index failed before, by Kubernetes' count; disruptions are not in it
 Exit codes are those of `errors.py`; the Job's failure policy knows them.
 """
 
@@ -20,7 +21,8 @@ if __name__ == "__main__":  # process 1 ignores a signal without a handler, and 
 
 from ..errors import Stopped, WmError
 from ..runner import Task
-from . import local, worker
+from ..store import open_store
+from . import local, patience, worker
 
 
 def main(environment: Mapping[str, str]) -> int:
@@ -29,6 +31,8 @@ def main(environment: Mapping[str, str]) -> int:
         task = Task.from_json(environment["WM_TASK"])
         pod = int(environment.get("JOB_COMPLETION_INDEX", "0"))
         pods = max(int(environment.get("WM_PODS", "1")), pod + 1)  # `wm scale` may have added this one
+        if failures := int(environment.get("WM_FAILURES") or 0):
+            patience.check(open_store(environment["WM_STORE"]), task, pod, failures)
         if local.processes(task) == 1:  # no second interpreter between the pod and its work
             return worker.main({**environment, "JOB_COMPLETION_INDEX": str(pod), "WM_WORKERS": str(pods)})
         signal.signal(signal.SIGTERM, _stop)
