@@ -105,6 +105,58 @@ def test_one_setting_keeps_meshes_out(what):
     assert "sidecar.istio.io/inject" not in plain
 
 
+def test_labels_and_annotations_are_the_jobs_and_the_pods():
+    made = job(
+        "rollouts", 'kubernetes.labels={team="cars", "app.kubernetes.io/name"="mine"}', 'kubernetes.annotations={a="b"}'
+    )
+    for metadata in (made["metadata"], made["spec"]["template"]["metadata"]):
+        assert metadata["labels"]["team"] == "cars"
+        assert metadata["labels"]["app.kubernetes.io/name"] == "wm"
+        assert metadata["annotations"]["a"] == "b"
+
+
+def test_overrides_reach_the_whole_job_and_can_remove_what_a_cluster_refuses():
+    made = job(
+        "rollouts",
+        'kubernetes.job_overrides={metadata={labels={team="cars"}, name="mine"}, spec={backoffLimitPerIndex=7}}',
+        'kubernetes.removed_fields=["spec.template.spec.securityContext.runAsUser", "spec.ttlSecondsAfterFinished",'
+        ' "spec.template.spec.containers.worker.resources.limits.ephemeral-storage", "spec.template.spec.volumes.tmp",'
+        ' "metadata.labels"]',
+    )
+    assert made["spec"]["backoffLimitPerIndex"] == 7
+    pod = made["spec"]["template"]["spec"]
+    assert "runAsUser" not in pod["securityContext"] and "runAsGroup" in pod["securityContext"]
+    assert "ttlSecondsAfterFinished" not in made["spec"]
+    assert [*container(made)["resources"]["limits"]] == ["cpu", "memory"]
+    assert pod["volumes"] == []
+    plain = job()
+    assert made["metadata"]["name"] == plain["metadata"]["name"]  # by these it is found again
+    assert made["metadata"]["labels"] == plain["metadata"]["labels"]
+    assert manifest.spec_digest(made) != manifest.spec_digest(plain)
+
+
+def test_labels_alone_make_another_job():
+    labelled = job("rollouts", 'kubernetes.job_overrides={metadata={labels={team="cars"}}}')
+    assert labelled["metadata"]["labels"]["team"] == "cars"
+    assert manifest.spec_digest(labelled) != manifest.spec_digest(job())
+
+
+@pytest.mark.parametrize("field", ["spec.pods", "spec.template.spec.containers.proxy.env", "spec.a.b"])
+def test_a_field_that_is_not_there_cannot_be_removed(field):
+    with pytest.raises(ConfigError, match=f"a Job has no {field}; in place of .* there is: ") as caught:
+        job("rollouts", f'kubernetes.removed_fields=["{field}"]')
+    assert caught.value.next.startswith("wm render")
+
+
+def test_settings_for_what_many_clusters_want():
+    made = job("rollouts", "kubernetes.run_as=0", "kubernetes.ca_bundle=company-ca", "kubernetes.s3_encryption=aws:kms")
+    context = made["spec"]["template"]["spec"]["securityContext"]
+    assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert {"name": "ca", "configMap": {"name": "company-ca"}} in made["spec"]["template"]["spec"]["volumes"]
+    assert environment(made)["AWS_CA_BUNDLE"] == environment(made)["SSL_CERT_FILE"] == "/etc/wm-ca/ca.crt"
+    assert environment(made)["WM_S3_ENCRYPTION"] == "aws:kms"
+
+
 def test_a_credential_comes_by_reference():
     made = job("rollouts", "kubernetes.s3_secret=wm-s3", 'kubernetes.s3_endpoint="http://s3.wm.svc:8333"')
     assert container(made)["envFrom"] == [{"secretRef": {"name": "wm-s3"}}]

@@ -1,5 +1,6 @@
 """A bucket under fire: real S3 servers behind clients that fail and connections that break."""
 
+import io
 import logging
 import random
 import subprocess
@@ -336,6 +337,21 @@ def test_a_password_in_the_endpoint_is_not_shown(clock):
     with pytest.raises(StoreError) as caught:
         S3Store(client, "bucket", deadline=1, clock=clock, sleep=clock.sleep).get("key")
     assert "hush" not in caught.value.message + caught.value.next
+
+
+@pytest.mark.parametrize("encryption", ["AES256", "aws:kms", "aws:kms arn:aws:kms:key"])
+@pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
+def test_a_bucket_is_told_how_to_encrypt(endpoint, prefix, monkeypatch, encryption):
+    monkeypatch.setenv("WM_S3_ENCRYPTION", encryption)
+    client = buckets.client.__wrapped__(endpoint)
+    store = S3Store(client, buckets.BUCKET, prefix, part_bytes=PART_BYTES)
+    store.put("small", b"data")
+    store.create("once", b"data")
+    store._write_parts("large", io.BytesIO(bytes(PART_BYTES + 1)), PART_BYTES + 1, {})
+    for key in ("small", "once", "large"):
+        told = client.head_object(Bucket=buckets.BUCKET, Key=store.full(key))
+        assert told["ServerSideEncryption"] == encryption.partition(" ")[0]
+        assert told.get("SSEKMSKeyId", "") == encryption.partition(" ")[2]
 
 
 # Time.

@@ -82,6 +82,11 @@ class Kubernetes(Section):
     )
     s3_endpoint: str = Field("", description="the bucket's endpoint as pods reach it; empty: AWS")
     s3_region: str = Field("", description="the bucket's region; empty: the pods' own")
+    s3_encryption: str = Field(
+        "",
+        pattern=r"^(AES256|aws:kms(:dsse)?( \S+)?)?$",
+        description="what the bucket demands of writers: AES256, aws:kms, or aws:kms and a key; empty: nothing",
+    )
     gpus: bool = Field(True, description="false: the training stages run on the CPU pool and ask for no GPU")
     gpu_resource: str = Field("nvidia.com/gpu", min_length=1, description="what a GPU is called by its device plugin")
     queue: str = Field("", pattern=MAYBE_NAME, description="Kueue's local queue; empty: none")
@@ -92,7 +97,21 @@ class Kubernetes(Section):
         0, description="a Job is ended after so long, time without a node included; 0: never"
     )
     pending_seconds: Count = Field(900, description="how long `--wait` waits for pods that find no node")
-    pod_overrides: dict[str, Any] = Field({}, description="merged into every pod's template, last")
+    labels: dict[str, str] = Field({}, description="more labels, of Jobs and their pods")
+    annotations: dict[str, str] = Field({}, description="more annotations, of Jobs and their pods")
+    run_as: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        65532, description="user and group of the pods; 0: the cluster chooses, as OpenShift wants to"
+    )
+    ca_bundle: str = Field(
+        "",
+        pattern=MAYBE_NAME,
+        description="ConfigMap with every certificate that pods trust, as ca.crt; empty: none",
+    )
+    pod_overrides: dict[str, Any] = Field({}, description="merged into every pod's template")
+    job_overrides: dict[str, Any] = Field({}, description="merged into every Job, after pod_overrides")
+    removed_fields: list[str] = Field(
+        [], description="fields that no Job shall have, last: spec.template.spec.containers.worker.envFrom"
+    )
     cpu_pool: Pool = Pool()
     gpu_pool: Pool = Pool(tolerations=[NVIDIA])
     pods: Pods = Pods()

@@ -1,12 +1,11 @@
-"""Other people's clusters: containers that others add, queues, quotas, policies, late credentials, pods that need more."""
+"""Other people's clusters: containers that others add, queues, quotas, policies, late credentials, little memory."""
 
 import json
-import threading
 import time
 
 import buckets
 import pytest
-from test_credentials import Sts
+from identity import server, sts
 
 SHORT = ("-o", "rollouts.episodes=8", "-o", "rollouts.steps=40", "-o", "rollouts.shard_episodes=4")
 MINUTES = ("-o", "rollouts.episodes=320", "-o", "rollouts.steps=400")
@@ -30,7 +29,9 @@ def test_a_container_that_never_ends_hides_neither_success_nor_the_job(wm, kubec
 
 
 def test_nor_how_the_worker_failed(wm, kubectl, sidecar):
-    wrong = sidecar[1].replace("{spec={containers=[", '{spec={containers=[{name="worker", env=[{name="WM_TASK", value="{}"}]}, ')
+    wrong = sidecar[1].replace(
+        "{spec={containers=[", '{spec={containers=[{name="worker", env=[{name="WM_TASK", value="{}"}]}, '
+    )
     done = wm("submit", "rollouts", "--run", "mesh-fails", "--wait", *SHORT, "-o", wrong)
     assert done.returncode == 43, done.stdout + done.stderr
     assert "is the image of another version?" in done.stderr
@@ -75,7 +76,9 @@ def test_a_quota_that_is_too_small_for_the_pods(wm, kubectl):
     kubectl("create", "quota", "small", "--hard=limits.memory=300Mi,requests.cpu=1")
     try:
         doctor = wm("doctor", "--cluster")
-        done = wm("submit", "rollouts", "--run", "quota", "--wait", "--pending-timeout", "15", "--cancel-pending", *SHORT)
+        done = wm(
+            "submit", "rollouts", "--run", "quota", "--wait", "--pending-timeout", "15", "--cancel-pending", *SHORT
+        )
     finally:
         kubectl("delete", "quota", "small")
     assert done.returncode == 16
@@ -106,7 +109,9 @@ def test_a_label_that_a_policy_demands_of_jobs(wm, kubectl, until):
     name = f"{kubectl.namespace}-labels"
     kubectl("apply", "-f", "-", text=POLICY.format(name=name, namespace=kubectl.namespace))
     try:
-        refused = until(lambda: (done := wm("submit", "rollouts", "--run", "label", "--dry-run", "server")).returncode and done)
+        refused = until(
+            lambda: (done := wm("submit", "rollouts", "--run", "label", "--dry-run", "server")).returncode and done
+        )
         assert refused.returncode == 15
         assert "every Job needs the label cost-centre: see https://policies.test" in refused.stderr
         label = "kubernetes.job_overrides={metadata={labels={cost-centre='42'}}}"
@@ -116,7 +121,8 @@ def test_a_label_that_a_policy_demands_of_jobs(wm, kubectl, until):
         kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", name)
 
 
-IDENTITY = """{spec={volumes=[{name="identity", projected={sources=[{serviceAccountToken={path="token", audience="sts"}}]}}],
+IDENTITY = """{spec={
+ volumes=[{name="identity", projected={sources=[{serviceAccountToken={path="token", audience="sts"}}]}}],
  containers=[{name="worker", volumeMounts=[{name="identity", mountPath="/identity"}], env=[
  {name="AWS_ROLE_ARN", value="arn:aws:iam::123456789012:role/wm"},
  {name="AWS_WEB_IDENTITY_TOKEN_FILE", value="/identity/token"},
@@ -130,16 +136,11 @@ def test_a_node_whose_credentials_come_late(wm, kubectl, until):
     waiting = wm.start("submit", "rollouts", "--run", "late", "--wait", *SHORT,
                        "-o", "kubernetes.s3_secret=''", "-o", f"kubernetes.pod_overrides={overrides}")  # fmt: skip
     until(lambda: kubectl.running("late"))
-    sts = Sts(host, port)
-    starts = threading.Timer(20.0, sts.start)
-    starts.start()
-    try:
+    time.sleep(20)
+    with server(sts(), host=host, port=port):
         stdout, stderr = waiting.communicate()
-    finally:
-        starts.join()
-        sts.stop()
     assert waiting.returncode == 0, stdout + stderr
     assert "failed" not in stdout
-    assert sts.asked
+    assert server.asked
     said = wm("logs", "rollouts", "--run", "late", "--source", "pods").stdout
     assert f"keys come from http://{host}:{port}" in said and "which does not answer" in said

@@ -34,9 +34,9 @@ NO_SIDECARS = {
 }
 """What meshes read on a pod."""
 NIGHT = 50
-"""Failures of an index, between which Kubernetes waits eight hours in all. Without progress pods give up after three."""
+"""Failures of an index, with eight hours of waiting in all. Without progress, pods give up after three."""
 FAILURES = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"}}
-USER = 65532
+CERTIFICATES = "/etc/wm-ca"
 VARIABLE_BYTES = 2**17
 """Linux starts no process with a longer one, name and value (MAX_ARG_STRLEN)."""
 
@@ -189,21 +189,48 @@ def _job(settings: Kubernetes, stage: str, run: str, iteration: int, name: str, 
         ITERATION: str(iteration),
     }
     queue = {"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {}
-    spec["template"] = _merge({"metadata": {"labels": labels}}, spec["template"])
+    more = {"labels": settings.labels, "annotations": settings.annotations}
+    more = {key: value for key, value in more.items() if value}
+    own: Dict = {
+        "name": name, "namespace": settings.namespace, "labels": labels | queue, "annotations": {STORE: store_uri},
+    }  # fmt: skip
+    spec["template"] = _merge({"metadata": _merge(more, {"labels": labels})}, spec["template"])
     spec["template"] = _merge(spec["template"], settings.pod_overrides)
     if queue:
         spec["suspend"] = True  # Kueue lets it go
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": name,
-            "namespace": settings.namespace,
-            "labels": labels | queue,
-            "annotations": {SPEC: digest(spec)[:16], STORE: store_uri},
-        },
-        "spec": spec,
+    job: Dict = {"apiVersion": "batch/v1", "kind": "Job", "metadata": _merge(more, own), "spec": spec}
+    job = _merge(job, settings.job_overrides)
+    for field in settings.removed_fields:
+        job = _without_field(job, field.split("."), field)
+    job["metadata"] = _merge(job.get("metadata", {}), own)  # by these the Job is found again
+    plain = own["labels"].keys() | own["annotations"].keys()
+    others = {
+        kind: {k: v for k, v in job["metadata"][kind].items() if k not in plain} for kind in ("labels", "annotations")
     }
+    identity = [job["spec"], others] if any(others.values()) else job["spec"]
+    job["metadata"]["annotations"][SPEC] = digest(identity)[:16]
+    return job
+
+
+def _without_field(tree: Any, path: list[str], whole: str) -> Any:
+    """The tree without the field at that path; members of a list are named by their `name`. ConfigError for none."""
+    name, *rest = path
+    if isinstance(tree, list):
+        found = [each for each in tree if _named(each) and each["name"] == name]
+        if found and rest:
+            return [_without_field(each, rest, whole) if each in found else each for each in tree]
+        if found:
+            return [each for each in tree if each not in found]
+    if isinstance(tree, dict) and name in tree:
+        if not rest:
+            return {key: value for key, value in tree.items() if key != name}
+        return {**tree, name: _without_field(tree[name], rest, whole)}
+    names = [each["name"] for each in tree if _named(each)] if isinstance(tree, list) else tree
+    known = ", ".join(names) if isinstance(names, (list, dict)) else "nothing"
+    raise ConfigError(
+        f"kubernetes.removed_fields: a Job has no {whole}; in place of {name!r} there is: {known}",
+        next="wm render rollouts --store s3://bucket/prefix",
+    )
 
 
 def _spec(settings: Kubernetes, pod: Dict, pods: int, limit: int, hopeless: tuple[int, ...] = (42,)) -> Dict:
@@ -243,14 +270,22 @@ def _pod(
     account: str,
 ) -> Dict:
     pool = settings.gpu_pool if gpu else settings.cpu_pool
-    where = {"AWS_ENDPOINT_URL_S3": settings.s3_endpoint, "AWS_REGION": settings.s3_region}
+    where = {
+        "AWS_ENDPOINT_URL_S3": settings.s3_endpoint, "AWS_REGION": settings.s3_region,
+        "WM_S3_ENCRYPTION": settings.s3_encryption,
+    }  # fmt: skip
+    if settings.ca_bundle:
+        where |= dict.fromkeys(("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), f"{CERTIFICATES}/ca.crt")
     variables = {**environment, **{key: value for key, value in where.items() if value}}
     _check_length(variables)
-    mounts = [{"name": "tmp", "mountPath": "/tmp"}]
+    mounts: list[Dict] = [{"name": "tmp", "mountPath": "/tmp"}]
     volumes: list[Dict] = [{"name": "tmp", "emptyDir": {}}]
     if gpu:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}})
+    if settings.ca_bundle:
+        mounts.append({"name": "ca", "mountPath": CERTIFICATES, "readOnly": True})
+        volumes.append({"name": "ca", "configMap": {"name": settings.ca_bundle}})
     container: Dict = {
         "name": CONTAINER,
         "image": image,
@@ -277,9 +312,7 @@ def _pod(
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
+            **(dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), settings.run_as) if settings.run_as else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "nodeSelector": {"kubernetes.io/arch": "amd64", **pool.node_selector},

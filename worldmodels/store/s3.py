@@ -85,7 +85,16 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
         client = session.client("s3", config=config.merge(plain), **options)
         client.meta.events.register_last("before-call.s3.DeleteObjects", sweep.sign_by_md5)
     client.meta.events.register_last("before-call.s3", _expect_nothing)
+    if encryption := os.environ.get("WM_S3_ENCRYPTION", ""):
+        for method in ("PutObject", "CreateMultipartUpload"):
+            client.meta.events.register(f"provide-client-params.s3.{method}", partial(_encrypt, encryption))
     return client
+
+
+def _encrypt(encryption: str, params: dict[str, Any], **more: Any) -> None:
+    """Say in a request how the server is to encrypt, for buckets that refuse those that do not: `aws:kms KEY`."""
+    kind, _, key = encryption.partition(" ")
+    params.update(ServerSideEncryption=kind, **({"SSEKMSKeyId": key} if key else {}))
 
 
 def _session(region: str | None) -> Any:
