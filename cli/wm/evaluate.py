@@ -1,11 +1,10 @@
 """`wm evaluate`: scores tracks of your choosing, and commits nothing."""
 
-import json
 from typing import Any
 
 import click
 
-from wm import options
+from wm import machine, options
 
 
 @click.command()
@@ -59,7 +58,7 @@ def evaluate(
     name = run_name or options.DEFAULT_RUN
     scores = scoring.score(open_store(store_uri), name, iteration, tracks, renderer, workers, which)
     if as_json:
-        click.echo(json.dumps(scores, indent=1))
+        machine.document(scores)
         return
     for row in scores["scores"]:
         click.echo(

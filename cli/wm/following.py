@@ -2,11 +2,11 @@
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from wm import options
+from wm import machine, options
 from wm.progress import Bar, Screen
 
 if TYPE_CHECKING:
@@ -19,7 +19,13 @@ LINE_SECONDS, PLAIN_SECONDS = 10.0, 30.0
 
 
 def follow(
-    cluster: "Cluster", work: "Work", settings: "Kubernetes", *, pending_timeout: int | None, cancel_pending: bool
+    cluster: "Cluster",
+    work: "Work",
+    settings: "Kubernetes",
+    *,
+    pending_timeout: int | None,
+    cancel_pending: bool,
+    as_json: bool = False,
 ) -> None:
     """Show how the work goes on until it is committed; errors as `submission.wait`. Ctrl-C only ends the showing.
 
@@ -30,15 +36,18 @@ def follow(
 
     began = time.monotonic()
     try:
-        with Screen() as screen:
-            report = Report(screen, cluster, work)
+        with machine.Events() if as_json else Screen() as screen:
+            report = Told(cluster, work) if isinstance(screen, machine.Events) else Report(screen, cluster, work)
             submission.wait(
                 cluster, work, report, say=screen.say,
                 pending_seconds=pending_timeout or settings.pending_seconds, queue_seconds=pending_timeout or math.inf,
             )  # fmt: skip
-            report.end(f"{work}: committed after {time.monotonic() - began:.0f} s")
+            report.end(time.monotonic() - began)
     except KeyboardInterrupt:
-        click.echo(f"\ndetached; Job {work.name} goes on\nnext: {options.complete(work.command('attach'))}", err=True)
+        command = options.complete(work.command("attach"))
+        click.echo(f"\ndetached; Job {work.name} goes on\nnext: {command}", err=True)
+        if as_json:
+            machine.event("detached", work=str(work), next=command)
         raise click.exceptions.Exit(130) from None
     except Pending as error:
         if not cancel_pending:
@@ -70,8 +79,32 @@ class Report:
         elif said:
             self._screen.say(f"{self._work}: {said}")
 
-    def end(self, words: str) -> None:
+    def end(self, seconds: float) -> None:
         if self._bar:
             self._bar.end("committed")
         else:
-            self._screen.say(words)
+            self._screen.say(f"{self._work}: committed after {seconds:.0f} s")
+
+
+class Told:
+    """The same for programs: an event whenever something changes."""
+
+    def __init__(self, cluster: "Cluster", work: "Work") -> None:
+        from worldmodels.executors.listening import Listener
+
+        self._work, self._last = str(work), dict[str, Any]()
+        self._listener = Listener(cluster, PLAIN_SECONDS)
+
+    def __call__(self, seen: "View", pods: "Pods") -> None:
+        now = {
+            "running": seen.running, "pending": seen.waiting, "failed": seen.failed, "done": seen.done,
+            "wanted": seen.wanted, "reasons": list(seen.pending), "falls": list(seen.falls),
+        }  # fmt: skip
+        if now != self._last:
+            self._last = now
+            machine.event("progress", work=self._work, **now)
+        if said := self._listener.news(pods.now()):
+            machine.event("log", work=self._work, line=said)
+
+    def end(self, seconds: float) -> None:
+        machine.event("committed", work=self._work, seconds=round(seconds, 1))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wm import options
+from wm import machine, options
 from wm.words import size
 from worldmodels import durations
 
@@ -43,7 +43,7 @@ def config(
     store = open_store(store_uri)
     _, resolved, origins = options.resolve(store, run_name, iteration, preset, files, overrides)
     if as_json:
-        click.echo(json.dumps({"config": resolved.model_dump(), "origins": origins}, indent=1))
+        machine.document({"config": resolved.model_dump(), "origins": origins})
         return
     section, descriptions = "", dict(leaves(Config))
     for key, value in flatten(resolved.model_dump(), origins):
@@ -80,7 +80,7 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
     store = open_store(store_uri)
     rows = table(store, [run_name] if run_name else store.folders(""))
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        machine.document(rows)
         return
     if not rows:
         what = f"of run {run_name} " if run_name else ""
@@ -149,8 +149,11 @@ def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as
     found = artifacts.manifests(store, name)
     if not found:
         raise MissingInput(f"{name} is not committed in {store_uri}", next=f"wm ls {name.run}")
+    if as_json:
+        machine.document(found[0] if len(found) == 1 else found)
+        return
     for manifest in found:
-        click.echo(json.dumps(manifest, indent=1) if as_json else _card(manifest, _lineage(store, name.run, manifest)))
+        click.echo(_card(manifest, _lineage(store, name.run, manifest)))
 
 
 def name_of(text: str, run_name: str | None, iteration: int) -> "Name":

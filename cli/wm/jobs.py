@@ -1,6 +1,5 @@
 """`wm submit`, `wm attach`, `wm cancel`: stages as Jobs on a cluster."""
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from wm import options
+from wm import machine, options
 
 if TYPE_CHECKING:
     from wm.wish import Wish
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from worldmodels.executors.kubernetes import Cluster
     from worldmodels.executors.submission import Work
     from worldmodels.runner import Task
+    from worldmodels.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Another `wm submit` of the run holds it for a second or two.
@@ -98,25 +98,31 @@ def submit(
 
 
 def _stages(wanted: "Wish", how: How) -> None:
-    from wm.wish import conclude
     from worldmodels.errors import MissingInput
     from worldmodels.executors import manifest, pipeline
 
     store, settings = wanted.store, wanted.config.kubernetes
     jobs = {task.stage: manifest.job(task, store.uri) for task in wanted.tasks if task.stage in wanted.chosen}
     if how.dry_run:
-        _dry_run(settings, list(jobs.values()), how.dry_run)
+        _dry_run(settings, list(jobs.values()), how)
         return
     cluster = options.cluster(settings)
     from worldmodels.executors import submission
 
+    told: list[dict[str, Any]] = []
     with pipeline.lock(store, wanted.run, LOCK_SECONDS):
         steps = wanted.begin(redo=how.redo)
     for step in steps:
         with pipeline.lock(store, wanted.run, LOCK_SECONDS):
             try:
                 if not pipeline.due(store, step, redo=how.redo):
-                    click.echo(f"{step.task.name}: committed already; no Job is needed")
+                    if how.as_json:
+                        told.append(
+                            _row(str(step.task.name), manifest.name(step.task, store.uri), cluster, "committed", 0)
+                        )
+                        _tell(how, told)
+                    else:
+                        click.echo(f"{step.task.name}: committed already; no Job is needed")
                     continue
                 work = submission.stage_work(store, step.task)
             except MissingInput as error:
@@ -126,12 +132,11 @@ def _stages(wanted: "Wish", how: How) -> None:
             _estimate([step.task], how)
             outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
             wanted.remember()  # only now: settings that the cluster refuses are no run's
-        _announce(cluster, settings, work, outcome, how)
-    conclude(store, [step.task for step in steps])
+        _announce(cluster, settings, work, outcome, how, told)
+    _conclude(store, [step.task for step in steps], how, told)
 
 
 def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
-    from wm.wish import conclude
     from worldmodels.executors import manifest, pipeline
     from worldmodels.executors.manifest import Pipeline
 
@@ -139,14 +144,16 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
     store, settings = first.store, first.config.kubernetes
     wanted = Pipeline(first.run, tuple(each.config for each in wishes))
     if how.dry_run:
-        _dry_run(settings, [manifest.pipeline_job(wanted, store.uri)], how.dry_run)
+        _dry_run(settings, [manifest.pipeline_job(wanted, store.uri)], how)
         return
     cluster = options.cluster(settings)
     from worldmodels.executors import submission
 
     work = submission.pipeline_work(store, wanted)
     if submission.active(cluster, work.job):  # it holds the run
-        _announce(cluster, settings, work, "attached", how)
+        told: list[dict[str, Any]] = []
+        _announce(cluster, settings, work, "attached", how, told)
+        _conclude(store, [], how, told)
         return
     with pipeline.lock(store, first.run, LOCK_SECONDS):
         pipeline.refuse(steps := pipeline.plan(store, submission.pipeline_tasks(wanted)))
@@ -155,24 +162,55 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
     outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
     for each in wishes:
         each.remember()
-    _announce(cluster, settings, work, outcome, how)
-    conclude(store, submission.pipeline_tasks(wanted))
+    told = []
+    _announce(cluster, settings, work, outcome, how, told)
+    _conclude(store, submission.pipeline_tasks(wanted), how, told)
 
 
-def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], kind: str) -> None:
+def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], how: How) -> None:
     from worldmodels.executors import manifest
 
-    if kind == "client":
-        click.echo("---\n".join(map(manifest.to_yaml, jobs)), nl=False)
+    if how.dry_run == "client":
+        if how.as_json:
+            machine.document({"schema": machine.SCHEMA, "jobs": list(jobs)})
+        else:
+            click.echo("---\n".join(map(manifest.to_yaml, jobs)), nl=False)
         return
-    cluster = options.cluster(settings)
+    cluster, rows = options.cluster(settings), []
     for job in jobs:
         taken, warnings = cluster.create(job, dry_run=True)
-        words = "the cluster would take it" if taken else "a Job of that name is there already"
-        click.echo("\n".join([f"Job {job['metadata']['name']}: {words}", *(f"  warning: {each}" for each in warnings)]))
+        name = job["metadata"]["name"]
+        rows.append({"job": name, "accepted": taken is not None, "warnings": list(warnings)})
+        if not how.as_json:
+            words = "the cluster would take it" if taken else "a Job of that name is there already"
+            click.echo("\n".join([f"Job {name}: {words}", *(f"  warning: {each}" for each in warnings)]))
+    if how.as_json:
+        machine.document({"schema": machine.SCHEMA, "jobs": rows})
 
 
-def _announce(cluster: "Cluster", settings: "Kubernetes", work: "Work", outcome: str, how: How) -> None:
+def _row(work: str, job: str, cluster: "Cluster", outcome: str, pods: int) -> dict[str, Any]:
+    """What `wm submit --json` tells of one Job."""
+    return {"work": work, "job": job, "namespace": cluster.namespace, "outcome": outcome, "pods": pods}
+
+
+def _tell(how: How, told: list[dict[str, Any]]) -> None:
+    """The newest of them as an event, if somebody waits; else all come in one document at the end."""
+    if how.wait:
+        machine.event("submitted", **told[-1])
+
+
+def _conclude(store: "Store", tasks: "Sequence[Task]", how: How, told: list[dict[str, Any]]) -> None:
+    from wm.wish import conclude
+
+    if how.as_json and not how.wait:
+        machine.document({"schema": machine.SCHEMA, "jobs": told})
+        return
+    conclude(store, tasks, as_json=how.as_json)
+
+
+def _announce(
+    cluster: "Cluster", settings: "Kubernetes", work: "Work", outcome: str, how: How, told: list[dict[str, Any]]
+) -> None:
     """Say what came of it, and what to type next; then wait, if that was asked for."""
     from wm.following import follow
 
@@ -183,7 +221,8 @@ def _announce(cluster: "Cluster", settings: "Kubernetes", work: "Work", outcome:
         "committed": "committed already; no Job is needed",
     }
     if how.as_json:
-        click.echo(json.dumps({"job": name, "namespace": cluster.namespace, "outcome": outcome, "pods": pods}))
+        told.append(_row(str(work), name, cluster, outcome, pods))
+        _tell(how, told)
     else:
         click.echo(f"{work}: {words[outcome]}")
     if outcome == "committed":
@@ -191,7 +230,14 @@ def _announce(cluster: "Cluster", settings: "Kubernetes", work: "Work", outcome:
     if not how.as_json:
         click.echo(_hints(settings, work, pods))
     if how.wait:
-        follow(cluster, work, settings, pending_timeout=how.pending_timeout, cancel_pending=how.cancel_pending)
+        follow(
+            cluster,
+            work,
+            settings,
+            pending_timeout=how.pending_timeout,
+            cancel_pending=how.cancel_pending,
+            as_json=how.as_json,
+        )
 
 
 def _hints(settings: "Kubernetes", work: "Work", pods: int) -> str:
@@ -224,6 +270,7 @@ def _say(words: str) -> None:
 @options.iteration
 @options.overrides
 @patience
+@options.as_json
 def attach(
     stage_name: str,
     run_name: str | None,
@@ -233,6 +280,7 @@ def attach(
     overrides: tuple[str, ...],
     pending_timeout: int | None,
     cancel_pending: bool,
+    as_json: bool,
 ) -> None:
     """Watch a Job that was submitted before, until its work is committed; Ctrl-C detaches again.
 
@@ -253,16 +301,26 @@ def attach(
     if found:
         work = submission.carried_work(store, found[0])
         if work.committed():
-            click.echo(f"{work}: committed already")
+            _committed(str(work), as_json)
             return
-        follow(cluster, work, config.kubernetes, pending_timeout=pending_timeout, cancel_pending=cancel_pending)
+        follow(
+            cluster, work, config.kubernetes,
+            pending_timeout=pending_timeout, cancel_pending=cancel_pending, as_json=as_json,
+        )  # fmt: skip
         return
     if name != "pipeline":
         task = runner.Task(run, iteration, name, config)
         if runner.find(store, task.name, config):
-            click.echo(f"{task.name}: committed already")
+            _committed(str(task.name), as_json)
             return
     raise submission.no_job(cluster, store, run, name)
+
+
+def _committed(work: str, as_json: bool) -> None:
+    if as_json:
+        machine.event("committed", work=work, seconds=0.0)
+    else:
+        click.echo(f"{work}: committed already")
 
 
 @click.command()

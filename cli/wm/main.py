@@ -125,6 +125,7 @@ def prepare() -> None:
 
 
 def main() -> None:
+    from wm import machine
     from worldmodels.errors import WmError
 
     prepare()
@@ -133,14 +134,20 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
+        if machine.wanted():
+            machine.failed(error.format_message(), "wm --help", code, "UsageError")
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nstopped; the same command goes on from here", err=True)
         code = 130
+        if machine.wanted():
+            machine.failed("stopped; the same command goes on from here", "", code, "Stopped")
     except WmError as error:
         click.echo(f"wm: {error.message}", err=True)
         if error.next:
             click.echo(f"next: {error.next}", err=True)
         code = error.exit_code
+        if machine.wanted():
+            machine.failed(error.message, error.next, code, type(error).__name__)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -151,4 +158,6 @@ def main() -> None:
         reason, command = explain(error, place)
         click.echo(f"wm: {place}: {reason}\nnext: {command}", err=True)
         code = 13
+        if machine.wanted():
+            machine.failed(f"{place}: {reason}", command, code, "StoreError")
     sys.exit(code if isinstance(code, int) else 0)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from worldmodels.executors.local import Snapshot
 
 PLAIN_SECONDS = 10.0
+
+
+def console(stream: TextIO) -> Console:
+    """Rich on that stream. FORCE_COLOR, which continuous integration likes to set, makes no terminal of a pipe."""
+    return Console(file=stream, highlight=False, force_terminal=stream.isatty())
 
 
 def left(snapshot: "Snapshot", spent: float, start: float) -> str:
@@ -37,7 +42,7 @@ class Screen:
     """One line per stage."""
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stdout, highlight=False)
+        self._console = console(sys.stdout)
         self._bars = Progress(
             TextColumn("{task.description}", table_column=Column(min_width=10)),
             BarColumn(bar_width=12, table_column=Column(min_width=12)),
@@ -115,9 +120,9 @@ class Bar:
 @contextmanager
 def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callable[[int], None]]:
     """One line about one long job, on standard error; gives a function to tell it how much more is done."""
-    console = Console(file=sys.stderr, highlight=False)
+    where = console(sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), Tail())
-    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    bars = Progress(*columns, console=where, transient=True, disable=not where.is_terminal)
     task = bars.add_task(name, total=total, tail="")
     began = said = time.monotonic()
     done = 0
@@ -129,9 +134,9 @@ def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callabl
         rate = done / max(now - began, 1e-3)
         line = f"{unit(done)} of {unit(total)}  {unit(rate)}/s  {clock((total - done) / rate) if rate else '0:00'} left"
         bars.update(task, completed=done, tail=line)
-        if not console.is_terminal and now - said >= PLAIN_SECONDS:
+        if not where.is_terminal and now - said >= PLAIN_SECONDS:
             said = now
-            console.print(f"{name}: {line}", soft_wrap=True)
+            where.print(f"{name}: {line}", soft_wrap=True)
 
     with bars:
         yield advance
@@ -140,7 +145,7 @@ def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callabl
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
     """Gives a function that says what is being looked at, on a terminal's standard error."""
-    with Console(file=sys.stderr, highlight=False).status("") as line:
+    with console(sys.stderr).status("") as line:
         yield line.update
 
 

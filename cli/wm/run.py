@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(0, 256), metavar="N", help="Processes; 0 or nothing: one per core.")
 @click.option("--redo", is_flag=True, help="Make again what no longer fits or is damaged, and what follows from it.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@options.as_json
 def run(
     names: tuple[str, ...],
     run_name: str | None,
@@ -32,6 +33,7 @@ def run(
     workers: int | None,
     redo: bool,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Run stages, by default all of them in order; skip what is committed, resume what is not.
 
@@ -49,16 +51,17 @@ def run(
         overrides = (*overrides, f"execution.workers={workers}")
     wanted = wish(names, run_name, store_uri, iteration, preset, files, overrides)
     if dry_run:
-        wanted.show(redo=redo)
+        wanted.show(redo=redo, as_json=as_json)
         return
     with wanted.store.lock(wanted.tasks[0].name.run):
         steps = wanted.begin(redo=redo)
-        _work(wanted, store_uri, steps, redo)
-    conclude(wanted.store, [step.task for step in steps])
+        _work(wanted, store_uri, steps, redo, as_json)
+    conclude(wanted.store, [step.task for step in steps], as_json=as_json)
 
 
-def _work(wanted: "Wish", store_uri: str, steps: "list[Step]", redo: bool) -> None:
+def _work(wanted: "Wish", store_uri: str, steps: "list[Step]", redo: bool, as_json: bool) -> None:
     """Do the steps. The settings are remembered once it is certain that the work can begin."""
+    from wm.machine import Events
     from wm.progress import Screen
     from worldmodels import checks
     from worldmodels.executors import local, pipeline
@@ -66,11 +69,13 @@ def _work(wanted: "Wish", store_uri: str, steps: "list[Step]", redo: bool) -> No
     for step in steps:
         if step.state != "committed":
             checks.installed(step.task.stage)
-    if all(step.state == "committed" for step in steps):
+    done = all(step.state == "committed" for step in steps)
+    if done:
         wanted.remember()
+    if done and not as_json:
         click.echo(f"{steps[0].task.run}: everything is committed; nothing to do")
         return
-    with Screen() as screen:
+    with Events() if as_json else Screen() as screen:
         for step in steps:
             if step.state == "committed":
                 screen.say(f"{step.task.stage}: committed already")

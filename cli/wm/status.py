@@ -1,6 +1,5 @@
 """`wm status`: what the store has, what the cluster is at, how the evolution stands."""
 
-import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wm import options
+from wm import machine, options
 
 if TYPE_CHECKING:
     from worldmodels.store import Store
@@ -48,8 +47,14 @@ def status(
     stages = [row for run in runs for row in _stages(store, run, jobs)]
     drivers = [job for job in jobs if job["stage"] == "pipeline"]
     if as_json:
-        told = {"store": store.uri, "cluster": unreachable or "reached", "stages": stages, "pipelines": drivers}
-        click.echo(json.dumps(told, indent=1))
+        told = {
+            "schema": machine.SCHEMA,
+            "store": store.uri,
+            "cluster": unreachable or "reached",
+            "stages": stages,
+            "pipelines": drivers,
+        }
+        machine.document(told)
         return
     for row in stages:
         click.echo(f"{row['run']}/iter-{row['iteration']}/{row['stage']:12}{_words(row)}")

@@ -1,7 +1,6 @@
 """Looking after a store: `wm doctor`, `wm gc`, `wm cp`."""
 
 import contextlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wm import options
+from wm import machine, options
 from wm.words import objects, size
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def doctor(
     found = _told(doctor.visit(store), as_json)
     there = _told(_cluster(store_uri, files, overrides), as_json) if with_cluster else []
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in found + there], indent=1))
+        machine.document([asdict(finding) for finding in found + there])
     findings.require(found, f"store {store_uri}")
     findings.require(there, "cluster", ClusterError)
 
@@ -132,7 +131,7 @@ def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_js
         _sweep(store, garbage.outside(store, horizon), delete, total, as_json)
     if as_json:
         told = {"garbage": [_row(g) for g in total.garbage], "kept": [asdict(kept) for kept in total.kept]}
-        click.echo(json.dumps({"store": store.uri, "older_than_s": horizon, "deleted": delete, **told}, indent=1))
+        machine.document({"store": store.uri, "older_than_s": horizon, "deleted": delete, **told})
     elif total.garbage or not busy:
         _conclude(total, delete, store_uri)
     if busy:

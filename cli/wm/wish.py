@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wm import options
+from wm import machine, options
 
 if TYPE_CHECKING:
     from worldmodels.config import Config, Origins
@@ -64,11 +64,20 @@ class Wish:
 
         pipeline.store_config(self.store, self.run, self.iteration, self.config, self.origins)
 
-    def show(self, *, redo: bool) -> None:
+    def show(self, *, redo: bool, as_json: bool = False) -> None:
         """Print the plan, and do nothing."""
         from worldmodels.executors import pipeline
 
-        for step in pipeline.plan(self.store, self.tasks, verify=redo):
+        steps = pipeline.plan(self.store, self.tasks, verify=redo)
+        if as_json:
+            rows = [
+                {"stage": each.task.stage, "state": each.state, "asked_for": each.task.stage in self.chosen,
+                 "reasons": list(each.reasons)}
+                for each in steps
+            ]  # fmt: skip
+            machine.document({"schema": machine.SCHEMA, "stages": rows})
+            return
+        for step in steps:
             note = "" if step.task.stage in self.chosen else "  (not asked for)"
             click.echo(
                 f"{step.task.stage:12}{WORDS[step.state]}{note}"
@@ -95,7 +104,7 @@ def wish(
     return Wish(store, run, iteration, config, origins, chosen)
 
 
-def conclude(store: "Store", tasks: "Iterable[Task]") -> None:
+def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) -> None:
     """The score and the report, if they are among what was asked for."""
     import json
     import tempfile
@@ -110,6 +119,9 @@ def conclude(store: "Store", tasks: "Iterable[Task]") -> None:
             with tempfile.TemporaryDirectory() as scratch:
                 artifact = artifacts.load(store, task.name, manifest, Path(scratch))
                 s = json.loads(artifact.path("scores.json").read_text())
+            if as_json:
+                machine.event("result", work=str(task.name), score=s)
+                continue
             low, high = s["interval"]
             first, last = s["scores"][0]["track"], s["scores"][-1]["track"]
             inputs = {key.partition("/")[2]: digest[:12] for key, digest in manifest["inputs"].items()}
@@ -126,4 +138,8 @@ def conclude(store: "Store", tasks: "Iterable[Task]") -> None:
                     f" difference {r['difference']:+.1f} (95 % interval {low:+.1f} to {high:+.1f})"
                 )
         if task.stage == "report":
-            click.echo(f"report: {store.uri.rstrip('/')}/{task.name.key('live', 'report.html')}")
+            page = f"{store.uri.rstrip('/')}/{task.name.key('live', 'report.html')}"
+            if as_json:
+                machine.event("result", work=str(task.name), report=page)
+                continue
+            click.echo(f"report: {page}")

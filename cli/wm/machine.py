@@ -1,0 +1,76 @@
+"""What programs read with --json: one JSON document on standard output, or a line of JSON for each event of a command
+that waits. docs/json.md describes both; `SCHEMA` grows when a field goes or changes its meaning, not when one comes.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from worldmodels.executors.local import Snapshot
+
+SCHEMA = 1
+EVENT_SECONDS = 10.0
+_printed: set[str] = set()
+
+
+def wanted() -> bool:
+    """Whether this command line asks for JSON, be it one that cannot be understood otherwise."""
+    return "--json" in sys.argv[1:]
+
+
+def document(value: Any) -> None:
+    """Print the command's one document."""
+    _printed.add("document")
+    click.echo(json.dumps(value, indent=1))
+
+
+def event(kind: str, **fields: Any) -> None:
+    """Print what happened, in one line."""
+    _printed.add("events")
+    click.echo(json.dumps({"schema": SCHEMA, "event": kind, **fields}))
+
+
+def failed(message: str, next: str, exit_code: int, kind: str) -> None:
+    """Print an error as the last event, or as the document; a document that is printed already holds what was found."""
+    error = {"kind": kind, "message": message, "next": next, "exit_code": exit_code}
+    if "events" in _printed:
+        event("error", error=error)
+    elif "document" not in _printed:
+        document({"schema": SCHEMA, "error": error})
+
+
+class Events:
+    """What `progress.Screen` is to people: one event for what is new."""
+
+    def __enter__(self) -> "Events":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        event("note", text=text)
+
+    @contextmanager
+    def stage(self, name: str) -> "Iterator[Callable[[Snapshot], None]]":
+        began = said = time.monotonic()
+        event("started", stage=name)
+
+        def report(snapshot: "Snapshot") -> None:
+            nonlocal said
+            if time.monotonic() - said < EVENT_SECONDS:
+                return
+            said = time.monotonic()
+            event(
+                "progress", stage=name, done=snapshot.done, total=snapshot.total, unit=snapshot.unit,
+                rate=snapshot.rate, figures=dict(snapshot.figures),
+            )  # fmt: skip
+
+        yield report
+        event("committed", stage=name, seconds=round(time.monotonic() - began, 1))
