@@ -67,6 +67,15 @@ def test_whoever_waits_gets_a_line_for_each_event(wm, server):
     assert lines(wm("attach", "vae", "--json")[1])[0]["event"] == "committed"
 
 
+def test_a_bucket_that_pods_would_look_for_elsewhere_is_warned_of_before(wm, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr("wm.jobs._say", said.append)
+    wm("submit", "rollouts", "--dry-run", "client")
+    assert "kubernetes.s3_endpoint is empty" in said[0] and "next: " in said[0]
+    wm("submit", "pipeline", "--dry-run", "client", "-o", "kubernetes.s3_endpoint='http://s3.wm.svc:8333'")
+    assert len(said) == 1
+
+
 def test_a_dry_run_is_the_jobs(wm):
     (job,) = json.loads(wm("submit", "rollouts", "--json", "--dry-run", "client")[1])["jobs"]
     assert job["kind"] == "Job"

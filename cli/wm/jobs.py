@@ -102,6 +102,7 @@ def _stages(wanted: "Wish", how: How) -> None:
     from worldmodels.executors import manifest, pipeline
 
     store, settings = wanted.store, wanted.config.kubernetes
+    _warn(store, settings)
     jobs = {task.stage: manifest.job(task, store.uri) for task in wanted.tasks if task.stage in wanted.chosen}
     if how.dry_run:
         _dry_run(settings, list(jobs.values()), how)
@@ -142,6 +143,7 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
 
     first = wishes[0]
     store, settings = first.store, first.config.kubernetes
+    _warn(store, settings)
     wanted = Pipeline(first.run, tuple(each.config for each in wishes))
     if how.dry_run:
         _dry_run(settings, [manifest.pipeline_job(wanted, store.uri)], how)
@@ -165,6 +167,13 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
     told = []
     _announce(cluster, settings, work, outcome, how, told)
     _conclude(store, submission.pipeline_tasks(wanted), how, told)
+
+
+def _warn(store: "Store", settings: "Kubernetes") -> None:
+    from worldmodels.executors import manifest
+
+    if words := manifest.elsewhere(getattr(store, "endpoint", ""), settings):
+        _say(f"warning: {words}\nnext: submit with -o kubernetes.s3_endpoint=URL, as pods reach it")
 
 
 def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], how: How) -> None:

@@ -67,12 +67,14 @@ def doctor(
 
 def _cluster(store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...]) -> "Iterator[Finding]":
     from worldmodels.config import resolve
+    from worldmodels.store import open_store
 
     settings = resolve(None, files, overrides)[0].kubernetes
     cluster = options.cluster(settings)
     from worldmodels.executors import checks
 
-    return checks.visit(cluster, settings, store_uri, lambda words: click.echo(words, err=True))
+    endpoint = getattr(open_store(store_uri), "endpoint", "")
+    return checks.visit(cluster, settings, store_uri, lambda words: click.echo(words, err=True), endpoint)
 
 
 def _told(visit: "Iterable[Finding]", as_json: bool) -> "list[Finding]":

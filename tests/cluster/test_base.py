@@ -40,6 +40,7 @@ RIGHTS = {
         "localqueues.visibility.kueue.x-k8s.io/pendingworkloads": {"get"},
         "serviceaccounts": {"get", "list"},
         "resourcequotas": {"get", "list"},
+        "limitranges": {"get", "list"},
         "namespaces": {"get"},
     },
 }

@@ -126,13 +126,13 @@ IDENTITY = """{spec={
  containers=[{name="worker", volumeMounts=[{name="identity", mountPath="/identity"}], env=[
  {name="AWS_ROLE_ARN", value="arn:aws:iam::123456789012:role/wm"},
  {name="AWS_WEB_IDENTITY_TOKEN_FILE", value="/identity/token"},
- {name="AWS_ENDPOINT_URL_STS", value=URL}]}]}}"""
+ {name="AWS_ENDPOINT_URL_STS", value=PLACE}]}]}}"""
 
 
 def test_a_node_whose_credentials_come_late(wm, kubectl, until):
     host = wm.more["AWS_ENDPOINT_URL_S3"].split("//")[1].split(":")[0]
     (port,) = buckets.free_ports(1)
-    overrides = IDENTITY.replace("\n", "").replace("URL", json.dumps(f"http://{host}:{port}"))
+    overrides = IDENTITY.replace("\n", "").replace("PLACE", json.dumps(f"http://{host}:{port}"))
     waiting = wm.start("submit", "rollouts", "--run", "late", "--wait", *SHORT,
                        "-o", "kubernetes.s3_secret=''", "-o", f"kubernetes.pod_overrides={overrides}")  # fmt: skip
     until(lambda: kubectl.running("late"))

@@ -8,15 +8,23 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
+from kubernetes.utils.quantity import parse_quantity
+
 from ..cluster import Kubernetes, Pool
+from ..config import Config
 from ..errors import ClusterError
+from ..runner import Task
+from ..stages import STAGES
 from ..upkeep.findings import Check, Finding, examine, fail, ok, warn
 from . import manifest, submission, watching
 from .kubernetes import Cluster
 
 Dict = dict[str, Any]
+Amounts = dict[str, Decimal]
 
 OLDEST = (1, 34)
 RIGHTS = [
@@ -33,8 +41,55 @@ PROBE_SECONDS = 180.0
 STUCK, STUCK_SECONDS = re.compile("image .* cannot be pulled|CreateContainerConfigError|pods cannot be made"), 20.0
 
 
-def visit(cluster: Cluster, settings: Kubernetes, store_uri: str, report: Callable[[str], None]) -> Iterator[Finding]:
-    """One finding per check, as they come; `report` hears why the pod of its own does not run yet."""
+SHOWN = "wm submit STAGE --dry-run server; kubernetes.labels, annotations, job_overrides and removed_fields mend a Job"
+
+
+@dataclass(frozen=True)
+class Need:
+    """What each pod of a stage's Job asks for, all containers together."""
+
+    name: str
+    pods: int
+    pool: str
+    requests: Amounts
+    limits: Amounts
+
+    @classmethod
+    def of(cls, name: str, job: Dict) -> "Need":
+        containers = job["spec"]["template"]["spec"]["containers"]
+        asked, held = (
+            {
+                key: sum((parse_quantity(c["resources"][kind].get(key, 0)) for c in containers), Decimal(0))
+                for key in {key for c in containers for key in c["resources"].get(kind, {})}
+            }
+            for kind in ("requests", "limits")
+        )
+        on_gpu = any("/" in key for key in asked)
+        return cls(name, job["spec"]["completions"], "gpu" if on_gpu else "cpu", asked, held)
+
+    def amount(self, key: str) -> Decimal:
+        """What one pod takes of what a quota counts."""
+        if key in ("pods", "count/pods"):
+            return Decimal(1)
+        kind, _, resource = key.partition(".")
+        if kind in ("requests", "limits"):
+            return (self.requests if kind == "requests" else self.limits).get(resource, Decimal(0))
+        return self.requests.get(key, Decimal(0))
+
+    def fits(self, node: Dict) -> bool:
+        there = node["status"].get("allocatable", {})
+        return all(parse_quantity(there.get(key, 0)) >= amount for key, amount in self.requests.items() if amount)
+
+    def words(self) -> str:
+        return ", ".join(f"{_plain(amount)} {key}" for key, amount in sorted(self.requests.items()))
+
+
+def visit(
+    cluster: Cluster, settings: Kubernetes, store_uri: str, report: Callable[[str], None], endpoint: str = ""
+) -> Iterator[Finding]:
+    """One finding per check, as they come; `report` hears why the pod of its own does not run yet, and `endpoint` is
+    where this machine finds the bucket.
+    """
     look = Look(cluster, settings, store_uri, report)
     there = ("cluster", "namespace")
     checks = [
@@ -43,11 +98,15 @@ def visit(cluster: Cluster, settings: Kubernetes, store_uri: str, report: Callab
         Check("rights", look.rights, there),
         Check("accounts", look.accounts, there),
         Check("quota", look.quota, there),
+        Check("limits", look.limits, there),
         Check("CPU nodes", look.cpu_nodes, ("cluster",)),
         Check("GPU nodes", look.gpu_nodes, ("cluster",)),
     ]
     if store_uri.startswith("s3://"):
-        checks.append(Check("pod", look.pod, ("namespace", "rights", "accounts", "quota")))
+        able = ("namespace", "rights", "accounts", "quota", "limits")
+        checks += [Check("endpoint", lambda: _endpoint(endpoint, settings))]
+        checks += [Check("Jobs", look.jobs, ("namespace", "rights")), Check("pod", look.pod, able)]
+        checks += [Check("GPU pod", look.gpu_pod, able)]
     return examine(checks)
 
 
@@ -57,6 +116,8 @@ class Look:
     def __init__(self, cluster: Cluster, settings: Kubernetes, store_uri: str, report: Callable[[str], None]) -> None:
         self.cluster, self.settings, self.store_uri, self.report = cluster, settings, store_uri, report
         self.core = f"/api/v1/namespaces/{cluster.namespace}"
+        self.sent = _jobs(settings, store_uri if store_uri.startswith("s3://") else "s3://bucket")
+        self.needs = [Need.of(name, job) for name, job in self.sent.items()]
 
     def version(self) -> Finding:
         told = self.cluster.get("/version") or {}
@@ -96,9 +157,44 @@ class Look:
         if quotas is None:
             return ok("unknown: you may not look")
         left = [each for quota in quotas["items"] for each in _left(quota)]
+        command = f"kubectl -n {self.cluster.namespace} describe quota"
         if spent := [words for words, nothing_left in left if nothing_left]:
-            return fail(f"used up: {', '.join(spent)}", next=f"kubectl -n {self.cluster.namespace} describe quota")
+            return fail(f"used up: {', '.join(spent)}", next=command)
+        found = [each for quota in quotas["items"] for need in self.needs for each in _held(quota, need)]
+        if never := [words for words, pods in found if not pods]:
+            return fail("; ".join(never), next=f"{command}, or -o kubernetes.resources.STAGE.memory=… (cpu, disk)")
+        if few := [words for words, _ in found]:
+            return warn("; ".join(few), next=f"-o kubernetes.pods.STAGE=…, or {command}")
         return ok(", ".join(words for words, _ in left) or "none")
+
+    def limits(self) -> Finding:
+        """Against LimitRanges, which refuse pods that ask for too much or too little."""
+        ranges = self.cluster.get(f"{self.core}/limitranges", okay=(403,))
+        if ranges is None:
+            return ok("unknown: you may not look")
+        items = [(each["metadata"]["name"], item) for each in ranges["items"] for item in each["spec"]["limits"]]
+        broken = [words for name, item in items for need in self.needs for words in _out_of_range(name, item, need)]
+        if broken:
+            command = f"kubectl -n {self.cluster.namespace} describe limitrange"
+            return fail("; ".join(broken), next=f"{command}, or -o kubernetes.resources.STAGE.memory=… (cpu, disk)")
+        return ok(", ".join(dict.fromkeys(name for name, _ in items)) or "none")
+
+    def jobs(self) -> Finding:
+        """Let the server judge every Job that would be sent, admission policies and webhooks included."""
+        refused, warned = dict[str, list[str]](), dict[str, list[str]]()
+        for name, job in self.sent.items():
+            try:
+                _, warnings = self.cluster.create(job, dry_run=True)
+            except ClusterError as error:
+                refused.setdefault(error.message, []).append(name)
+                continue
+            for each in warnings:
+                warned.setdefault(each, []).append(name)
+        if refused:
+            return fail("; ".join(f"{', '.join(names)}: {words}" for words, names in refused.items()), next=SHOWN)
+        if warned:
+            return warn("; ".join(f"{', '.join(names)}: {words}" for words, names in warned.items()), next=SHOWN)
+        return ok(f"the server would take all {len(self.sent)}")
 
     def cpu_nodes(self) -> Finding:
         return self._nodes("cpu_pool", self.settings.cpu_pool)
@@ -120,11 +216,26 @@ class Look:
             return warn(f"{words}: unless a pool grows on demand, pods stay pending", f"wm config | grep -A3 {name}")
         if resource and not count:
             return warn(f"{words}, none of which has {resource} to give", next="-o kubernetes.gpus=false")
+        pool_name = name.removesuffix("_pool")
+        large = [need for need in self.needs if need.pool == pool_name and not any(need.fits(node) for node in nodes)]
+        if large:
+            asked = "; ".join(f"{need.name} asks for {need.words()}" for need in large)
+            return fail(
+                f"{words}, none of which can hold a pod: {asked}", next="-o kubernetes.resources.STAGE.memory=…"
+            )
         return ok(f"{words}; {count} {resource} in all" if resource else words)
 
     def pod(self) -> Finding:
         """Start a pod like a worker's, which looks at the bucket from where workers will."""
-        job = manifest.probe_job(self.settings, self.store_uri)
+        return self._try(manifest.probe_job(self.settings, self.store_uri), self.settings.image_cpu)
+
+    def gpu_pod(self) -> Finding:
+        """The same with the image that trains, where and as it trains."""
+        if not self.settings.gpus and self.settings.image_gpu == self.settings.image_cpu:
+            return ok("the trainings run as the others do")
+        return self._try(manifest.probe_job(self.settings, self.store_uri, gpu=True), self.settings.image_gpu)
+
+    def _try(self, job: Dict, image: str) -> Finding:
         left = self.cluster.job(job["metadata"]["name"])
         if left and watching.ended(left):  # by one that was killed
             submission.remove(self.cluster, left)
@@ -132,17 +243,17 @@ class Look:
         if made is None:
             return warn("somebody else is trying the same", next="wm doctor --cluster")
         try:
-            return self._probe(made)
+            return self._probe(made, image)
         finally:
             submission.remove(self.cluster, made)
 
-    def _probe(self, job: Dict) -> Finding:
+    def _probe(self, job: Dict, image: str) -> Finding:
         began, told = time.monotonic(), watching.Teller(self.report, counts=False)
         while True:
             there, pods = self.cluster.job(job["metadata"]["name"]) or job, submission.pods_of(self.cluster, job)
             seen = watching.view(there, pods, submission.explanations(self.cluster, there))
             if seen.ended:
-                return self._result(pods, seen)
+                return self._result(pods, seen, image)
             told("the pod", seen)
             spent = time.monotonic() - began
             if spent > PROBE_SECONDS or (spent > STUCK_SECONDS and any(map(STUCK.match, seen.pending))):
@@ -150,7 +261,7 @@ class Look:
                 return fail(f"it did not end within {spent:.0f} s: {words}", next="wm config | grep kubernetes")
             time.sleep(1.0)
 
-    def _result(self, pods: list[Dict], seen: watching.View) -> Finding:
+    def _result(self, pods: list[Dict], seen: watching.View, image: str) -> Finding:
         said = "\n".join(
             line for pod in pods for _, line in self.cluster.log(pod["metadata"]["name"], manifest.CONTAINER)
         )
@@ -162,7 +273,60 @@ class Look:
             return fail(f"{'; '.join(seen.falls) or seen.why}; it said: {said[-300:]}", next="make push-images")
         if failed:
             return fail(f"the bucket, seen from a pod: {'; '.join(failed)}", next=f"wm doctor --store {self.store_uri}")
-        return ok(f"runs {self.settings.image_cpu}; all {len(findings)} checks of the bucket hold from there")
+        return ok(f"runs {image}; all {len(findings)} checks of the bucket hold from there")
+
+
+def _endpoint(endpoint: str, settings: Kubernetes) -> Finding:
+    if words := manifest.elsewhere(endpoint, settings):
+        return warn(words, next="-o kubernetes.s3_endpoint=URL, as pods reach it")
+    return ok(f"pods ask {settings.s3_endpoint or 'AWS'}")
+
+
+def _jobs(settings: Kubernetes, store_uri: str) -> dict[str, Dict]:
+    """Every Job that `wm submit` would send with these settings, by stage."""
+    config = Config(kubernetes=settings)
+    jobs = {stage: manifest.job(Task(manifest.DOCTOR, 1, stage, config), store_uri) for stage in STAGES}
+    return jobs | {manifest.PIPELINE: manifest.pipeline_job(manifest.Pipeline(manifest.DOCTOR, (config,)), store_uri)}
+
+
+def _held(quota: Dict, need: Need) -> Iterator[tuple[str, int]]:
+    """(words, how many pods at once) for what a quota holds less of than a stage's pods ask for."""
+    spec = quota.get("spec") or {}
+    if spec.get("scopes") or spec.get("scopeSelector"):  # about other pods, or these: the server knows
+        return
+    for key, text in (quota["status"].get("hard") or {}).items():
+        hard, each = parse_quantity(text), need.amount(key)
+        if not each or hard >= each * need.pods:
+            continue
+        pods = int(hard // each)
+        name = quota["metadata"]["name"]
+        if not pods:
+            yield f"{name}: a pod of {need.name} asks for {_plain(each)} {key}, and {text} is all there is", 0
+        else:
+            yield f"{name}: {text} {key} hold {pods} of {need.pods} pods of {need.name} at a time", pods
+
+
+def _out_of_range(name: str, item: Dict, need: Need) -> Iterator[str]:
+    """What a LimitRange refuses of a stage's pods; each has one container of ours."""
+    if item["type"] not in ("Container", "Pod"):
+        return
+    for key, text in (item.get("max") or {}).items():
+        if need.limits.get(key, Decimal(0)) > parse_quantity(text):
+            yield f"{name}: {need.name} may use {_plain(need.limits[key])} {key}, and {text} is the most"
+    for key, text in (item.get("min") or {}).items():
+        if key in need.requests and need.requests[key] < parse_quantity(text):
+            yield f"{name}: {need.name} asks for {_plain(need.requests[key])} {key}, and {text} is the least"
+    for key, text in (item.get("maxLimitRequestRatio") or {}).items():
+        if need.requests.get(key) and need.limits.get(key, Decimal(0)) / need.requests[key] > parse_quantity(text):
+            yield f"{name}: {need.name} may use more than {text} times the {key} that it asks for"
+
+
+def _plain(amount: Decimal) -> str:
+    """As one writes it in a manifest."""
+    for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+        if amount >= size and amount % size == 0:
+            return f"{amount / size:f}{unit}"
+    return f"{amount.normalize():f}"
 
 
 def _left(quota: Dict) -> Iterator[tuple[str, bool]]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from .. import artifacts, stages
 from ..artifacts import digest
@@ -106,20 +107,39 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     return _job(settings, PIPELINE, pipeline.run, 1, _name(PIPELINE, pipeline.run, identity), store_uri, spec)
 
 
-def probe_job(settings: Kubernetes, store_uri: str) -> Dict:
-    """A Job of one pod like a worker's, which only looks at the store, and is not tried again."""
+def probe_job(settings: Kubernetes, store_uri: str, *, gpu: bool = False) -> Dict:
+    """A Job of one pod like a worker's (`gpu`: a training's), which looks at the store, and is not tried again."""
     store_uri, settings = _reachable(store_uri), settings.model_copy(update={"ttl_seconds": 300})
     pod = _pod(
         settings,
-        image=settings.image_cpu,
+        image=settings.image_gpu if gpu else settings.image_cpu,
         command=["python", "-P", "-m", "wm", "doctor", "--store", store_uri, "--json"],
         environment={},
         resources=settings.resources.report,
-        gpu=False,
+        gpu=gpu and settings.gpus,
         account=settings.service_account,
     )
     spec = _spec(settings, pod, 1, limit=0)
-    return _job(settings, DOCTOR, DOCTOR, 1, _name(DOCTOR, DOCTOR, digest(store_uri)), store_uri, spec)
+    return _job(
+        settings, DOCTOR, DOCTOR, 1, _name(DOCTOR, "gpu" if gpu else DOCTOR, digest(store_uri)), store_uri, spec
+    )
+
+
+def elsewhere(endpoint: str, settings: Kubernetes) -> str:
+    """Why pods would look for the bucket at another server than `endpoint`, which this machine uses; empty if not."""
+    aws = (urlsplit(endpoint).hostname or "amazonaws.com").endswith(("amazonaws.com", "amazonaws.com.cn"))
+    told = settings.s3_endpoint or "AWS_ENDPOINT_URL" in json.dumps([settings.pod_overrides, settings.job_overrides])
+    if not aws and not told:
+        return (
+            f"this machine finds the bucket at {endpoint}, and kubernetes.s3_endpoint is empty: unless the Secret names"
+            " one, pods will look for it at AWS, with another server's keys"
+        )
+    if aws and settings.s3_endpoint:
+        return (
+            f"this machine finds the bucket at AWS, and pods will look for it at {settings.s3_endpoint}:"
+            " what they commit will not be seen here"
+        )
+    return ""
 
 
 def name(task: Task, store_uri: str) -> str:
