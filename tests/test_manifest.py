@@ -81,6 +81,12 @@ def test_training_asks_for_a_gpu_unless_the_cluster_has_none():
     assert container(without)["image"] == "wm-gpu:dev"
 
 
+def test_gpus_by_name_and_number():
+    made = job("vae", "kubernetes.gpu_resource=amd.com/gpu", "kubernetes.gpu_count=2")
+    for amounts in container(made)["resources"].values():
+        assert amounts["amd.com/gpu"] == "2"
+
+
 def test_overrides_come_last_and_merge_by_name():
     pod = '{spec={imagePullSecrets=[{name="pull"}], containers=[{name="worker", env=[{name="WM_PODS", value="1"}]}]}}'
     made = job("rollouts", f"kubernetes.pod_overrides={pod}")

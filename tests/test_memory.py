@@ -255,3 +255,22 @@ def test_a_warm_start_begins_with_the_earlier_weights(trained, artifact, tmp_pat
 def test_too_few_episodes_are_refused(tmp_path):
     with pytest.raises(WorkFailed, match="none is left to train on"):
         train(tmp_path, shards(tmp_path / "shards", [[12]]))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_predicts_about_the_same_and_plays_in_float32(precision):
+    import tensorflow as tf
+
+    from worldmodels.memory.model import Memory
+    from worldmodels.vision import training
+
+    fix_threads()
+    plain = Memory(Z, 8, 2)
+    half = Memory(Z, 8, 2, dtype=training.policy(precision))
+    half.set_weights(plain.get_weights())
+    z, a = tf.random.stateless_normal((2, 5, Z), (0, 0)), tf.zeros((2, 5, 3))
+    (_, mu, _), (h, c) = half.predict_sequence(z, a, half.zero_state(2))
+    (_, expected, _), _ = plain.predict_sequence(z, a, plain.zero_state(2))
+    assert {x.dtype for x in (mu, h, c)} == {tf.float32}
+    np.testing.assert_allclose(mu, expected, atol=0.02)
+    np.testing.assert_array_equal(half.in_float32().density.kernel, plain.density.kernel)

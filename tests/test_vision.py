@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from fakes import FolderArtifact, Killed, context, fix_threads, kill_after, not_finite, results, rollouts
 
+from worldmodels import artifacts
+from worldmodels.config import resolve
 from worldmodels.errors import ConfigError, Stopped, WorkFailed
 from worldmodels.networks import Decoder, Encoder
+from worldmodels.stages import stage
 from worldmodels.vision import data, latents
 
 TINY = {
@@ -288,3 +291,57 @@ def test_latents_are_what_the_encoder_says_of_every_frame(trained, episodes, tmp
     mean, logvar = Encoder(trained[0] / "results" / "encoder.tflite")(expected[1].frames)
     assert np.array_equal(found[1].mean, mean) and np.array_equal(found[1].logvar, logvar)
     assert np.array_equal(found[1].actions, expected[1].actions)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_trains_float32_weights_that_play_as_any_others(precision):
+    import keras
+    import tensorflow as tf
+
+    from worldmodels.vision import train, training
+    from worldmodels.vision.model import Vae
+
+    fix_threads()
+    frames = np.full((8, 64, 64, 3), 220, np.uint8)
+    vae = Vae(4, 0.125, 1, training.policy(precision))
+    assert {weight.dtype for weight in vae.get_weights()} == {np.dtype(np.float32)}
+    assert vae.convolutions[0].compute_dtype == precision
+    optimizer = training.scaled(keras.optimizers.Adam(1e-3), precision)
+    optimizer.build(vae.trainable_variables)
+    step = train.make_step(vae, optimizer, 1, 0.5)
+    losses = [float(step(frames, tf.constant(number))[0]) for number in range(20)]
+    assert losses[-1] < 0.95 * losses[0]
+    plain = vae.in_float32()
+    assert plain.convolutions[0].compute_dtype == "float32"
+    np.testing.assert_allclose(plain.encode(frames)[0], vae.encode(frames)[0], atol=0.05)
+
+
+def test_precision_is_part_of_what_was_trained_and_absent_where_nobody_chose_it():
+    def work(*overrides):
+        config, _ = resolve("demo", (), overrides)
+        return artifacts.identity(artifacts.Name("demo", 1, "vae"), config, stage("vae").sections, {}).config
+
+    assert work() == work("vae.precision=float32")
+    assert not [key for key in work() if "precision" in key]
+    assert work("vae.precision=bfloat16")["vae.precision"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("there", "visible", "cuda", "words"),
+    [
+        (False, None, False, ""),
+        (True, "", True, "CUDA_VISIBLE_DEVICES hides it"),
+        (True, None, False, "tensorflow[and-cuda]"),
+        (True, None, True, "nvidia-smi"),
+    ],
+)
+def test_a_gpu_that_is_not_used_is_told_with_the_reason(tmp_path, monkeypatch, there, visible, cuda, words):
+    from worldmodels.vision import training
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if there:
+        (tmp_path / "nvidia0").touch()
+    said = training.why_no_gpu(cuda, tmp_path / "nvidia0")
+    assert words in said and bool(said) == there

@@ -89,6 +89,7 @@ class Kubernetes(Section):
     )
     gpus: bool = Field(True, description="false: the training stages run on the CPU pool and ask for no GPU")
     gpu_resource: str = Field("nvidia.com/gpu", min_length=1, description="what a GPU is called by its device plugin")
+    gpu_count: Count = Field(1, description="GPUs of each training's pod")
     queue: str = Field("", pattern=MAYBE_NAME, description="Kueue's local queue; empty: none")
     sidecars: bool = Field(True, description="false: service meshes are told to add no container to the pods")
     priority_class: str = Field("", pattern=MAYBE_NAME, description="PriorityClass of the pods; empty: none")

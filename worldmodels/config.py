@@ -18,6 +18,8 @@ Renderer = Literal["fast", "gymnasium"]
 Iterations = Literal["all", "latest"]
 RENDERER = "who draws the frames: fast, or gymnasium (the same road and rewards, some 40 times slower)"
 Threads = Annotated[int, Field(ge=1, le=64)]
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISION = "of layers while training; weights, and what plays, are float32 always; the others are for GPUs"
 TEST_TRACKS = range(300_000_000, 400_000_000)
 """Seeds of tracks that nothing is trained or validated on (see `envs/tracks.py`)."""
 
@@ -57,6 +59,7 @@ class Vae(Section):
     threads: Threads = Field(
         2, description="TensorFlow threads: part of the result's identity, never the machine's count"
     )
+    precision: Precision = Field("float32", description=PRECISION, json_schema_extra=LATER)
 
 
 class Latents(Section):
@@ -86,6 +89,7 @@ class Memory(Section):
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of episodes kept out of training")
     warm_start: bool = Field(False, description="start from the previous iteration's weights")
     threads: Threads = Field(2, description="TensorFlow threads: part of the result's identity")
+    precision: Precision = Field("float32", description=PRECISION, json_schema_extra=LATER)
 
 
 class Growth(Section):

@@ -151,7 +151,6 @@ def _start(store_uri: str, task: Task, index: int, count: int, stdout: int) -> W
         "WM_EVENTS_FD": str(writing),
         "WM_PARENT_PIPE": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
     if stages.stage(task.stage).kind != "single":
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

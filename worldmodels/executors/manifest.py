@@ -315,7 +315,7 @@ def _pod(
             *({"name": key, "value": value.replace("$", "$$")} for key, value in variables.items()),
             {"name": "WM_FAILURES", "valueFrom": FAILURES},
         ],
-        "resources": _resources(resources, settings.gpu_resource if gpu else ""),
+        "resources": _resources(resources, {settings.gpu_resource: str(settings.gpu_count)} if gpu else {}),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -358,9 +358,9 @@ def _check_length(variables: Mapping[str, str]) -> None:
             )
 
 
-def _resources(asked: Resources, gpu: str) -> Dict:
+def _resources(asked: Resources, gpus: Mapping[str, str]) -> Dict:
     requests = {"cpu": asked.cpu, "memory": asked.memory, "ephemeral-storage": asked.disk}
-    requests |= {gpu: "1"} if gpu else {}
+    requests |= gpus
     return {"requests": requests, "limits": requests | {"cpu": asked.cpu_limit or asked.cpu}}
 
 

@@ -15,8 +15,10 @@ Mixture = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 class Memory(keras.Model):  # type: ignore[misc]
     """(z_t, a_t) -> the density of z_{t+1}: per dimension a mixture of K Gaussians, dimensions independent."""
 
-    def __init__(self, z: int, hidden: int, mixtures: int, seed: int = 0) -> None:
+    def __init__(self, z: int, hidden: int, mixtures: int, seed: int = 0, dtype: str = "float32") -> None:
+        """`dtype` is Keras' policy for the layers: mixed ones compute in half precision, and weights stay float32."""
         super().__init__(name="memory")
+        self._sizes = (z, hidden, mixtures, seed)
         self.z, self.hidden, self.mixtures = z, hidden, mixtures
         self.lstm = keras.layers.LSTM(
             hidden,
@@ -25,9 +27,13 @@ class Memory(keras.Model):  # type: ignore[misc]
             kernel_initializer=keras.initializers.GlorotUniform(seed=1000 * seed),
             recurrent_initializer=keras.initializers.Orthogonal(seed=1000 * seed + 1),
             name="lstm",
+            dtype=dtype,
         )
         self.density = keras.layers.Dense(
-            3 * z * mixtures, kernel_initializer=keras.initializers.GlorotUniform(seed=1000 * seed + 2), name="density"
+            3 * z * mixtures,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=1000 * seed + 2),
+            name="density",
+            dtype=dtype,
         )
         self.predict_sequence(tf.zeros((1, 1, z)), tf.zeros((1, 1, ACTIONS)), self.zero_state(1))  # makes the variables
         self.built = True
@@ -37,12 +43,19 @@ class Memory(keras.Model):  # type: ignore[misc]
 
     def predict_sequence(self, z: tf.Tensor, a: tf.Tensor, state: State) -> tuple[Mixture, State]:
         """z [B, T, Z], a [B, T, 3] from `state` on -> mixtures [B, T, Z, K] and the state after them."""
-        hs, h, c = self.lstm(tf.concat([z, a], axis=-1), initial_state=list(state))
+        before = [tf.cast(each, self.lstm.compute_dtype) for each in state]
+        hs, h, c = (tf.cast(each, tf.float32) for each in self.lstm(tf.concat([z, a], axis=-1), initial_state=before))
         return self.mixture(hs), (h, c)
+
+    def in_float32(self) -> "Memory":
+        """The same network as it plays."""
+        plain = Memory(*self._sizes)
+        plain.set_weights(self.get_weights())
+        return plain
 
     def mixture(self, h: tf.Tensor) -> Mixture:
         """[..., H] -> logits of the weights, mu, log sigma [..., Z, K]."""
-        out = self.density(h)
+        out = tf.cast(self.density(h), tf.float32)
         shape = [-1, *h.shape[1:-1], self.z, self.mixtures]
         logits, mu, log_sigma = (tf.reshape(part, shape) for part in tf.split(out, 3, axis=-1))
         return logits, mu, log_sigma

@@ -31,7 +31,7 @@ def train(ctx: Context) -> None:
     They are those of the epoch with the lowest held-out negative log-likelihood: M overfits.
     """
     config = ctx.config.memory
-    training.prepare(config.threads)
+    training.prepare(config.threads, ctx.log)
     cache = ctx.config.execution.cache_mb << 20
     episodes = Episodes(ctx.one("latents").shards, ctx.config.seed, config.held_out, cache, partial(_beat, ctx))
     if not episodes.trained:
@@ -40,7 +40,7 @@ def train(ctx: Context) -> None:
             next=f"wm run memory --run {ctx.run} -o rollouts.episodes={2 * ctx.config.rollouts.shard_episodes}",
         )
     z = episodes.load([0])[0][0].mean.shape[1]
-    memory = Memory(z, config.hidden, config.mixtures, ctx.config.seed)
+    memory = Memory(z, config.hidden, config.mixtures, ctx.config.seed, training.policy(config.precision))
     if config.warm_start and ctx.inputs.get("memory"):
         training.warm_start(memory, ctx.one("memory").path("memory.weights.h5"), "memory")
     trainer = Trainer(ctx, memory, episodes)
@@ -51,7 +51,7 @@ def train(ctx: Context) -> None:
         f"{best.epoch} of {config.epochs}, {best.held_out:.3f} nats per held-out frame: the best is kept"
     )
     ctx.log.info("M is that of epoch %s", ctx.notes["epoch"])
-    _write(ctx, memory, episodes, best, steps)
+    _write(ctx, memory.in_float32(), episodes, best, steps)
 
 
 def _beat(ctx: Context) -> None:
@@ -105,7 +105,8 @@ class Trainer:
         self.ctx, self.memory, self.episodes = ctx, memory, episodes
         self.config = ctx.config.memory
         self.sequence = min(self.config.sequence, episodes.longest())
-        self.optimizer = keras.optimizers.Adam(self.config.learning_rate, global_clipnorm=self.config.clip)
+        adam = keras.optimizers.Adam(self.config.learning_rate, global_clipnorm=self.config.clip)
+        self.optimizer = training.scaled(adam, self.config.precision)
         self.optimizer.build(memory.trainable_variables)
         self.best = Best()
         self._train, self._nll = self._functions()
@@ -129,7 +130,8 @@ class Trainer:
             count = tf.reduce_sum(mask)
             with tf.GradientTape() as tape:
                 nats, h, c = nll(z, a, mask, h, c)
-                loss = nats / (count * memory.z)  # per dimension, as the paper's: the scale that `clip` is for
+                # Per dimension, as the paper's: the scale that `clip` is for.
+                loss = self.optimizer.scale_loss(nats / (count * memory.z))
             variables = memory.trainable_variables
             self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
             return nats / count, h, c

@@ -11,9 +11,10 @@ SIDE = 64
 class Vae(keras.Model):  # type: ignore[misc]
     """Frames [B, 64, 64, 3] <-> z [B, Z]. `width` multiplies every layer's channels; 1.0 is the paper's network."""
 
-    def __init__(self, z: int, width: float, seed: int = 0) -> None:
+    def __init__(self, z: int, width: float, seed: int = 0, dtype: str = "float32") -> None:
+        """`dtype` is Keras' policy for the layers: mixed ones compute in half precision, and weights stay float32."""
         super().__init__(name="vae")
-        self.z = z
+        self.z, self._sizes = z, (z, width, seed)
         conv = [max(1, round(width * channels)) for channels in (32, 64, 128, 256)]
         deconv = [max(1, round(width * channels)) for channels in (128, 64, 32)]
         seeds = iter(range(1000 * seed, 1000 * seed + 1000))
@@ -22,18 +23,22 @@ class Vae(keras.Model):  # type: ignore[misc]
             return keras.initializers.GlorotUniform(seed=next(seeds))
 
         self.convolutions = [
-            keras.layers.Conv2D(n, 4, strides=2, activation="relu", kernel_initializer=glorot(), name=f"conv{i}")
+            keras.layers.Conv2D(
+                n, 4, strides=2, activation="relu", kernel_initializer=glorot(), name=f"conv{i}", dtype=dtype
+            )
             for i, n in enumerate(conv, 1)
         ]
-        self.moments = keras.layers.Dense(2 * z, kernel_initializer=glorot(), name="moments")
-        self.dense = keras.layers.Dense(4 * conv[-1], kernel_initializer=glorot(), name="dense")
+        self.moments = keras.layers.Dense(2 * z, kernel_initializer=glorot(), name="moments", dtype=dtype)
+        self.dense = keras.layers.Dense(4 * conv[-1], kernel_initializer=glorot(), name="dense", dtype=dtype)
         # The paper's first transposed convolution sees a 1x1 image: the same mathematics as a dense layer, which is 60
         # times faster on TensorFlow's CPU kernels.
-        self.deconv1 = keras.layers.Dense(25 * deconv[0], use_bias=False, kernel_initializer=glorot(), name="deconv1")
+        self.deconv1 = keras.layers.Dense(
+            25 * deconv[0], use_bias=False, kernel_initializer=glorot(), name="deconv1", dtype=dtype
+        )
         self.bias1 = self.add_weight((deconv[0],), "zeros", name="bias1")  # one per channel, as a convolution's
         self.deconvolutions = [
             keras.layers.Conv2DTranspose(
-                n, size, strides=2, activation=activation, kernel_initializer=glorot(), name=f"deconv{i}"
+                n, size, strides=2, activation=activation, kernel_initializer=glorot(), name=f"deconv{i}", dtype=dtype
             )
             for i, n, size, activation in (
                 (2, deconv[1], 5, "relu"), (3, deconv[2], 6, "relu"), (4, 3, 6, "sigmoid"),
@@ -48,16 +53,22 @@ class Vae(keras.Model):  # type: ignore[misc]
         for layer in self.convolutions:
             x = layer(x)
         moments = self.moments(tf.reshape(x, (-1, x.shape[1] * x.shape[2] * x.shape[3])))
-        mean, logvar = tf.split(moments, 2, axis=-1)
+        mean, logvar = tf.split(tf.cast(moments, tf.float32), 2, axis=-1)
         return mean, logvar
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
         """[B, Z] -> float [B, 64, 64, 3] in 0..1."""
         x = tf.reshape(self.deconv1(self.dense(z)), (-1, 5, 5, self.bias1.shape[0]))
-        x = tf.nn.relu(x + self.bias1)
+        x = tf.nn.relu(x + tf.cast(self.bias1, x.dtype))
         for layer in self.deconvolutions:
             x = layer(x)
-        return x
+        return tf.cast(x, tf.float32)
+
+    def in_float32(self) -> "Vae":
+        """The same network as it plays."""
+        plain = Vae(*self._sizes)
+        plain.set_weights(self.get_weights())
+        return plain
 
     def pixels(self, z: tf.Tensor) -> tf.Tensor:
         """[B, Z] -> uint8 [B, 64, 64, 3]."""

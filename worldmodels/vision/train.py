@@ -23,14 +23,14 @@ SAMPLE = 16
 def train(ctx: Context) -> None:
     """Write encoder.tflite, decoder.tflite, vae.weights.h5 and vae.json; goes on from the latest checkpoint."""
     config = ctx.config.vae
-    training.prepare(config.threads)
-    vae = Vae(config.z, config.width, ctx.config.seed)
+    training.prepare(config.threads, ctx.log)
+    vae = Vae(config.z, config.width, ctx.config.seed, training.policy(config.precision))
     if config.warm_start and ctx.inputs.get("vae"):
         training.warm_start(vae, ctx.one("vae").path("vae.weights.h5"), "vae")
     shards = _shards(ctx)
     sample = _sample(shards)
     step = _fit(ctx, vae, shards, sample)
-    _write(ctx, vae, sample, step)
+    _write(ctx, vae.in_float32(), sample, step)
 
 
 def _shards(ctx: Context) -> list[Shard]:
@@ -53,8 +53,9 @@ def make_step(vae: Vae, optimizer: Any, seed: int, kl_tolerance: float) -> Any:
         noise = tf.random.stateless_normal((tf.shape(frames)[0], vae.z), tf.stack([seed, number]))
         with tf.GradientTape() as tape:
             loss, error, kl = vae.objective(frames, noise, kl_tolerance)
+            scaled = optimizer.scale_loss(loss)
         variables = vae.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
         return loss, error, kl
 
     signature = [tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8), tf.TensorSpec((), tf.int32)]
@@ -77,7 +78,7 @@ def stream(ctx: Context, shards: Sequence[Shard], start: data.Position) -> Itera
 
 def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uint8]) -> int:
     config, seed = ctx.config.vae, ctx.config.seed
-    optimizer = keras.optimizers.Adam(config.learning_rate)
+    optimizer = training.scaled(keras.optimizers.Adam(config.learning_rate), config.precision)
     optimizer.build(vae.trainable_variables)
     checkpoint = training.Checkpoint(ctx, [*vae.variables, *optimizer.variables], COLUMNS)
     position = data.Position(*map(int, checkpoint.extra.get("position", (0, 0, 0))))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,23 @@ import tensorflow as tf
 from ..errors import ConfigError, WorkFailed
 from ..task import Context
 
+LOG = logging.getLogger("wm")
 TOLERANCE = 1e-5
 """Largest deviation of a network that plays from the one that was trained, relative to values above 1."""
 
 
-def prepare(threads: int) -> None:
-    """Fix TensorFlow's threads: with another number, sums are added in another order."""
+def policy(precision: str) -> str:
+    """Keras' name for layers that compute with that precision and keep float32 weights."""
+    return precision if precision == "float32" else f"mixed_{precision}"
+
+
+def scaled(optimizer: keras.optimizers.Optimizer, precision: str) -> keras.optimizers.Optimizer:
+    """The optimizer, with a scale for the loss where small gradients would vanish; `scale_loss` applies it."""
+    return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
+
+
+def prepare(threads: int, log: logging.Logger = LOG) -> None:
+    """Fix TensorFlow's threads: with another number, sums are added in another order. Tells on what it computes."""
     config = tf.config
     if (config.threading.get_intra_op_parallelism_threads(), config.threading.get_inter_op_parallelism_threads()) != (
         threads,
@@ -32,8 +44,23 @@ def prepare(threads: int) -> None:
             config.threading.set_inter_op_parallelism_threads(threads)
         except RuntimeError:
             raise WorkFailed(f"TensorFlow runs already, with other than {threads} threads, in this process") from None
-    if config.list_physical_devices("GPU"):
+    if gpus := config.list_physical_devices("GPU"):
         config.experimental.enable_op_determinism()
+        names = [config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+        log.info("computes on %s", ", ".join(names))
+    elif why := why_no_gpu(tf.test.is_built_with_cuda()):
+        log.warning("this machine has a GPU, and TensorFlow computes on the CPU: %s", why)
+
+
+def why_no_gpu(built_with_cuda: bool, device: Path = Path("/dev/nvidia0")) -> str:
+    """Why TensorFlow sees none, though this machine has one; empty if it has none."""
+    if not device.exists():
+        return ""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return "CUDA_VISIBLE_DEVICES hides it"
+    if not built_with_cuda:
+        return "it is built for CPUs; pip install 'tensorflow[and-cuda]'"
+    return "it does not find CUDA's libraries or a driver that is new enough; nvidia-smi"
 
 
 def warm_start(model: keras.Model, path: Path, setting: str) -> None:
