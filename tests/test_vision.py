@@ -310,7 +310,7 @@ def test_half_precision_trains_float32_weights_that_play_as_any_others(precision
     optimizer.build(vae.trainable_variables)
     step = train.make_step(vae, optimizer, 1, 0.5)
     losses = [float(step(frames, tf.constant(number))[0]) for number in range(20)]
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < 0.98 * losses[0]
     plain = vae.in_float32()
     assert plain.convolutions[0].compute_dtype == "float32"
     np.testing.assert_allclose(plain.encode(frames)[0], vae.encode(frames)[0], atol=0.05)
