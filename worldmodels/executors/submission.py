@@ -364,9 +364,12 @@ def wait(
 
 def _let_go(cluster: Cluster, work: Work, pods: "Pods", poll_seconds: float, say: Callable[[str], None]) -> None:
     """Delete the Job of committed work if it never ends, because containers that others added do not."""
+    job: Dict | None = None
     for _ in range(OPEN_LOOKS):
+        if not watching.has_others(pods.now()):
+            return
         job = cluster.job(work.name)
-        if job is None or watching.ended(job) or not watching.has_others(pods.now()):
+        if job is None or watching.ended(job):
             return
         for _ in pods.follow(poll_seconds):
             pass
