@@ -94,7 +94,7 @@ lock: install  ## renew the lock files (needs uv); the images' follow the laptop
 # BASE=HOST/IMAGE, PIP_INDEX_URL=…, PLATFORM=…: where a build gets things, and what for; HTTP_PROXY and its kin are passed on.
 TENSORFLOW ?= cuda
 IMAGES ?= cpu gpu
-IMAGE_OPTIONS = --images '$(IMAGES)' --tensorflow $(TENSORFLOW) --tool '$(TOOL)' --base '$(BASE)'
+IMAGE_OPTIONS = --images '$(IMAGES)' --tensorflow $(TENSORFLOW) --tool '$(TOOL)' --base '$(BASE)' $(if $(PLAIN_HTTP),--plain-http)
 BUILD_OPTIONS = --index '$(PIP_INDEX_URL)' $(if $(PLATFORM),--platform '$(PLATFORM)')
 
 build-images:  ## build and check wm-cpu and wm-gpu (TENSORFLOW=cpu: no CUDA)
@@ -107,7 +107,7 @@ sbom: install  ## what is in each image, as CycloneDX, into ./sbom; with Debian'
 	@$(BIN)/python images/sbom.py sbom --tensorflow $(TENSORFLOW) --tool '$(TOOL)'
 
 push-images:  ## push them to REGISTRY=host:port/path; writes images.toml
-	@$(PYTHON) images/build.py push $(IMAGE_OPTIONS) --registry '$(REGISTRY)' $(if $(PLAIN_HTTP),--plain-http)
+	@$(PYTHON) images/build.py push $(IMAGE_OPTIONS) --registry '$(REGISTRY)'
 
 clean:  ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -31,11 +31,12 @@ SMOKE = ("python", "/opt/wm/smoke.py")
 
 @dataclass(frozen=True)
 class Options:
-    """What an image is built from and for; an empty `index` leaves pip's own."""
+    """What an image is built from and for. An empty `index` leaves pip's own; `plain_http`: no registry has TLS."""
 
     base: str
     platform: str = PLATFORM
     index: str = ""
+    plain_http: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def build(tool: str, image: Image, options: Options) -> None:
     arguments = {"BASE": options.base, "REVISION": revision(), "CREATED": ask("git", "show", "-s", "--format=%cI")}
     if image.kind == "gpu":
         arguments["TENSORFLOW"] = image.tensorflow
-    command = [*builder(tool), "--platform", options.platform]
+    command = [*builder(tool), "--platform", options.platform, *insecure(tool, options.plain_http)]
     command += TIMESTAMP if tool != "docker" else ()
     command += [word for name in names for word in ("-t", name)]
     command += [word for argument in arguments.items() for word in ("--build-arg", "=".join(argument))]
@@ -98,6 +99,11 @@ def build(tool: str, image: Image, options: Options) -> None:
     do(*command, "-f", f"Dockerfile.{image.kind}", ".")
     check(tool, names[0])
     print(f"{names[0]}  {describe(tool, names[0])}", flush=True)
+
+
+def insecure(tool: str, plain_http: bool) -> tuple[str, ...]:
+    """Words for a registry without TLS; docker's daemon knows by its own settings which these are."""
+    return ("--tls-verify=false",) if plain_http and tool != "docker" else ()
 
 
 def builder(tool: str) -> list[str]:
@@ -135,13 +141,13 @@ def describe(tool: str, name: str) -> str:
     return digest and f"sha256:{digest}  {' '.join(sizes[:1])}"
 
 
-def pin(tool: str, reference: str) -> str:
+def pin(tool: str, reference: str, plain_http: bool) -> str:
     """Pull an image by its tag and name it by the digest that its registry knows it by."""
     repository, tag = reference.partition("@")[0], ""
     if ":" in repository.rpartition("/")[2]:
         repository, _, tag = repository.rpartition(":")
     tagged = f"{repository}:{tag}" if tag else repository
-    do(tool, "pull", tagged, next="make pin-base BASE=HOST/python:3.11-slim-bookworm")
+    do(tool, "pull", *insecure(tool, plain_http), tagged, next="make pin-base BASE=HOST/python:3.11-slim-bookworm")
     if tool == "buildah":
         return f"{tagged}@{ask('buildah', 'inspect', '--type', 'image', '--format', '{{.FromImageDigest}}', tagged)}"
     found = ask(tool, "image", "inspect", "--format", '{{join .RepoDigests " "}}', tagged).split()
@@ -185,12 +191,12 @@ def main() -> None:
     tool, base = choose(options.tool), options.base or BASE.read_text().strip()
     images = [Image(kind, options.tensorflow) for kind in options.images.split()]
     if options.action == "pin":
-        BASE.write_text(f"{pin(tool, base)}\n")
+        BASE.write_text(f"{pin(tool, base, options.plain_http)}\n")
         print(BASE.read_text(), end="")
         return
     if options.action == "build":
         for image in images:
-            build(tool, image, Options(base, options.platform, options.index))
+            build(tool, image, Options(base, options.platform, options.index, options.plain_http))
         return
     if not options.registry:
         raise Failed("a push needs a registry", "make push-images REGISTRY=HOST:PORT/PATH")
