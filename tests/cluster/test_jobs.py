@@ -7,8 +7,8 @@ import pytest
 
 from worldmodels.stages import STAGES
 
-HALF_A_MINUTE = ("-o", "rollouts.episodes=40", "-o", "rollouts.steps=400")
-TWO_MINUTES = ("-o", "rollouts.episodes=160", "-o", "rollouts.steps=400")
+HALF_A_MINUTE = ("-o", "rollouts.episodes=160", "-o", "rollouts.steps=400")
+TWO_MINUTES = ("-o", "rollouts.episodes=960", "-o", "rollouts.steps=400")
 
 
 def ok(done):
