@@ -19,7 +19,12 @@ from worldmodels.artifacts import Name
 from worldmodels.config import Controller
 from worldmodels.store import Store, open_store
 
-SCORED = ("evaluate.tracks=64", "evaluate.shard_tracks=4", "evaluate.reference_tracks=0", "evaluate.first_track=390000000")
+SCORED = (
+    "evaluate.tracks=64",
+    "evaluate.shard_tracks=4",
+    "evaluate.reference_tracks=0",
+    "evaluate.first_track=390000000",
+)
 
 
 def options(c: Controller) -> Iterator[tuple[str, ...]]:

@@ -238,16 +238,29 @@ class Config(Section):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
-        "rollouts": {"episodes": 64, "steps": 400},
-        "vae": {"width": 0.5, "epochs": 4, "learning_rate": 1e-3},
-        "memory": {"epochs": 30},
-        "controller": {"steps": 600, "generations": 25},
+        "rollouts": {"episodes": 128, "steps": 400},
+        "vae": {"width": 0.5, "epochs": 2, "learning_rate": 1e-3},
+        "memory": {"epochs": 15},
+        "controller": {
+            "steps": 600, "generations": 28, "evaluate_every": 3,
+            "growth": [
+                {"score": 300.0, "tracks": 3, "steps": 800, "sigma": 0.06},
+                {"score": 600.0, "tracks": 4, "steps": 1000, "sigma": 0.04},
+            ],
+        },
     },
     "laptop": {
-        "rollouts": {"episodes": 200, "steps": 500},
-        "vae": {"width": 0.5, "epochs": 5, "learning_rate": 1e-3},
-        "memory": {"epochs": 20},
-        "controller": {"tracks": 4, "generations": 60, "evaluate_every": 10, "evaluate_tracks": 16},
+        "rollouts": {"episodes": 400, "steps": 500},
+        "vae": {"width": 0.5, "epochs": 3, "learning_rate": 1e-3},
+        "memory": {"epochs": 12},
+        "controller": {
+            "tracks": 4, "generations": 200, "evaluate_every": 5, "evaluate_tracks": 16,
+            "growth": [
+                {"score": 400.0, "sigma": 0.06},
+                {"score": 700.0, "sigma": 0.04},
+                {"score": 850.0, "tracks": 8, "sigma": 0.03},
+            ],
+        },
     },
     "paper": {
         "rollouts": {"episodes": 10_000, "steps": 1000, "shard_episodes": 10},
