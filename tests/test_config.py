@@ -84,7 +84,7 @@ def test_unreadable_files_are_refused(tmp_path: Path, text, words):
 
 def test_goals_need_scores():
     with pytest.raises(ConfigError, match="target goes by validation scores"):
-        resolve("demo", (), ["controller.target=800", "controller.evaluate_every=0"])
+        resolve("paper", (), ["controller.target=800", "controller.evaluate_every=0"])
 
 
 def test_what_may_be_unset_can_be_unset_again():
