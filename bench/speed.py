@@ -229,7 +229,8 @@ def stage_steps(nets: Networks, generations: int) -> float:
     """The stage `controller` as one worker of a store in a folder, by the clock."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        settings = {"population": 32, "tracks": 2, "steps": 200, "generations": generations, "evaluate_every": 0}
+        settings = {"population": 32, "tracks": 2, "steps": 200, "generations": generations}
+        settings |= {"growth": "[]", "evaluate_every": 100}
         inputs = {stage: fakes.FolderArtifact(nets.folder) for stage in ("vae", "memory")}
         ctx = fakes.context(folder, "controller", {f"controller.{k}": v for k, v in settings.items()}, **inputs)
         ctx.area, ctx.lanes = StoreArea(LocalStore(folder / "area"), "bench/iter-1/controller", "work", "{}"), LANES
