@@ -14,11 +14,13 @@ import threading
 import time
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from processes import alive, workers
 
 from worldmodels.executors import local
 from worldmodels.executors import worker as one_worker
 from worldmodels.store.causes import CAUSES, explain
+from worldmodels.store.tries import Tries
 from worldmodels.task import Pulse
 
 LONG = ("--workers", "1", "-o", "rollouts.episodes=4000", "-o", "rollouts.shard_episodes=4")
@@ -129,6 +131,25 @@ def test_time_in_which_a_worker_was_suspended_is_no_time_without_progress(monkey
     assert watch(monkeypatch, [5, 5, 5]) == [44]
     assert watch(monkeypatch, [1000]) == []
     assert watch(monkeypatch, [86400] * 5, beating=True) == []
+
+
+def test_time_in_which_a_process_was_suspended_does_not_count_for_its_store():
+    now, tries = [0.0], []
+
+    def operation():
+        tries.append(now[0])
+        if len(tries) == 2:  # suspended for an hour, and then the connection is gone
+            now[0] += 3600
+        if len(tries) < 5:
+            raise EndpointConnectionError(endpoint_url="http://127.0.0.1")
+        return "there"
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    again = Tries("s3://bucket", "http://127.0.0.1", deadline=120.0, clock=lambda: now[0], sleep=sleep)
+    again.answered = True
+    assert again("read", "key", operation) == "there"
 
 
 def test_a_worker_goes_on_though_nobody_reads_what_it_says():

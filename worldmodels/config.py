@@ -274,6 +274,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 Origins = dict[str, str]
+SHOW = "wm config --preset demo"
+"""Shows every setting, whatever is wrong with those that were typed or stored."""
 
 
 ITERATION_TWO = {"rollouts": {"controller": "mean"}, "vae": {"warm_start": True}}
@@ -310,7 +312,7 @@ def resolve(
             if key not in origins and not origin:
                 continue  # a setting that an earlier version had; what it made differs anyway
             if key not in origins:
-                raise ConfigError(f"{origin}: there is no setting {key!r}{_nearest(key, origins)}", next="wm config")
+                raise ConfigError(f"{origin}: there is no setting {key!r}{_nearest(key, origins)}", next=SHOW)
             origins[key] = origin or origins[key]
             *sections, name = key.split(".")
             at = values
@@ -320,7 +322,7 @@ def resolve(
     try:
         return Config.model_validate(values), origins
     except ValidationError as error:
-        raise ConfigError(_explain(error, origins), next="wm config") from None
+        raise ConfigError(_explain(error, origins), next=SHOW) from None
 
 
 def names() -> list[str]:

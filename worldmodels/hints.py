@@ -15,7 +15,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "run": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, WORKERS),
     "submit": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, ITERATIONS),
     "render": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, ITERATIONS),
-    "config": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION),
+    "config": (PRESET, RUN, STORE, ITERATION),
     "attach": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
     "scale": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
     "cancel": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
@@ -27,8 +27,8 @@ TAKES: Mapping[str, Sequence[str]] = {
     "ls": (STORE,),
     "gc": (STORE,),
 }
-"""The options of each command that say what it acts on."""
-WHOLE = ("run", "submit", "render", "config")
+"""The options of each command that say what it acts on; of `wm config`, which is for wrong settings, without these."""
+WHOLE = ("run", "submit", "render")
 """Commands that resolve all settings; the others only ask where to compute."""
 
 Given = Mapping[str, Sequence[str]]

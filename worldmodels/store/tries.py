@@ -112,7 +112,7 @@ class Tries:
         Raises StoreError, which names the store, the endpoint, the key and the next command; ConfigError if a setting
         of the credentials is wrong.
         """
-        began = since = self._clock()
+        began = since = tried = self._clock()
         seen, told = gained(), False
         faults: Counter[str] = Counter()
 
@@ -126,9 +126,11 @@ class Tries:
                             self._uri, self._endpoint, verb, key, _listed(faults))  # fmt: skip
 
         def over(state: RetryCallState) -> bool:
-            nonlocal since, seen
-            if gained() != seen:
+            nonlocal since, seen, tried
+            suspended = self._clock() - tried > self._deadline  # one try ends sooner, unless the process was
+            if gained() != seen or suspended:
                 since, seen = self._clock(), gained()
+            tried = self._clock()
             error = state.outcome.exception() if state.outcome else None
             patient = self.answered or isinstance(error, Unavailable)
             limit = self._deadline if patient else min(self._deadline, FIRST_ANSWER_SECONDS)
