@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import TINY
 from wm.main import COMMANDS, cli
 
 import worldmodels
@@ -34,9 +33,9 @@ def context(text):
 class Person:
     """Types `wm` in a directory of its own, with nothing in the environment, and every option on the command line."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, settings):
         self.folder = folder
-        (folder / "tiny.toml").write_text(TINY)
+        (folder / "tiny.toml").write_text(settings)
         self.store = folder / "the store"
         self.where = ("--run", "tiny", "--store", str(self.store), "--config", str(folder / "tiny.toml"))
 
@@ -57,8 +56,8 @@ def recommended(done):
 
 
 @pytest.fixture
-def person(tmp_path):
-    return Person(tmp_path)
+def person(tmp_path, wm):
+    return Person(tmp_path, wm.toml.read_text())
 
 
 @pytest.fixture
