@@ -117,7 +117,7 @@ def test_what_is_recommended_acts_on_the_same_run(copy, arguments):
         params = context(command).params
         assert params["store_uri"] == str(copy.store), command
         assert params.get("run_name") in ("tiny", None) or verb == "ls", command
-        if "files" in params and "--config" in where:
+        if "files" in params and "--config" in where and not command.startswith("wm config"):
             assert params["files"], command
         if params.get("names") == ():  # all stages: minutes
             continue

@@ -1,11 +1,13 @@
 """Workers that are killed, suspended or left alone, and terminals that are closed."""
 
+import contextlib
 import errno
 import fcntl
 import json
 import logging
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -190,26 +192,28 @@ def on_a_terminal(wm, scratch, *arguments):
 def test_training_that_is_left_alone_saves_a_checkpoint_and_tidies_up(wm, tmp_path, how):
     wm.ok("rollouts")
     process, terminal = on_a_terminal(wm, tmp_path, "vae", "-o", "vae.epochs=100000")
-    threading.Thread(target=_read_all, args=(terminal,), daemon=True).start()
+    closing = threading.Event()
+    threading.Thread(target=_read_all, args=(terminal, closing), daemon=True).start()
     table = wm.store / "tiny/iter-1/vae/live/training.csv"
     until(lambda: table.exists() and table.read_text().count("\n") > 1)
     (worker,) = workers(process)
     if how == "wm run is killed":
         process.kill()
     else:
-        os.close(terminal)
+        closing.set()
     assert process.wait(timeout=30) == (-signal.SIGKILL if how == "wm run is killed" else 143)
     until(lambda: not alive(worker))
     assert list(wm.store.glob("tiny/iter-1/vae/*/checkpoints/*.npz"))
     assert not list(tmp_path.glob("wm-*"))
 
 
-def _read_all(terminal):
-    try:
-        while os.read(terminal, 65536):
-            pass
-    except OSError:
-        pass
+def _read_all(terminal, closing):
+    """Read what is written to a terminal until it is to be closed."""
+    with contextlib.suppress(OSError):
+        while not closing.is_set():
+            if select.select([terminal], [], [], 0.1)[0]:
+                os.read(terminal, 65536)
+    os.close(terminal)
 
 
 @pytest.mark.parametrize("number", [*CAUSES, errno.ENOENT])
