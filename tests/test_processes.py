@@ -176,6 +176,7 @@ def on_a_terminal(wm, scratch, *arguments):
     ours, theirs = pty.openpty()
 
     def own_session():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests themselves run under nohup
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
