@@ -61,7 +61,7 @@ from worldmodels.vision.data import START
 from worldmodels.vision.model import Vae
 from worldmodels.vision.model import play_functions as vae_functions
 
-LANES, STEPS, ROUNDS, Z, HIDDEN, HOLD = 8, 300, 5, 32, 256, 8.0
+LANES, STEPS, ROUNDS, Z, HIDDEN, HOLD = 8, 300, 3, 32, 256, 8.0
 WIDTHS = (0.5, 1.0)
 
 
