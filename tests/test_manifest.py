@@ -48,7 +48,7 @@ def test_a_name_leaves_room_for_an_index(stage):
 def test_a_name_follows_from_store_run_iteration_stage_and_results():
     names = [
         job(), job("vae"), job(run="other"), job(iteration=2), job(store="s3://bucket"),
-        job("rollouts", "rollouts.steps=5"), job("rollouts", "rollouts.episodes=128"),
+        job("rollouts", "rollouts.steps=5"), job("rollouts", "rollouts.episodes=1024"),
     ]  # fmt: skip
     assert len({each["metadata"]["name"] for each in names}) == len(names)
     same = job("rollouts", "execution.lanes=3", "kubernetes.pods.rollouts=9")
