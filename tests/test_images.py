@@ -21,7 +21,7 @@ from worldmodels.config import Config
 
 ROOT = Path(worldmodels.__file__).parents[1]
 EXTRAS = {
-    "laptop": ("play", "train", "report", "s3", "kubernetes", "dev"),
+    "laptop": ("play", "train", "report", "s3", "kubernetes", "dev", "sbom"),
     "cpu": ("play", "report", "s3", "kubernetes"),
     "gpu-cpu": ("train", "s3"),
     "gpu-cuda": ("gpu", "s3"),
