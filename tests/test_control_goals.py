@@ -240,7 +240,7 @@ def test_describe_tells_how_it_stands(tmp_path: Path) -> None:
 
 def test_describe_counts_heartbeats_by_the_stores_clock(tmp_path: Path) -> None:
     where = area(tmp_path)
-    work(where, plan(generations=1))
+    work(where, plan(generations=1), pause=0.02)  # long enough for its leader to say how far it is
     members = [Members(where, worker, QUICK, Process()) for worker in (3, 4)]
     for each in members:
         each.beat()
