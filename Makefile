@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
-.PHONY: help install demo test test-slow test-fire test-cluster test-cluster-smoke lint types bench bench-feed bench-scale \
+.PHONY: help install demo test test-slow test-fire test-fuzz test-cluster test-cluster-smoke lint types bench bench-feed bench-scale \
     bench-exchange docs manifests dev-s3 lock build-images push-images \
     pin-base sbom clean
 
@@ -32,6 +32,9 @@ test-slow: install  ## kill and repeat whole runs: minutes
 
 test-fire: install  ## whole runs on a bucket whose calls fail, and whose runs are killed: half an hour
 	$(BIN)/python -m pytest -n 0 -m slow -s tests/test_fire.py
+
+test-fuzz: install  ## damaged and hostile stores, at random, for some minutes (SECONDS=240 SEED=…)
+	$(BIN)/python tests/fuzz.py $(or $(SECONDS),240) $(SEED)
 
 test-cluster: install  ## on the cluster that KUBECONFIG names; tests/cluster/conftest.py says what it needs
 	$(BIN)/python -m pytest -n 0 -m 'cluster and not lab' tests/cluster

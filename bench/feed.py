@@ -120,7 +120,7 @@ def publish(store: Store, kind: str, shards: int, made: list[dict[str, bytes]]) 
 def _commit(store: Store, work: Identity, indices: range, made: list[dict[str, bytes]]) -> list[dict[str, Any]]:
     def one(index: int) -> dict[str, Any]:
         publishing.commit_shard(store, work, index, "bench", made[index % len(made)])
-        return artifacts.read_json(store, work.shard_key(index), "") or {}
+        return artifacts.read_record(store, work.shard_key(index)) or {}
 
     with ThreadPoolExecutor(4) as threads:
         return list(threads.map(one, indices))
@@ -138,7 +138,7 @@ def _linked(store: LocalStore, record: dict[str, Any], index: int) -> dict[str, 
 
 def opened(store: Store, kind: str, shards: int, reading: Reading | Path) -> Artifact:
     work = work_of(kind, config_of(shards))
-    manifest = artifacts.read_json(store, work.manifest_key, "")
+    manifest = artifacts.read_manifest(store, work.manifest_key)
     assert manifest
     return artifacts.load(store, work.name, manifest, reading)
 

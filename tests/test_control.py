@@ -280,7 +280,7 @@ def test_start_from_continues_the_parents_state(undisturbed: dict[str, bytes], t
 def test_start_from_takes_the_new_sigma_and_tracks(tmp_path: Path) -> None:
     work(area(tmp_path, "parent"), plan())
     work(area(tmp_path, "child"), child(sigma=0.02, tracks=5))
-    first = Generation.decode(area(tmp_path, "child").get(params_key(4)) or b"", "params")
+    first = Generation.decode(area(tmp_path, "child").get(params_key(4)) or b"", params_key(4))
     assert first.sigma == 0.02 and len(first.tracks) == 5 and first.before is None
 
 
@@ -350,7 +350,7 @@ def test_blocks_cover_every_episode_once(workers: int) -> None:
 def test_a_generation_survives_its_bytes(tmp_path: Path) -> None:
     work(area(tmp_path), plan(generations=1))
     data = area(tmp_path).get(params_key(2)) or b""
-    assert Generation.decode(data, "params").encode() == data
+    assert Generation.decode(data, params_key(2)).encode() == data
     assert area(tmp_path).get(result_key(1, 0)) and area(tmp_path).get(final_key(1))
 
 

@@ -113,7 +113,7 @@ def grown(generations: int = 10, **changes: object) -> Plan:
 
 
 def drawn(where: StoreArea, number: int) -> Generation:
-    return Generation.decode(where.get(params_key(number)) or b"", "params")
+    return Generation.decode(where.get(params_key(number)) or b"", params_key(number))
 
 
 def test_levels_take_over_what_they_do_not_say() -> None:

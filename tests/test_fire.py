@@ -26,6 +26,7 @@ from worldmodels.store.tries import DEADLINE_SECONDS
 from worldmodels.task import Pulse
 
 WRITERS = 64
+MADE = {"finished": "now"}
 KILLS = 50
 # A hundred faults need not have one of these: two are for conditional writes only.
 RARE = {"silent", "skewed", "ConditionalRequestConflict", "OperationAborted"}
@@ -77,11 +78,11 @@ def test_of_64_writers_one_wins_all_succeed_and_readers_see_no_mixture(reopen, t
         for file in ("encoder", "decoder"):
             (folder / file).write_text(f"{file} of {i}\n" * 10_000)
         files = publishing.upload(store, name, f"attempt-{i}", folder)
-        return publishing.commit(store, work, files=files, telemetry={}, shards=[], resolved={}, made={})["digest"]
+        return publishing.commit(store, work, files=files, telemetry={}, shards=[], resolved={}, made=MADE)["digest"]
 
     def read(i: int) -> None:
         store = reopen()
-        while not (manifest := artifacts.read_json(store, work.manifest_key, "")):
+        while not (manifest := artifacts.read_manifest(store, work.manifest_key)):
             time.sleep(0.01)
         artifact = artifacts.load(store, name, manifest, tmp_path / f"reader-{i}")
         writers = {artifact.path(file).read_text().split()[-1] for file in ("encoder", "decoder")}

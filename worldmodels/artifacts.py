@@ -13,19 +13,23 @@ hosts or versions. So the same config gives the same digest wherever and however
 import hashlib
 import io
 import json
+import os
 import re
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
+from . import stored
 from .config import EXECUTION, EXTENT, LATER, Config, fields, flatten
-from .errors import ConfigError, CorruptArtifact, MissingInput
-from .store import Store
+from .errors import ConfigError, CorruptArtifact, MissingInput, StoreError
+from .store import Store, bounded, read
 from .store.disk import Disk
 
 Files = dict[str, dict[str, Any]]
 RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?")
+ITERATION = re.compile(r"iter-([1-9][0-9]?)")
 
 
 def digest(value: Any) -> str:
@@ -50,10 +54,21 @@ class Name:
             )
 
     def __str__(self) -> str:
-        return f"{self.run}/iter-{self.iteration}/{self.stage}"
+        return f"{self.run}/{self.input}"
+
+    @property
+    def input(self) -> str:
+        """What manifests of the same run call it."""
+        return f"iter-{self.iteration}/{self.stage}"
 
     def key(self, *parts: str) -> str:
         return "/".join((str(self), *parts))
+
+    @classmethod
+    def of(cls, key: str) -> "Name":
+        """The stage that a key lies below."""
+        run, iteration, stage = key.split("/")[:3]
+        return cls(run, int(iteration.removeprefix("iter-")), stage)
 
 
 @dataclass(frozen=True)
@@ -138,18 +153,6 @@ class Reading:
     heard: Callable[[], None] = lambda: None
 
 
-class _Arriving(io.BytesIO):
-    """Bytes in memory; says when some have come."""
-
-    def __init__(self, heard: Callable[[], None]) -> None:
-        super().__init__()
-        self._heard = heard
-
-    def write(self, data: Any) -> int:
-        self._heard()
-        return super().write(data)
-
-
 @dataclass
 class FileSet:
     """Stored files by logical name; what is read is checked against the promised SHA-256.
@@ -166,17 +169,37 @@ class FileSet:
     _verified: dict[str, Path] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
-        """A local file that stays until the attempt ends: for what is small, or wanted as a file."""
+        """A copy in scratch that stays until the attempt ends, for what is wanted as a file.
+
+        It gets this name once it is checked; the folder that it is in is named by its SHA-256.
+        """
         if name in self._verified:
             return self._verified[name]
+        entry, scratch = self._entry(name), self.reading.scratch
+        target = scratch / str(entry["sha256"]) / PurePosixPath(name).name
+        part = scratch / f".{entry['sha256']}.{uuid.uuid4().hex}"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.save(name, part)
+            os.replace(part, target)
+        except OSError as error:
+            raise StoreError(
+                f"store {self.store.uri}: cannot copy {entry['key']} to {scratch}: {error.strerror or error}",
+                next=f"df -h {scratch}",
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+        self._verified[name] = target
+        return target
+
+    def save(self, name: str, path: Path) -> None:
+        """Write the content to a new file, which is there also when this raises because it is not what was promised."""
         entry = self._entry(name)
-        path = self.store.fetch(entry["key"], self.reading.scratch)
-        if path is None:
-            raise self._gone(entry)
-        size = path.stat().st_size
+        with open(path, "xb") as file:
+            if not self.store.receive(entry["key"], self._arriving(file, entry)):
+                raise self._gone(entry)
+            size = file.tell()
         self._check(entry, size, sha256(path) if size == entry["size"] else "")
-        self._verified[name] = path
-        return path
 
     def read(self, name: str) -> bytes:
         """The content. A bucket's is copied to disk as far as there is room, and checked again when read from there."""
@@ -185,8 +208,8 @@ class FileSet:
         if disk and (copy := disk.get(key)) is not None and digest(copy) == entry["sha256"]:
             self.reading.heard()
             return copy
-        arriving = _Arriving(self.reading.heard)
-        if not self.store.receive(key, arriving):
+        arriving = io.BytesIO()
+        if not self.store.receive(key, self._arriving(arriving, entry)):
             raise self._gone(entry)
         data = arriving.getvalue()
         self._check(entry, len(data), digest(data))
@@ -201,6 +224,11 @@ class FileSet:
                 f"{self.label} has no file {name!r}; it has {', '.join(sorted(self.files))}", next=self.next
             )
         return entry
+
+    def _arriving(self, sink: IO[bytes], entry: Mapping[str, Any]) -> IO[bytes]:
+        """`sink`, for no more bytes than were promised."""
+        words = f"{self.label}: {entry['key']} has more than the {entry['size']} bytes that it had"
+        return bounded(sink, entry["size"], CorruptArtifact(words, next=self.next), self.reading.heard)
 
     def _gone(self, entry: Mapping[str, Any]) -> CorruptArtifact:
         return CorruptArtifact(f"{self.label}: the file {entry['key']} is gone from {self.store.uri}", next=self.next)
@@ -248,25 +276,100 @@ class Artifact:
     def stage(self) -> str:
         return self.name.stage
 
+    @property
+    def shard_episodes(self) -> int:
+        """Episodes in each of its shards, of rollouts; CorruptArtifact if its config does not say so."""
+        size = self.manifest["config"].get("rollouts.shard_episodes")
+        if not isinstance(size, int) or size < 1:
+            raise CorruptArtifact(f"{self.name}: rollouts.shard_episodes = {size!r:.50}", next=self.files.next)
+        return size
+
     def path(self, name: str) -> Path:
         return self.files.path(name)
 
 
-def read_json(store: Store, key: str, next: str) -> dict[str, Any] | None:
-    """A stored JSON object, or None; CorruptArtifact if it is there and is not one."""
-    data = store.get(key)
-    return None if data is None else parse_json(data, f"{key} in {store.uri}", next)
+def read_json(store: Store, key: str, model: stored.Model, next: str) -> dict[str, Any] | None:
+    """A stored JSON object, or None; CorruptArtifact if it is there and does not fit the model."""
+    data = read(store, key, model.limit)
+    return None if data is None else stored.parse(data, model, f"{key} in {store.uri}", next)
 
 
-def parse_json(data: bytes, label: str, next: str) -> dict[str, Any]:
-    """A JSON object's bytes; CorruptArtifact if they are not one."""
-    try:
-        value = json.loads(data)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise CorruptArtifact(f"{label} is not JSON ({len(data)} bytes)", next=next)
-    return value
+def read_manifest(store: Store, key: str) -> dict[str, Any] | None:
+    """The manifest stored as `key`, or None; CorruptArtifact if it is no manifest of that stage, or its digest lies."""
+    data = read(store, key, stored.MANIFEST.limit)
+    return None if data is None else parse_manifest(data, key, store.uri)
+
+
+def parse_manifest(data: bytes, key: str, uri: str) -> dict[str, Any]:
+    """As `read_manifest`, of bytes that were read from the store at `uri`."""
+    name = Name.of(key)
+    label, repair = f"{key} in {uri}", repair_command(name)
+    found: dict[str, Any] = stored.parse(data, stored.MANIFEST, label, repair)
+    indices = [shard["index"] for shard in found["shards"]]
+    work = Identity(name, found["config"], found["extent"], found["inputs"])
+    wrong = [_wrong_record(shard, name) for shard in found["shards"]] + [_wrong_keys(found, name)]
+    if found["artifact"] != str(name):
+        wrong.append(f"it says that it is {found['artifact']}")
+    elif indices != sorted(set(indices)) or any("failed" in shard for shard in found["shards"]):
+        wrong.append("its shards are out of order")
+    elif name.input in found["inputs"]:
+        wrong.append("it is its own input")
+    elif found["digest"] != work.digest_of(contents(found["files"], found["shards"])):
+        wrong.append("it is not what its digest says")
+    if reasons := [reason for reason in wrong if reason]:
+        raise CorruptArtifact(f"{label} is damaged: {reasons[0]}", next=repair)
+    return found
+
+
+def read_record(store: Store, key: str) -> dict[str, Any] | None:
+    """The shard's record stored as `key`, or None; CorruptArtifact if it is no record of that shard."""
+    data = read(store, key, stored.RECORD.limit)
+    return None if data is None else parse_record(data, key, store.uri)
+
+
+def parse_record(data: bytes, key: str, uri: str) -> dict[str, Any]:
+    """As `read_record`, of bytes that were read from the store at `uri`."""
+    name = Name.of(key)
+    label, repair = f"{key} in {uri}", repair_command(name)
+    found: dict[str, Any] = stored.parse(data, stored.RECORD, label, repair)
+    reason = _wrong_record(found, name)
+    if not key.endswith(f"/shards/{found['index']:05d}.json"):
+        reason = f"it says that it is shard {found['index']}"
+    if reason:
+        raise CorruptArtifact(f"{label} is damaged: {reason}", next=repair)
+    return found
+
+
+def _wrong_record(record: Mapping[str, Any], name: Name) -> str:
+    """What is wrong with a shard's record; empty if nothing is."""
+    if ("failed" in record) == ("files" in record) or ("files" in record) != ("digest" in record):
+        return f"shard {record['index']} has neither failed nor files"
+    if "files" in record and record["digest"] != shard_digest(record["files"]):
+        return f"shard {record['index']} is not what its digest says"
+    return _wrong_keys(record, name)
+
+
+def _wrong_keys(part: Mapping[str, Any], name: Name) -> str:
+    """A stage's files are its own: whatever names others would have them read, copied or kept for it."""
+    place = name.key("data/")
+    files = (*part.get("files", {}).values(), *part.get("telemetry", {}).values())
+    return next(
+        (f"the key {file['key']} is not below {place}" for file in files if not file["key"].startswith(place)), ""
+    )
+
+
+def shard_digest(files: Files) -> str:
+    return digest(sorted((name, file["sha256"]) for name, file in files.items()))
+
+
+def contents(files: Files, shards: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(logical name, SHA-256) of an artifact's result files: its own, and its shards'."""
+    own = [(name, file["sha256"]) for name, file in files.items()]
+    return own + [
+        (f"shard-{shard['index']:05d}/{name}", file["sha256"])
+        for shard in shards
+        for name, file in shard.get("files", {}).items()
+    ]
 
 
 def repair_command(name: Name) -> str:
@@ -298,7 +401,7 @@ def config_key(run: str, iteration: int) -> str:
 
 def iterations(store: Store, run: str) -> list[int]:
     """The numbers of a run's iterations; none if there is no such run."""
-    return sorted(int(f[5:]) for f in store.folders(f"{run}/") if f.startswith("iter-") and f[5:].isdigit())
+    return sorted(int(found[1]) for f in store.folders(f"{run}/") if (found := ITERATION.fullmatch(f)))
 
 
 def manifest_keys(store: Store, name: Name) -> list[str]:
@@ -306,7 +409,27 @@ def manifest_keys(store: Store, name: Name) -> list[str]:
 
 
 def manifests(store: Store, name: Name) -> list[dict[str, Any]]:
-    """Every committed manifest of a stage (several extents can stand side by side), oldest first."""
-    keys = manifest_keys(store, name)
-    found = [(key, read_json(store, key, repair_command(name))) for key in keys]
-    return sorted(({**m, "key": key} for key, m in found if m), key=lambda m: str(m["made"]["finished"]))
+    """Every committed manifest of a stage (several extents can stand side by side), oldest first.
+
+    Raises CorruptArtifact if one of them is damaged.
+    """
+    found, damaged = examined(store, name)
+    for error in damaged:
+        raise error
+    return found
+
+
+def examined(store: Store, name: Name) -> tuple[list[dict[str, Any]], list[CorruptArtifact]]:
+    """A stage's manifests, oldest first, and what is wrong with those that are damaged."""
+    found: list[dict[str, Any]] = []
+    damaged: list[CorruptArtifact] = []
+    try:
+        for key in manifest_keys(store, name):
+            try:
+                if manifest := read_manifest(store, key):
+                    found.append({**manifest, "key": key})
+            except CorruptArtifact as error:
+                damaged.append(error)
+    except CorruptArtifact as error:  # what is there is no folder of files
+        damaged.append(error)
+    return sorted(found, key=lambda m: str(m["made"]["finished"])), damaged

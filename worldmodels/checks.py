@@ -6,10 +6,9 @@ artifacts, and on what is installed.
 
 import contextlib
 import importlib.util
-import json
 from collections.abc import Callable
 
-from . import stages
+from . import stages, stored
 from .errors import ConfigError, MissingInput
 from .task import Outlook, chosen_episodes
 
@@ -41,7 +40,7 @@ def _latents(outlook: Outlook) -> None:
     there = outlook.inputs.get("rollouts", ())
     found = False
     for artifact in there:
-        size = int(artifact.manifest["config"]["rollouts.shard_episodes"])
+        size = artifact.shard_episodes
         episodes = chosen_episodes(config.latents.episodes, size)
         found = found or any(shard.index * size in episodes for shard in artifact.shards)
     if not any(artifact.name.iteration == outlook.iteration for artifact in there):  # it is made first
@@ -68,9 +67,10 @@ def _memory(outlook: Outlook) -> None:
 
 def _same_network(outlook: Outlook, stage: str, **sizes: float) -> None:
     """Raise ConfigError if the weights to start from are those of a network of other sizes."""
-    there = json.loads(outlook.inputs[stage][-1].path(f"{stage}.json").read_text())
+    file, data = f"{stage}.json", outlook.inputs[stage][-1].path(f"{stage}.json").read_bytes()
+    there = stored.parse(data, stored.ANYTHING, f"{outlook.inputs[stage][-1].name}: {file}", "wm verify")
     if differing := [
-        f"{name} was {there[name]} and is now {size}" for name, size in sizes.items() if there[name] != size
+        f"{name} was {there.get(name)} and is now {size}" for name, size in sizes.items() if there.get(name) != size
     ]:
         raise ConfigError(
             f"{stage}.warm_start: the weights of {outlook.inputs[stage][-1].name} are another network's:"

@@ -4,16 +4,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from .section import Count, Section
+from .section import MOST, Count, Section
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ and …/reference/kubernetes-api/…/quantity
 LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 MAYBE_NAME = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$"
-QUANTITY = r"^\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+QUANTITY = r"^[0-9]{1,12}(\.[0-9]{1,9})?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 Quantity = Annotated[
     str, BeforeValidator(lambda v: f"{v:g}" if type(v) in (int, float) else v), Field(pattern=QUANTITY)
 ]
-Price = Annotated[float, Field(ge=0)]
+Price = Annotated[float, Field(ge=0, le=MOST)]
 
 
 class Pool(Section):
@@ -93,8 +93,10 @@ class Kubernetes(Section):
     queue: str = Field("", pattern=MAYBE_NAME, description="Kueue's local queue; empty: none")
     sidecars: bool = Field(True, description="false: service meshes are told to add no container to the pods")
     priority_class: str = Field("", pattern=MAYBE_NAME, description="PriorityClass of the pods; empty: none")
-    ttl_seconds: Annotated[int, Field(ge=0)] = Field(604_800, description="a finished Job is removed after so long")
-    deadline_seconds: Annotated[int, Field(ge=0)] = Field(
+    ttl_seconds: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        604_800, description="a finished Job is removed after so long"
+    )
+    deadline_seconds: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         0, description="a Job is ended after so long, time without a node included; 0: never"
     )
     pending_seconds: Count = Field(900, description="how long `--wait` waits for pods that find no node")

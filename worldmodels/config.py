@@ -1,6 +1,7 @@
 """What a run is: frozen models with units and bounds, three presets, TOML files and `-o section.key=value`."""
 
 import difflib
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from . import stored
 from .cluster import Kubernetes
 from .errors import ConfigError
-from .section import EXECUTION, EXTENT, LATER, Count, Positive, Section, fields, flatten, leaves
+from .section import EXECUTION, EXTENT, LATER, MOST, Count, Positive, Section, fields, flatten, leaves
+from .stored import SHARDS
 
 __all__ = ["EXECUTION", "EXTENT", "LATER", "Config", "Origins", "fields", "flatten", "leaves", "resolve"]
 
@@ -22,6 +25,16 @@ Precision = Literal["float32", "bfloat16", "float16"]
 PRECISION = "of layers while training; weights, and what plays, are float32 always; the others are for GPUs"
 TEST_TRACKS = range(300_000_000, 400_000_000)
 """Seeds of tracks that nothing is trained or validated on (see `envs/tracks.py`)."""
+Score = Annotated[float, Field(ge=-MOST, le=MOST)]
+
+GENERATIONS = 99_998
+"""Keys of generations have five digits, and an evolution ends with one more than it has."""
+SHARD_FRAMES = 100_000
+"""1.2 GB; a reader refuses more (`rollouts/episodes.py`)."""
+EPISODES = stored.MOST_BLOCKS
+"""Of one generation."""
+CONFIG_BYTES = 2**20
+DEEPEST_KEY, LONGEST_VALUE = 10, 500
 
 
 class Rollouts(Section):
@@ -31,17 +44,21 @@ class Rollouts(Section):
         64, description="episodes in all; more of them later only add shards", json_schema_extra=EXTENT
     )
     steps: Count = Field(400, le=1000, description="longest episode, in environment steps")
-    shard_episodes: Count = Field(8, description="episodes stored together")
-    controller: Literal["random", "mean", "best"] | Annotated[int, Field(ge=1)] = Field(
+    shard_episodes: Count = Field(8, le=1000, description="episodes stored together")
+    controller: Literal["random", "mean", "best"] | Annotated[int, Field(ge=1, le=GENERATIONS)] = Field(
         "random", description="who drives: random, or the previous iteration's mean, best or mean of generation N"
     )
-    hold: Positive = Field(8.0, description="mean number of steps a random action is held")
+    hold: Positive = Field(8.0, le=1000, description="mean number of steps a random action is held")
     renderer: Renderer = Field("fast", description=RENDERER)
 
     @model_validator(mode="after")
     def _whole_shards(self) -> "Rollouts":
         if self.episodes % self.shard_episodes:
             raise ValueError(f"episodes ({self.episodes}) must be a multiple of shard_episodes ({self.shard_episodes})")
+        if self.episodes // self.shard_episodes > SHARDS:
+            raise ValueError(f"episodes / shard_episodes must be at most {SHARDS} shards")
+        if self.shard_episodes * self.steps > SHARD_FRAMES:
+            raise ValueError(f"shard_episodes times steps must be at most {SHARD_FRAMES}: a shard is in memory at once")
         return self
 
 
@@ -50,10 +67,10 @@ class Vae(Section):
 
     z: Count = Field(32, le=512, description="size of the latent vector")
     width: Positive = Field(1.0, le=4, description="factor on every layer's channels; 1.0 is the paper's network")
-    epochs: Count = Field(1, description="passes over all frames")
-    batch: Count = Field(100, description="frames per training step")
-    learning_rate: Positive = Field(1e-4, description="Adam's step size")
-    kl_tolerance: Annotated[float, Field(ge=0)] = Field(0.5, description="free nats per latent dimension")
+    epochs: Count = Field(1, le=100_000, description="passes over all frames")
+    batch: Count = Field(100, le=100_000, description="frames per training step")
+    learning_rate: Positive = Field(1e-4, le=100, description="Adam's step size")
+    kl_tolerance: Annotated[float, Field(ge=0, le=1000)] = Field(0.5, description="free nats per latent dimension")
     episodes: Iterations = Field("all", description="train on the rollouts of all iterations so far, or of the latest")
     warm_start: bool = Field(False, description="start from the previous iteration's weights")
     threads: Threads = Field(
@@ -67,7 +84,7 @@ class Latents(Section):
 
     episodes: str = Field(
         "all",
-        pattern=r"^(all|\d+:\d+)$",
+        pattern=r"^(all|[0-9]{1,7}:[0-9]{1,7})$",
         description="all, or a range A:B of episodes per iteration",
         json_schema_extra=EXTENT,
     )
@@ -79,11 +96,13 @@ class Memory(Section):
 
     hidden: Count = Field(256, le=4096, description="LSTM units")
     mixtures: Count = Field(5, le=64, description="Gaussians per latent dimension")
-    epochs: Count = Field(20, description="passes over all training episodes")
-    batch: Count = Field(16, description="episodes per training step")
-    sequence: Count = Field(100, description="steps of truncated back-propagation; the state is carried over")
-    learning_rate: Positive = Field(1e-3, description="Adam's step size at the first step")
-    learning_rate_min: Positive = Field(1e-5, description="and its lower end")
+    epochs: Count = Field(20, le=100_000, description="passes over all training episodes")
+    batch: Count = Field(16, le=10_000, description="episodes per training step")
+    sequence: Count = Field(
+        100, le=10_000, description="steps of truncated back-propagation; the state is carried over"
+    )
+    learning_rate: Positive = Field(1e-3, le=100, description="Adam's step size at the first step")
+    learning_rate_min: Positive = Field(1e-5, le=100, description="and its lower end")
     decay: Annotated[float, Field(gt=0, le=1)] = Field(0.9999, description="learning-rate factor per training step")
     clip: Positive = Field(1.0, description="gradients are clipped to this")
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of episodes kept out of training")
@@ -95,39 +114,43 @@ class Memory(Section):
 class Growth(Section):
     """What an evolution plays once the mean's validation score has reached `score`; 0: as before."""
 
-    score: float
-    tracks: Annotated[int, Field(ge=0)] = 0
+    score: Score
+    tracks: Annotated[int, Field(ge=0, le=10_000)] = 0
     steps: Annotated[int, Field(ge=0, le=1000)] = 0
-    sigma: Annotated[float, Field(ge=0)] = 0.0
+    sigma: Annotated[float, Field(ge=0, le=1000)] = 0.0
 
 
 class Controller(Section):
     """C: a linear map from [z, h] to the action, found by CMA-ES (paper, appendix A.4)."""
 
-    population: Annotated[int, Field(ge=4)] = Field(32, description="candidates per generation")
-    tracks: Count = Field(2, description="tracks that every candidate of a generation drives")
+    population: Annotated[int, Field(ge=4, le=4096)] = Field(32, description="candidates per generation")
+    tracks: Count = Field(2, le=10_000, description="tracks that every candidate of a generation drives")
     steps: Count = Field(1000, le=1000, description="longest training episode, in environment steps")
-    patience: Annotated[int, Field(ge=0)] = Field(
+    patience: Annotated[int, Field(ge=0, le=1000)] = Field(
         60, description="end a training episode after so many steps without a new tile; 0: never"
     )
-    sigma: Positive = Field(0.1, description="CMA-ES' first step size")
+    sigma: Positive = Field(0.1, le=1000, description="CMA-ES' first step size")
     generations: Count = Field(
-        20, description="generations in all; more of them later go on from the last", json_schema_extra=EXTENT
+        20,
+        le=GENERATIONS,
+        description="generations in all; more of them later go on from the last",
+        json_schema_extra=EXTENT,
     )
-    evaluate_every: Annotated[int, Field(ge=0)] = Field(
+    evaluate_every: Annotated[int, Field(ge=0, le=GENERATIONS)] = Field(
         5, description="score the mean on validation tracks every N generations; 0: never"
     )
-    evaluate_tracks: Count = Field(8, description="validation tracks of that score")
+    evaluate_tracks: Count = Field(8, le=10_000, description="validation tracks of that score")
     covariance: Literal["full", "diagonal"] = Field("full", description="covariance that CMA-ES adapts")
-    start_from: Annotated[int, Field(ge=1)] | None = Field(
+    start_from: Annotated[int, Field(ge=1, le=GENERATIONS)] | None = Field(
         None, description="begin with the state after that generation of an earlier evolution"
     )
     growth: list[Growth] = Field(
         [],
+        max_length=100,
         description="from the mean's validation score on: tracks, longest episode, sigma, [{score=400, tracks=4}, …]",
         json_schema_extra=LATER,
     )
-    target: float | None = Field(
+    target: Score | None = Field(
         None, description="end once the mean scores that on validation tracks", json_schema_extra=EXTENT
     )
     stagnation: Count | None = Field(
@@ -160,19 +183,24 @@ class Controller(Section):
         asking = [name for name in ("growth", "target", "stagnation") if getattr(self, name)]
         if asking and not self.evaluate_every:
             raise ValueError(f"{asking[0]} goes by validation scores: evaluate_every must not be 0")
+        tracks = max([self.tracks, *(level.tracks for level in self.growth)])
+        if self.population * tracks + self.evaluate_tracks > EPISODES:
+            raise ValueError(f"population times tracks, and evaluate_tracks, must be at most {EPISODES} episodes")
         return self
 
 
 class Evaluate(Section):
     """The mean controller's score on fresh tracks."""
 
-    tracks: Count = Field(100, description="test tracks; training never sees them", json_schema_extra=EXTENT)
+    tracks: Count = Field(
+        100, le=100_000, description="test tracks; training never sees them", json_schema_extra=EXTENT
+    )
     first_track: Annotated[int, Field(ge=TEST_TRACKS.start, lt=TEST_TRACKS.stop)] = Field(
         300_000_000, description="seed of the first one"
     )
-    shard_tracks: Count = Field(5, description="tracks scored together")
+    shard_tracks: Count = Field(5, le=10_000, description="tracks scored together")
     steps: Count = Field(1000, le=1000, description="longest episode; never ended early")
-    reference_tracks: Annotated[int, Field(ge=0)] = Field(
+    reference_tracks: Annotated[int, Field(ge=0, le=100_000)] = Field(
         10, description="repeat the first so many tracks on unmodified Gymnasium, to compare"
     )
 
@@ -184,6 +212,8 @@ class Evaluate(Section):
             raise ValueError(
                 f"the last of {self.tracks} tracks from {self.first_track} must be below {TEST_TRACKS.stop}"
             )
+        if self.tracks // self.shard_tracks > SHARDS:
+            raise ValueError(f"tracks / shard_tracks must be at most {SHARDS} shards")
         return self
 
 
@@ -196,15 +226,15 @@ class Execution(Section):
     lanes: Annotated[int, Field(ge=1, le=256)] = Field(
         8, description="episodes played side by side in a process", json_schema_extra=EXECUTION
     )
-    cache_mb: Annotated[int, Field(ge=16)] = Field(
+    cache_mb: Annotated[int, Field(ge=16, le=MOST)] = Field(
         1024, description="memory for decoded training data, MB; never less than two pools", json_schema_extra=EXECUTION
     )
-    disk_mb: Annotated[int, Field(ge=0)] = Field(
+    disk_mb: Annotated[int, Field(ge=0, le=MOST)] = Field(
         4096,
         description="disk for copies of a bucket's training data, MB; 0: read it anew",
         json_schema_extra=EXECUTION,
     )
-    stall_seconds: Annotated[int, Field(ge=10)] = Field(
+    stall_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
         300, description="give a worker up after so long without progress", json_schema_extra=EXECUTION
     )
     min_shards: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -305,7 +335,7 @@ def resolve(
     if iteration > 1 and not (stored and preset is None and stored[0]["rollouts"]["controller"] != "random"):
         layers.append((f"iteration {iteration}", ITERATION_TWO))
     layers += [(str(path), _read_toml(path)) for path in files]
-    layers += [(f"-o {text}", _parse_override(text)) for text in overrides]
+    layers += [(f"-o {text[:LONGEST_VALUE]}", _parse_override(text)) for text in overrides]
     values = Config().model_dump()
     for origin, layer in layers:
         for key, value in flatten(layer, origins):
@@ -346,10 +376,14 @@ def _parse_override(text: str) -> dict[str, Any]:
     key = key.strip()
     if not equals or not key:
         raise ConfigError(f"-o {text!r} is not of the form section.key=value", next="wm run -o vae.epochs=2")
+    if key.count(".") > DEEPEST_KEY:
+        raise ConfigError(f"there is no setting {key[:100]!r}", next="wm config")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         parsed = value.strip()
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"-o {text[:100]!r}: {error}", next=f"wm config | grep {shlex.quote(key)}") from None
     if parsed == "none" and _may_be_none(key):
         parsed = None
     tree: Any = parsed
@@ -366,13 +400,25 @@ def _may_be_none(key: str) -> bool:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        with path.open("rb") as file:
+            data = file.read(CONFIG_BYTES + 1)
+        if len(data) > CONFIG_BYTES:
+            raise ConfigError(f"{path} has more than {CONFIG_BYTES} bytes: no settings are that long", f"ls -l {path}")
+        return tomllib.loads(data.decode())
     except FileNotFoundError:
         raise ConfigError(f"there is no config file {path}", next="wm config > wm.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}", next=f"edit {path}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", next=f"ls -l {path}") from None
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integers of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def _nearest(word: str, among: Iterable[str]) -> str:
@@ -388,5 +434,5 @@ def _explain(error: ValidationError, origins: Origins) -> str:
         parts = [str(part) for part in detail["loc"]]
         starts = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
         key = next((start for start in starts if start in origins), starts[0])
-        lines.append(f"{key} = {detail['input']!r} ({origins.get(key, 'together')}): {detail['msg']}")
+        lines.append(f"{key} = {_shown(detail['input'])} ({origins.get(key, 'together')}): {detail['msg']}")
     return "; ".join(dict.fromkeys(lines))

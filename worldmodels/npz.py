@@ -1,14 +1,37 @@
-"""Arrays by name as one file, for `numpy.load`: the same arrays give the same bytes on every Python.
+"""Arrays by name as one file, for `numpy.load` too: the same arrays give the same bytes on every Python.
 
 `numpy.savez` writes the same content with other headers on Python 3.11.2 than on 3.11.7 (CPython issue 103861), so
 that pods and laptops of unlike patch releases would not agree on a digest.
 """
 
 import io
+import math
+import re
+import struct
 import zipfile
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CorruptArtifact
+
+MEMBERS = 10_000
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+HEADER = re.compile(
+    r"\{'descr': '([<|][biuf][1248])', 'fortran_order': (True|False), 'shape': \(((?:[0-9]{1,12},? ?)*)\), \} *\n"
+)
+BROKEN = (
+    zipfile.BadZipFile,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    OverflowError,
+    KeyError,
+)
 
 
 def save(file: IO[bytes], **arrays: Any) -> None:
@@ -18,3 +41,51 @@ def save(file: IO[bytes], **arrays: Any) -> None:
             member = io.BytesIO()
             np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
+
+
+def load(data: bytes, *wanted: str) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz as `save` and `numpy.savez` write it, all or those of some names: views of its bytes.
+
+    Somebody else may have written it: nothing is decompressed, no more memory is taken than the file has bytes, and
+    names are plain. Raises ValueError for every other file, and if a wanted name is not there.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if len(members) > MEMBERS or sum(info.file_size for info in members.values()) > len(data):
+                raise ValueError("the file says that it holds more than it has bytes")
+            if bad := [name for name in members if not NAME.fullmatch(name)]:
+                raise ValueError(f"{bad[0][:100]!r} is no array's name")
+            if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
+                raise ValueError("its arrays are compressed")
+            if missing := [name for name in wanted if name not in members]:
+                raise ValueError(f"it has no array {missing[0]}")
+            return {name: array(archive.read(members[name])) for name in wanted or members}
+    except BROKEN as error:
+        raise ValueError(f"it is no file of arrays: {error}") from error
+
+
+def read(path: Path, name: str = "") -> NDArray[Any]:
+    """The array of a committed .npy file, or that of this name of a committed .npz; CorruptArtifact if it has none."""
+    try:
+        data = path.read_bytes()
+        return load(data, name)[name] if name else array(data)
+    except ValueError as error:
+        raise CorruptArtifact(f"{path.name}: {error}", next="wm verify") from error
+
+
+def array(data: bytes) -> NDArray[Any]:
+    """The array of an .npy, a view of its bytes; ValueError for everything but plain numbers, whole."""
+    if data[:6] != b"\x93NUMPY" or len(data) < 12 or data[6] not in (1, 2):
+        raise ValueError("it is no array")
+    start, length = (
+        (10, struct.unpack("<H", data[8:10])[0]) if data[6] == 1 else (12, struct.unpack("<I", data[8:12])[0])
+    )
+    header = HEADER.fullmatch(data[start : start + length].decode("latin1")) if length <= 1000 else None
+    if header is None:
+        raise ValueError("it is an array of something else than numbers")
+    dtype, shape = np.dtype(header[1]), tuple(int(n) for n in header[3].replace(",", " ").split())
+    if math.prod(shape) * dtype.itemsize != len(data) - start - length:
+        raise ValueError(f"an array of shape {shape} has {len(data) - start - length} bytes")
+    flat = np.frombuffer(data, dtype, offset=start + length)
+    return flat.reshape(shape, order="F" if header[2] == "True" else "C")

@@ -1,13 +1,13 @@
 """The one way an artifact is made and committed, and taken out of use again. Its names and layout: `artifacts.py`."""
 
-import json
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import artifacts
+from . import artifacts, stored
 from .artifacts import Files, Identity, Name
-from .errors import Conflict
+from .errors import Conflict, CorruptArtifact
 from .store import Store
 
 
@@ -34,22 +34,22 @@ def commit_shard(store: Store, work: Identity, index: int, attempt: str, content
         key = work.name.key("data", attempt, f"shard-{index:05d}", name)
         store.put(key, data)
         files[name] = {"key": key, "size": len(data), "sha256": artifacts.digest(data)}
-    record = {
-        "index": index,
-        "digest": artifacts.digest(sorted((n, f["sha256"]) for n, f in files.items())),
-        "files": files,
-    }
-    store.create(work.shard_key(index), json.dumps(record).encode())
+    record = {"index": index, "digest": artifacts.shard_digest(files), "files": files}
+    store.create(work.shard_key(index), stored.encode(record))
 
 
 def commit_failed_shard(store: Store, work: Identity, index: int, reason: str) -> None:
     """Record that a shard cannot be made, so that nobody tries again; `drop_failed_shards` takes that back."""
-    store.create(work.shard_key(index), json.dumps({"index": index, "failed": reason}).encode())
+    store.create(work.shard_key(index), stored.encode({"index": index, "failed": reason[: stored.TEXT]}))
 
 
 def drop_failed_shards(store: Store, work: Identity) -> None:
+    """Make room for the shards that failed, and for those whose records are damaged."""
     for entry in store.entries(work.work_key("shards/")):
-        record = artifacts.read_json(store, entry.key, artifacts.repair_command(work.name))
+        try:
+            record = artifacts.read_record(store, entry.key)
+        except CorruptArtifact:
+            record = {"failed": ""}
         if record and "failed" in record:
             store.delete(entry.key)
 
@@ -65,11 +65,9 @@ def commit(
     made: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Create the manifest, or accept the equal one that is there. Returns the committed one; Conflict if it differs."""
-    contents = [(name, f["sha256"]) for name, f in files.items()]
-    contents += [(f"shard-{s['index']:05d}/{name}", f["sha256"]) for s in shards for name, f in s["files"].items()]
     manifest = {
         "artifact": str(work.name),
-        "digest": work.digest_of(contents),
+        "digest": work.digest_of(artifacts.contents(files, shards)),
         "config": dict(work.config),
         "extent": dict(work.extent),
         "inputs": dict(work.inputs),
@@ -79,9 +77,11 @@ def commit(
         "resolved": dict(resolved),
         "made": dict(made),
     }
-    if store.create(work.manifest_key, json.dumps(manifest, indent=1).encode()):
+    data = stored.encode(manifest, indent=1)
+    artifacts.parse_manifest(data, work.manifest_key, store.uri)  # nothing is committed that nobody would read
+    if store.create(work.manifest_key, data):
         return manifest
-    there = artifacts.read_json(store, work.manifest_key, artifacts.repair_command(work.name))
+    there = artifacts.read_manifest(store, work.manifest_key)
     if there is None:
         return commit(
             store, work, files=files, telemetry=telemetry, shards=shards, resolved=resolved, made=made
@@ -96,13 +96,12 @@ def commit(
 
 def discard_unreadable(store: Store, work: Identity) -> None:
     """Make room for the artifact whose manifest cannot be read; its bytes stay under retired/."""
-    store.put(work.name.key("retired", "unreadable.json"), store.get(work.manifest_key) or b"")
+    with contextlib.suppress(CorruptArtifact):  # a link, say
+        store.put(work.name.key("retired", "unreadable.json"), store.get(work.manifest_key) or b"")
     store.delete(work.manifest_key)
 
 
 def retire(store: Store, work: Identity, manifest: Mapping[str, Any]) -> None:
     """Take a committed manifest out of use; it stays readable under retired/, its data until it is collected."""
-    store.put(
-        work.name.key("retired", f"{manifest['digest'][:16]}.json"), json.dumps(dict(manifest), indent=1).encode()
-    )
+    store.put(work.name.key("retired", f"{manifest['digest'][:16]}.json"), stored.encode(manifest, indent=1))
     store.delete(work.manifest_key)

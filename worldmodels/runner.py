@@ -77,7 +77,7 @@ def misunderstood(what: str, error: Exception) -> ConfigError:
 def find(store: Store, name: Name, config: Config) -> dict[str, Any] | None:
     """The committed manifest that this config names (its extent is part of the key), or None."""
     probe = artifacts.identity(name, config, stages.stage(name.stage).sections, {})
-    return artifacts.read_json(store, probe.manifest_key, artifacts.repair_command(name))
+    return artifacts.read_manifest(store, probe.manifest_key)
 
 
 def input_manifests(store: Store, task: Task) -> dict[Name, dict[str, Any]]:
@@ -116,7 +116,7 @@ def identify(task: Task, inputs: Mapping[Name, Mapping[str, Any]]) -> Identity:
 
 def committed(store: Store, task: Task, work: Identity) -> dict[str, Any] | None:
     """The task's manifest if it is committed, None if not; Conflict if another one stands in its place."""
-    manifest = artifacts.read_json(store, work.manifest_key, artifacts.repair_command(task.name))
+    manifest = artifacts.read_manifest(store, work.manifest_key)
     if manifest is None:
         return None
     if differences := work.differences(manifest):
@@ -134,9 +134,8 @@ def meeting(store: Store, task: Task, work: Identity) -> StoreArea:
 def by_digest(store: Store, name: Name, digest: str) -> dict[str, Any] | None:
     """Return the manifest of that digest, one that was retired included; None if there is none any more."""
     found = next((m for m in artifacts.manifests(store, name) if m["digest"] == digest), None)
-    return found or artifacts.read_json(
-        store, name.key("retired", f"{digest[:16]}.json"), artifacts.repair_command(name)
-    )
+    retired = found or artifacts.read_manifest(store, name.key("retired", f"{digest[:16]}.json"))
+    return retired if retired and retired["digest"] == digest else None
 
 
 def belong_together(store: Store, manifests: Mapping[Name, Mapping[str, Any]]) -> None:
@@ -172,8 +171,7 @@ def renew_command(name: Name) -> str:
 
 def _named(run: str, key: str) -> Name:
     """Return the name of an input as a manifest says it, `iter-<n>/<stage>`."""
-    iteration, _, stage = key.partition("/")
-    return Name(run, int(iteration.removeprefix("iter-")), stage)
+    return Name.of(f"{run}/{key}")
 
 
 def outlook(store: Store, task: Task, inputs: Mapping[Name, Mapping[str, Any]], scratch: Path) -> Outlook:
@@ -352,11 +350,8 @@ class Attempt:
         """Committed shard records by index; with many of them one listing is cheaper than asking for each."""
         keys = {self.work.shard_key(i): i for i in range(count)}
         there = [entry.key for entry in self.store.entries(self.work.work_key("shards/"))]
-        repair = artifacts.repair_command(self.task.name)
         return {
-            keys[key]: record
-            for key in there
-            if key in keys and (record := artifacts.read_json(self.store, key, repair))
+            keys[key]: record for key in there if key in keys and (record := artifacts.read_record(self.store, key))
         }
 
     def commit(self, shards: list[dict[str, Any]], failed: Sequence[int] = ()) -> dict[str, Any]:

@@ -15,8 +15,10 @@ EXECUTION: dict[str, Any] = {"role": "execution"}
 EXTENT: dict[str, Any] = {"role": "extent"}
 LATER: dict[str, Any] = {"role": "later"}
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
+# Wide enough for everybody, and small enough that no setting asks for more than a machine or a store can have.
+MOST = 1_000_000
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Positive = Annotated[float, Field(gt=0, le=MOST)]
 
 
 class Section(BaseModel):

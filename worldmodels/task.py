@@ -12,17 +12,17 @@ import io
 import logging
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from . import stored
 from .artifacts import Artifact, Shard
 from .config import Config
 from .durations import clock
-from .errors import ConfigError, MissingInput, Stopped
-from .store import Store
+from .errors import ConfigError, CorruptArtifact, MissingInput, Stopped
+from .store import Store, read
 
 __all__ = ["Area", "Artifact", "Checkpoints", "Context", "Outlook", "Pulse", "Shard", "StoreArea"]
 
@@ -116,23 +116,22 @@ class Checkpoints:
 
     def save(self, step: int, arrays: Mapping[str, Any]) -> None:
         """Write the state after `step`; the two newest are kept."""
-        import numpy as np
+        from . import npz
 
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        npz.save(buffer, **arrays)
         self._store.put(self._key(step), buffer.getvalue())
         for key in self._keys()[:-2]:
             self._store.delete(key)
 
     def load(self) -> "tuple[int, dict[str, Any]] | None":
         """The newest readable state as (step, arrays), or None."""
-        import numpy as np
+        from . import npz
 
         for key in reversed(self._keys()):
             try:
-                with np.load(io.BytesIO(self._store.get(key) or b"")) as arrays:
-                    return int(key[-12:-4]), {name: arrays[name] for name in arrays.files}
-            except (ValueError, EOFError, OSError, zipfile.BadZipFile):
+                return int(key[-12:-4]), npz.load(read(self._store, key, stored.FILE_BYTES) or b"")
+            except (ValueError, CorruptArtifact):
                 self._log.warning("checkpoint %s cannot be read; going on from an earlier one", key)
         return None
 
@@ -255,7 +254,7 @@ class Context:
         """The rollouts shards that latents are made of, in latents' shard order: oldest iteration first."""
         found: list[Shard] = []
         for artifact in self.inputs["rollouts"]:
-            size = int(artifact.manifest["config"]["rollouts.shard_episodes"])
+            size = artifact.shard_episodes
             episodes = chosen_episodes(self.config.latents.episodes, size)
             found += [shard for shard in artifact.shards if shard.index * size in episodes]
         return found

@@ -1,10 +1,14 @@
 """`wm evaluate`: scores tracks of your choosing, and commits nothing."""
 
+import re
 from typing import Any
 
 import click
 
 from wm import machine, options
+from wm.out import echo
+
+MOST_TRACKS = 100_000
 
 
 @click.command()
@@ -61,12 +65,10 @@ def evaluate(
         machine.document(scores)
         return
     for row in scores["scores"]:
-        click.echo(
-            f"track {row['track']:>10}  {row['score']:7.1f}  {row['steps']:4} steps  {'lap' if row['lap'] else ''}"
-        )
-    click.echo(scored(scores["scored"]))
+        echo(f"track {row['track']:>10}  {row['score']:7.1f}  {row['steps']:4} steps  {'lap' if row['lap'] else ''}")
+    echo(scored(scores["scored"]))
     low, high = scores["interval"]
-    click.echo(
+    echo(
         f"mean {scores['mean']:.1f} ± {scores['std']:.1f}, 95 % interval of the mean {low:.1f} to {high:.1f}; "
         f"{scores['env']} of Gymnasium {scores['gymnasium']}, {renderer} renderer, its seeds {seeds}"
     )
@@ -84,13 +86,15 @@ def scored(what: dict[str, Any]) -> str:
 def _which(text: str) -> str | int:
     if text in ("mean", "best"):
         return text
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
         raise click.BadParameter(f"{text!r} is not mean, best or the number of a generation", param_hint="--controller")
     return int(text)
 
 
 def _range(text: str) -> list[int]:
     first, _, last = text.partition(":")
-    if not first.isdigit() or not last.isdigit() or int(first) >= int(last) or int(last) >= 2**31:
-        raise click.BadParameter(f"{text!r} is not A:B with A < B < 2147483648", param_hint="--seeds")
+    if not re.fullmatch("[0-9]{1,10}:[0-9]{1,10}", text) or int(first) >= int(last) or int(last) >= 2**31:
+        raise click.BadParameter(f"{text!r:.100} is not A:B with A < B < 2147483648", param_hint="--seeds")
+    if int(last) - int(first) > MOST_TRACKS:
+        raise click.BadParameter(f"{text!r} are more than {MOST_TRACKS} tracks", param_hint="--seeds")
     return list(range(int(first), int(last)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wm import machine, options
+from wm.out import echo
 from wm.progress import Bar, Screen
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def follow(
             report.end(time.monotonic() - began)
     except KeyboardInterrupt:
         command = options.complete(work.command("attach"))
-        click.echo(f"\ndetached; Job {work.name} goes on\nnext: {command}", err=True)
+        echo(f"\ndetached; Job {work.name} goes on\nnext: {command}", err=True)
         if as_json:
             machine.event("detached", work=str(work), next=command)
         raise click.exceptions.Exit(130) from None

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wm import machine, options
+from wm.out import echo
 from wm.words import size
 from worldmodels import durations
+from worldmodels.terminal import plain
 
 if TYPE_CHECKING:
     from worldmodels.artifacts import Name
@@ -50,9 +52,9 @@ def config(
         group, _, name = key.rpartition(".")
         if group != section:
             section = group
-            click.echo(f"\n[{section}]")
+            echo(f"\n[{section}]")
         assignment = f"{name} = {_toml(value)}" if value is not None else f"# {name} is not set"
-        click.echo(f"{assignment:36}  # {origins[key]}; {descriptions[key]}")
+        echo(f"{assignment:36}  # {plain(origins[key])}; {descriptions[key]}")
 
 
 def _toml(value: Any) -> str:
@@ -78,39 +80,53 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
     from worldmodels.store import open_store
 
     store = open_store(store_uri)
-    rows = table(store, [run_name] if run_name else store.folders(""))
+    rows = table(store, [run_name] if run_name else store.folders(""), named=bool(run_name))
     if as_json:
         machine.document(rows)
         return
     if not rows:
         what = f"of run {run_name} " if run_name else ""
-        click.echo(f"nothing {what}is committed in {store_uri}; next: {options.complete('wm run --preset demo')}")
+        echo(f"nothing {what}is committed in {store_uri}; next: {options.complete('wm run --preset demo')}")
         return
-    names = [row["artifact"] + row["extent"] for row in rows]
+    names = [plain(row["artifact"] + row["extent"]) for row in rows]
     width = max(map(len, names)) + 2
-    click.echo(f"{'artifact':{width}}{'digest':14}{'size':>10}{'took':>13}  committed")
+    echo(f"{'artifact':{width}}{'digest':14}{'size':>10}{'took':>13}  committed")
     for name, row in zip(names, rows, strict=True):
+        if row["damaged"]:
+            echo(f"{name:{width}}damaged: {plain(row['damaged'])}")
+            continue
         figures = f"{size(row['bytes']):>10}{durations.words(row['seconds']):>13}"
-        click.echo(f"{name:{width}}{row['digest'][:12]:14}{figures}  {row['finished']}")
+        echo(f"{name:{width}}{row['digest'][:12]:14}{figures}  {row['finished']}")
 
 
-def table(store: "Store", runs: list[str]) -> list[dict[str, Any]]:
-    """One row per committed manifest, by run, iteration, stage and time. Stages are read side by side: a bucket answers
-    many questions in the time of one.
+def table(store: "Store", runs: list[str], *, named: bool = False) -> list[dict[str, Any]]:
+    """One row per committed manifest, by run, iteration, stage and time, and one for whatever is damaged.
+
+    Stages are read side by side: a bucket answers many questions in the time of one. `named`: somebody typed the runs.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     from worldmodels import artifacts, stages
+    from worldmodels.errors import ConfigError, CorruptArtifact
+
+    def look(run: str) -> "list[Name | dict[str, Any]]":
+        try:
+            iterations = artifacts.iterations(store, run)
+            return [artifacts.Name(run, iteration, stage) for iteration in iterations for stage in stages.STAGES]
+        except (ConfigError, CorruptArtifact) as error:
+            if named and isinstance(error, ConfigError):
+                raise
+            return [_damaged(run, error.message)]
+
+    def rows(name: "Name | dict[str, Any]") -> list[dict[str, Any]]:
+        if isinstance(name, dict):
+            return [name]
+        found, damaged = artifacts.examined(store, name)
+        return [_row(manifest) for manifest in found] + [_damaged(str(name), error.message) for error in damaged]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        iterations = pool.map(lambda run: artifacts.iterations(store, run), runs)
-        names = [
-            artifacts.Name(run, iteration, stage)
-            for run, numbers in zip(runs, iterations, strict=True)
-            for iteration in numbers
-            for stage in stages.STAGES
-        ]
-        return [_row(m) for found in pool.map(lambda name: artifacts.manifests(store, name), names) for m in found]
+        names = [name for found in pool.map(look, runs) for name in found]
+        return [row for found in pool.map(rows, names) for row in found]
 
 
 def _row(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -122,9 +138,15 @@ def _row(manifest: dict[str, Any]) -> dict[str, Any]:
         "extent": f" {extent}" if extent else "",
         "digest": manifest["digest"],
         "bytes": sum(f["size"] for f in artifacts.stored_files(manifest)),
-        "seconds": manifest["made"]["seconds"],
+        "seconds": manifest["made"].get("seconds", 0.0),
         "finished": manifest["made"]["finished"],
+        "damaged": None,
     }
+
+
+def _damaged(what: str, why: str) -> dict[str, Any]:
+    nothing = {"digest": None, "bytes": 0, "seconds": 0.0, "finished": None}
+    return {"artifact": what, "extent": "", **nothing, "damaged": why}
 
 
 @click.command()
@@ -153,43 +175,48 @@ def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as
         machine.document(found[0] if len(found) == 1 else found)
         return
     for manifest in found:
-        click.echo(_card(manifest, _lineage(store, name.run, manifest)))
+        echo(_card(manifest, _lineage(store, name.run, manifest)))
 
 
 def name_of(text: str, run_name: str | None, iteration: int) -> "Name":
     from worldmodels import stages
-    from worldmodels.artifacts import Name
+    from worldmodels.artifacts import ITERATION, Name
     from worldmodels.errors import ConfigError
 
     parts = text.strip("/").split("/")
     if len(parts) == 1:
         parts = [run_name or options.DEFAULT_RUN, f"iter-{iteration}", parts[0]]
-    if len(parts) != 3 or not parts[1].removeprefix("iter-").isdigit():
+    if len(parts) != 3 or not ITERATION.fullmatch(parts[1]):
         raise ConfigError(f"artifact {text!r}: write a stage, or RUN/iter-N/STAGE", next="wm ls")
-    return Name(parts[0], int(parts[1].removeprefix("iter-")), stages.stage(parts[2]).name)
+    return Name.of("/".join((*parts[:2], stages.stage(parts[2]).name)))
 
 
-def _lineage(store: "Store", run: str, manifest: dict[str, Any], depth: int = 0) -> list[str]:
-    """What an artifact is made from, and what that is made from, one line each."""
+def _lineage(
+    store: "Store", run: str, manifest: dict[str, Any], depth: int = 0, told: set[str] | None = None
+) -> list[str]:
+    """What an artifact is made from, and what that is made from, one line each; of an artifact only once."""
     from worldmodels import artifacts
 
-    lines = []
+    lines, told = [], set() if told is None else told
     for source, digest in manifest["inputs"].items():
-        iteration, _, stage = source.partition("/")
-        found = artifacts.manifests(store, artifacts.Name(run, int(iteration.removeprefix("iter-")), stage))
+        found, _ = artifacts.examined(store, artifacts.Name.of(f"{run}/{source}"))
         match = next((m for m in found if m["digest"] == digest), None)
-        lines.append(f"{'  ' * depth}{source} {digest[:12]}" + ("" if match else "  (not there any more)"))
-        lines += _lineage(store, run, match, depth + 1) if match else []
+        again = digest in told
+        told.add(digest)
+        note = "  (not there any more)" if not match else "  (see above)" if again and match["inputs"] else ""
+        lines.append(f"{'  ' * depth}{source} {digest[:12]}{note}")
+        lines += _lineage(store, run, match, depth + 1, told) if match and not again else []
     return lines
 
 
 def _card(manifest: dict[str, Any], lineage: list[str]) -> str:
     made = manifest["made"]
     lines = [manifest["artifact"], f"  digest    {manifest['digest']}"]
-    lines += [f"  made      {made['finished']} in {durations.words(made['seconds'])} on {made['cpu']['model']}"]
+    processor = made.get("cpu", {}).get("model", "an unknown processor")
+    lines += [f"  made      {made['finished']} in {durations.words(made.get('seconds', 0.0))} on {processor}"]
     lines += [
-        f"  code      {made['git'] or 'unknown revision'}; "
-        + ", ".join(f"{k} {v}" for k, v in made["versions"].items())
+        f"  code      {made.get('git') or 'unknown revision'}; "
+        + ", ".join(f"{k} {v}" for k, v in made.get("versions", {}).items())
     ]
     lines += [f"  {name:9} {words}" for name, words in made.get("notes", {}).items()]
     lines += [f"  from      {line}" for line in lineage or ["nothing"]]
@@ -199,4 +226,4 @@ def _card(manifest: dict[str, Any], lineage: list[str]) -> str:
     if manifest["shards"]:
         total = sum(f["size"] for shard in manifest["shards"] for f in shard["files"].values())
         lines += [f"  shards    {len(manifest['shards'])}, {size(total)}"]
-    return "\n".join(lines)
+    return "\n".join(map(plain, lines))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from wm import machine, options
+from wm.out import echo
 
 if TYPE_CHECKING:
     from wm.wish import Wish
@@ -42,7 +43,7 @@ def patience(command: F) -> F:
     command = click.option("--cancel-pending", is_flag=True, help="And then delete the Job.")(command)
     return click.option(
         "--pending-timeout",
-        type=click.IntRange(1),
+        type=click.IntRange(1, 31_536_000),
         metavar="S",
         help="Give up after so many seconds in which no pod ran, in a queue too; by default kubernetes.pending_seconds"
         " outside of queues.",
@@ -123,7 +124,7 @@ def _stages(wanted: "Wish", how: How) -> None:
                         )
                         _tell(how, told)
                     else:
-                        click.echo(f"{step.task.name}: committed already; no Job is needed")
+                        echo(f"{step.task.name}: committed already; no Job is needed")
                     continue
                 work = submission.stage_work(store, step.task)
             except MissingInput as error:
@@ -183,7 +184,7 @@ def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], how: How) -
         if how.as_json:
             machine.document({"schema": machine.SCHEMA, "jobs": list(jobs)})
         else:
-            click.echo("---\n".join(map(manifest.to_yaml, jobs)), nl=False)
+            echo("---\n".join(map(manifest.to_yaml, jobs)), nl=False)
         return
     cluster, rows = options.cluster(settings), []
     for job in jobs:
@@ -192,7 +193,7 @@ def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], how: How) -
         rows.append({"job": name, "accepted": taken is not None, "warnings": list(warnings)})
         if not how.as_json:
             words = "the cluster would take it" if taken else "a Job of that name is there already"
-            click.echo("\n".join([f"Job {name}: {words}", *(f"  warning: {each}" for each in warnings)]))
+            echo("\n".join([f"Job {name}: {words}", *(f"  warning: {each}" for each in warnings)]))
     if how.as_json:
         machine.document({"schema": machine.SCHEMA, "jobs": rows})
 
@@ -233,11 +234,11 @@ def _announce(
         told.append(_row(str(work), name, cluster, outcome, pods))
         _tell(how, told)
     else:
-        click.echo(f"{work}: {words[outcome]}")
+        echo(f"{work}: {words[outcome]}")
     if outcome == "committed":
         return
     if not how.as_json:
-        click.echo(_hints(settings, work, pods))
+        echo(_hints(settings, work, pods))
     if how.wait:
         follow(
             cluster,
@@ -265,11 +266,11 @@ def _estimate(tasks: "Iterable[Task]", how: How) -> None:
 
     for task in tasks:
         if not how.as_json:
-            click.echo(f"{task.name}: {estimate(task)}")
+            echo(f"{task.name}: {estimate(task)}")
 
 
 def _say(words: str) -> None:
-    click.echo(words, err=True)
+    echo(words, err=True)
 
 
 @click.command()
@@ -329,7 +330,7 @@ def _committed(work: str, as_json: bool) -> None:
     if as_json:
         machine.event("committed", work=work, seconds=0.0)
     else:
-        click.echo(f"{work}: committed already")
+        echo(f"{work}: committed already")
 
 
 @click.command()
@@ -366,12 +367,12 @@ def cancel(
     found = submission.find(cluster, store, run, name, iteration if name not in ("", "pipeline") else 0)
     if not found:
         what = f"{run}, {name}," if name else run
-        click.echo(f"no Job of {what} with the store {store.uri} is in namespace {cluster.namespace}")
+        echo(f"no Job of {what} with the store {store.uri} is in namespace {cluster.namespace}")
     drivers = submission.find(cluster, store, run, "pipeline")
     for jobs in ([job for job in found if job in drivers], [job for job in found if job not in drivers]):
         submission.remove(cluster, *jobs)  # the pipeline first: it would submit the others again
         for job in jobs:
-            click.echo(f"Job {job['metadata']['name']} is deleted")
+            echo(f"Job {job['metadata']['name']} is deleted")
     if name not in ("", "pipeline") and any(not watching.ended(job) for job in drivers):
         command = options.complete(f"wm cancel --all --run {run}")
-        click.echo(f"the pipeline is at work and will submit {name} again; next: {command}", err=True)
+        echo(f"the pipeline is at work and will submit {name} again; next: {command}", err=True)

@@ -8,6 +8,7 @@ import click
 
 from wm import options
 from wm.inspection import name_of
+from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.artifacts import Name
@@ -28,7 +29,9 @@ FIRST_ANSWER_SECONDS = 2.0
 @options.iteration
 @options.overrides
 @click.option("--file", "file", metavar="NAME", help="A live table instead of the log: training.csv or rewards.csv.")
-@click.option("--index", type=click.IntRange(0), metavar="I", help="One pod's log; of what is stored, one worker's.")
+@click.option(
+    "--index", type=click.IntRange(0, 99_999), metavar="I", help="One pod's log; of what is stored, one worker's."
+)
 @click.option(
     "--source",
     type=click.Choice(["auto", "pods", "store"]),
@@ -109,7 +112,7 @@ def _from_pods(
                 continue
             for moment, line in cluster.log(name, CONTAINER, since=shown.get(name, "")):
                 shown[name] = moment
-                click.echo(f"[{place}] {line}" if index is None and len(pods) > 1 else line)
+                echo(f"[{place}] {line}" if index is None and len(pods) > 1 else line)
         if not follow or job is None or watching.ended(job):
             return bool(pods or shown)
         time.sleep(PODS_SECONDS)
@@ -142,6 +145,6 @@ def _print_new(store: "Store", key: str, shown: dict[str, int], *, label: bool) 
     data = store.get(key) or b""
     start = shown.get(key, 0) if len(data) >= shown.get(key, 0) else 0
     if start == 0 and label:
-        click.echo(f"==> {key} <==")
-    click.echo(data[start:].decode(errors="replace"), nl=False)
+        echo(f"==> {key} <==")
+    echo(data[start:].decode(errors="replace"), nl=False)
     shown[key] = len(data)

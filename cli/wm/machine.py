@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
+from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.executors.local import Snapshot
@@ -27,13 +27,13 @@ def wanted() -> bool:
 def document(value: Any) -> None:
     """Print the command's one document."""
     _printed.add("document")
-    click.echo(json.dumps(value, indent=1))
+    echo(json.dumps(value, indent=1))
 
 
 def event(kind: str, **fields: Any) -> None:
     """Print what happened, in one line."""
     _printed.add("events")
-    click.echo(json.dumps({"schema": SCHEMA, "event": kind, **fields}))
+    echo(json.dumps({"schema": SCHEMA, "event": kind, **fields}))
 
 
 def failed(message: str, next: str, exit_code: int, kind: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from wm.out import echo
+
 COMMANDS = {
     "run": "wm.run:run",
     "submit": "wm.jobs:submit",
@@ -27,6 +29,7 @@ COMMANDS = {
     "doctor": "wm.upkeep:doctor",
     "gc": "wm.upkeep:gc",
     "cp": "wm.upkeep:cp",
+    "verify": "wm.upkeep:verify",
 }
 
 EPILOG = """\b
@@ -137,14 +140,14 @@ def main() -> None:
         if machine.wanted():
             machine.failed(error.format_message(), "wm --help", code, "UsageError")
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\nstopped; the same command goes on from here", err=True)
+        echo("\nstopped; the same command goes on from here", err=True)
         code = 130
         if machine.wanted():
             machine.failed("stopped; the same command goes on from here", "", code, "Stopped")
     except WmError as error:
-        click.echo(f"wm: {error.message}", err=True)
+        echo(f"wm: {error.message}", err=True)
         if error.next:
-            click.echo(f"next: {error.next}", err=True)
+            echo(f"next: {error.next}", err=True)
         code = error.exit_code
         if machine.wanted():
             machine.failed(error.message, error.next, code, type(error).__name__)
@@ -156,7 +159,7 @@ def main() -> None:
 
         place = str(error.filename or tempfile.gettempdir())
         reason, command = explain(error, place)
-        click.echo(f"wm: {place}: {reason}\nnext: {command}", err=True)
+        echo(f"wm: {place}: {reason}\nnext: {command}", err=True)
         code = 13
         if machine.wanted():
             machine.failed(f"{place}: {reason}", command, code, "StoreError")

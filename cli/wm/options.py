@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from wm.out import echo
+
 if TYPE_CHECKING:
     from worldmodels.cluster import Kubernetes
     from worldmodels.config import Config, Origins
@@ -141,7 +143,7 @@ def _say_what_is_ignored(stored: Mapping[str, Any], resolved: "Config", run: str
     typed, there = (dict(config.flatten(tree, names)) for tree in (resolved.model_dump(), stored))
     ignored = [key for key in names if config.personal(key) and key in there and there[key] != typed[key]]
     if ignored:
-        click.echo(
+        echo(
             f"wm: {', '.join(ignored)}: stored with run {run} by an earlier version, and not used; say where to compute"
             " with --config FILE, -o or WM_CONFIG",
             err=True,
@@ -195,7 +197,7 @@ def cluster(settings: "Kubernetes", first_seconds: float = 5.0) -> "Cluster":
         ) from error
 
     def say(words: str) -> None:
-        click.echo(f"wm: {words}", err=True)
+        echo(f"wm: {words}", err=True)
 
     connect = partial(kubernetes.connect, settings.context)
     return kubernetes.Cluster(connect, settings.namespace, say=say, first_seconds=first_seconds)

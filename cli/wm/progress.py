@@ -13,6 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 from worldmodels.durations import clock
+from worldmodels.terminal import plain
 
 if TYPE_CHECKING:
     from worldmodels.executors.local import Snapshot
@@ -35,7 +36,7 @@ def left(snapshot: "Snapshot", spent: float, start: float) -> str:
 
 class Tail(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(str(task.fields.get("tail", "")))
+        return Text(plain(task.fields.get("tail", "")))
 
 
 class Screen:
@@ -44,7 +45,7 @@ class Screen:
     def __init__(self) -> None:
         self._console = console(sys.stdout)
         self._bars = Progress(
-            TextColumn("{task.description}", table_column=Column(min_width=10)),
+            TextColumn("{task.description}", markup=False, table_column=Column(min_width=10)),
             BarColumn(bar_width=12, table_column=Column(min_width=12)),
             Tail(table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
             TimeElapsedColumn(table_column=Column(min_width=7)),
@@ -65,7 +66,7 @@ class Screen:
             self._bars.stop()
 
     def say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
+        self._console.print(plain(text, keep="\n\t"), soft_wrap=True, markup=False)
 
     @contextmanager
     def stage(self, name: str) -> "Iterator[Callable[[Snapshot], None]]":
@@ -106,7 +107,7 @@ class Bar:
     """One line of a terminal."""
 
     def __init__(self, bars: Progress, name: str) -> None:
-        self._bars, self._id = bars, bars.add_task(name, total=None, tail="starting")
+        self._bars, self._id = bars, bars.add_task(plain(name), total=None, tail="starting")
 
     def __call__(self, done: float, total: float, tail: str) -> None:
         self._bars.update(self._id, total=total, completed=done, tail=tail)
@@ -121,9 +122,9 @@ class Bar:
 def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callable[[int], None]]:
     """One line about one long job, on standard error; gives a function to tell it how much more is done."""
     where = console(sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), Tail())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), Tail())
     bars = Progress(*columns, console=where, transient=True, disable=not where.is_terminal)
-    task = bars.add_task(name, total=total, tail="")
+    task = bars.add_task(plain(name), total=total, tail="")
     began = said = time.monotonic()
     done = 0
 
@@ -136,7 +137,7 @@ def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callabl
         bars.update(task, completed=done, tail=line)
         if not where.is_terminal and now - said >= PLAIN_SECONDS:
             said = now
-            where.print(f"{name}: {line}", soft_wrap=True)
+            where.print(plain(f"{name}: {line}"), soft_wrap=True, markup=False)
 
     with bars:
         yield advance
@@ -146,7 +147,7 @@ def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callabl
 def status() -> Iterator[Callable[[str], None]]:
     """Gives a function that says what is being looked at, on a terminal's standard error."""
     with console(sys.stderr).status("") as line:
-        yield line.update
+        yield lambda words: line.update(Text(plain(words)))
 
 
 def _words(snapshot: "Snapshot") -> str:

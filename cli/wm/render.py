@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wm import options
+from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.config import Config
@@ -45,7 +46,7 @@ def render(
         raise click.UsageError("The pipeline begins with iteration 1; say how many with --iterations N.")
     if what != PIPELINE and iterations:
         raise click.UsageError(f"Only the pipeline has --iterations; say which one of {what} with --iteration N.")
-    click.echo(text(what, run_name, store_uri, iterations or iteration, preset, files, overrides), nl=False)
+    echo(text(what, run_name, store_uri, iterations or iteration, preset, files, overrides), nl=False)
 
 
 def text(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wm import options
+from wm.out import echo
 
 if TYPE_CHECKING:
     from wm.wish import Wish
@@ -73,7 +74,7 @@ def _work(wanted: "Wish", store_uri: str, steps: "list[Step]", redo: bool, as_js
     if done:
         wanted.remember()
     if done and not as_json:
-        click.echo(f"{steps[0].task.run}: everything is committed; nothing to do")
+        echo(f"{steps[0].task.run}: everything is committed; nothing to do")
         return
     with Events() if as_json else Screen() as screen:
         for step in steps:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from wm import options
+from wm.out import echo
 
 
 @click.command()
@@ -62,8 +63,8 @@ def scale(
     if not pods:
         changed = scaling.pause(cluster, work, paused=pause)
         words = "paused" if pause else "at work"
-        click.echo(f"{work}: Job {work.name} is {words}{' now' if changed else ' already'}")
+        echo(f"{work}: Job {work.name} is {words}{' now' if changed else ' already'}")
         return
     before = scaling.scale(cluster, work, pods)
     was = f"{before} before" if pods != before else "as before"
-    click.echo(f"{work}: Job {work.name} has {pods} pod{'s' * (pods != 1)}, {was}")
+    echo(f"{work}: Job {work.name} has {pods} pod{'s' * (pods != 1)}, {was}")

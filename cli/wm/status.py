@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wm import machine, options
+from wm.out import echo
+from worldmodels.terminal import plain
 
 if TYPE_CHECKING:
     from worldmodels.store import Store
@@ -30,11 +32,15 @@ def status(
     wm status demo
     wm status demo --json
     """
-    from worldmodels.errors import ClusterError, ConfigError
+    from worldmodels.config import resolve
+    from worldmodels.errors import ClusterError, ConfigError, CorruptArtifact
     from worldmodels.store import open_store
 
     store = open_store(store_uri)
-    _, config, _ = options.resolve(store, run_name, 1, None, files, overrides)
+    try:
+        _, config, _ = options.resolve(store, run_name, 1, None, files, overrides)
+    except (ConfigError, CorruptArtifact):  # what the store says need not count; what was typed must be right
+        config, _ = resolve(None, files, overrides)
     jobs, unreachable = [], ""
     try:
         cluster = options.cluster(config.kubernetes, first_seconds=FIRST_ANSWER_SECONDS)
@@ -57,25 +63,35 @@ def status(
         machine.document(told)
         return
     for row in stages:
-        click.echo(f"{row['run']}/iter-{row['iteration']}/{row['stage']:12}{_words(row)}")
+        where = f"{row['run']}/iter-{row['iteration']}/{row['stage']:12}" if row["stage"] else f"{plain(row['run'])}  "
+        echo(f"{where}{_words(row)}")
     for driver in drivers:
-        click.echo(f"{driver['run']}/pipeline           {_state(driver)}")
+        echo(f"{driver['run']}/pipeline           {_state(driver)}")
     if not stages and not drivers:
-        click.echo(f"nothing is in {store.uri}; next: {options.complete('wm run --preset demo')}")
+        echo(f"nothing is in {store.uri}; next: {options.complete('wm run --preset demo')}")
     if unreachable:
-        click.echo(f"no cluster was asked: {unreachable}", err=True)
+        echo(f"no cluster was asked: {unreachable}", err=True)
 
 
 def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each stage of each iteration that the store or the cluster knows of."""
     from worldmodels import artifacts, stages
+    from worldmodels.errors import CorruptArtifact
 
-    known = {int(f[5:]) for f in store.folders(f"{run}/") if f.startswith("iter-") and f[5:].isdigit()}
-    known |= {job["iteration"] for job in jobs if job["run"] == run}
-    rows = []
+    known = {job["iteration"] for job in jobs if job["run"] == run}
+    rows: list[dict[str, Any]] = []
+    nothing = {"digest": None, "job": None, "evolution": None}
+    try:
+        known |= set(artifacts.iterations(store, run))
+    except CorruptArtifact as error:
+        rows.append({"run": run, "iteration": 0, "stage": "", **nothing, "damaged": error.message})
+    if known and not artifacts.RUN_NAME.fullmatch(run):
+        return [
+            {"run": run, "iteration": 0, "stage": "", **nothing, "damaged": "the folder's name is not one of a run"}
+        ]
     for iteration in sorted(known):
         for stage in stages.STAGES:
-            found = artifacts.manifests(store, artifacts.Name(run, iteration, stage))
+            found, damaged = artifacts.examined(store, artifacts.Name(run, iteration, stage))
             own = [j for j in jobs if (j["run"], j["iteration"], j["stage"]) == (run, iteration, stage)]
             rows.append(
                 {
@@ -84,7 +100,8 @@ def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[s
                     "stage": stage,
                     "digest": found[-1]["digest"] if found else None,
                     "job": own[0] if own else None,
-                    "evolution": None if found else _evolution(store, run, iteration, stage),
+                    "evolution": None if found or damaged else _evolution(store, run, iteration, stage),
+                    "damaged": damaged[0].message if damaged else None,
                 }
             )
     return rows
@@ -93,20 +110,22 @@ def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[s
 def _evolution(store: "Store", run: str, iteration: int, stage: str) -> dict[str, Any] | None:
     """How far an evolution is that is not committed; None before its first generation, and for other stages."""
     from worldmodels import config, runner, stages
-    from worldmodels.errors import ConfigError, MissingInput
+    from worldmodels.errors import ConfigError, CorruptArtifact, MissingInput
     from worldmodels.executors import pipeline
 
-    if stages.stage(stage).kind != "exchange" or not (stored := pipeline.stored_config(store, run, iteration)):
+    if stages.stage(stage).kind != "exchange":
         return None
     try:
+        if not (stored := pipeline.stored_config(store, run, iteration)):
+            return None
         settled, _ = config.resolve(iteration=iteration, stored=(stored["config"], stored["origins"]))
         task = runner.Task(run, iteration, stage, settled)
         area = runner.meeting(store, task, runner.identify(task, runner.input_manifests(store, task)))
-    except (MissingInput, ConfigError):  # it has not begun, or another version of wm began it
-        return None
-    from worldmodels.control import describe
+        from worldmodels.control import describe
 
-    found = describe(area)
+        found = describe(area)
+    except (MissingInput, ConfigError, CorruptArtifact):  # it has not begun, or another version of wm began it
+        return None
     if found is None:
         return None
     return {name: None if math.isnan(value) else value for name, value in asdict(found).items()}
@@ -132,6 +151,8 @@ def _job(job: dict[str, Any], seen: Any) -> dict[str, Any]:
 
 def _words(row: dict[str, Any]) -> str:
     job, digest, evolution = row["job"], row["digest"], row["evolution"]
+    if row["damaged"]:
+        return f"damaged    {plain(row['damaged'])}"
     if digest:
         return f"committed  {digest[:12]}"
     if evolution is None:

@@ -1,4 +1,4 @@
-"""Looking after a store: `wm doctor`, `wm gc`, `wm cp`."""
+"""Looking after a store: `wm doctor`, `wm gc`, `wm cp`, `wm verify`."""
 
 import contextlib
 import re
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wm import machine, options
+from wm.out import echo
 from wm.words import objects, size
+from worldmodels.terminal import plain
 
 if TYPE_CHECKING:
     from worldmodels.store import Store
@@ -25,9 +27,9 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> float:
-    match = re.fullmatch(r"(\d+)([smhd])", age)
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", age)
     if not match:
-        raise click.BadParameter(f"{age!r} is no age: write 90s, 30m, 12h or 7d", context, parameter)
+        raise click.BadParameter(f"{age!r:.50} is no age: write 90s, 30m, 12h or 7d", context, parameter)
     return float(match[1]) * UNITS[match[2]]
 
 
@@ -74,7 +76,7 @@ def _cluster(store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...]
     from worldmodels.executors import checks
 
     endpoint = getattr(open_store(store_uri), "endpoint", "")
-    return checks.visit(cluster, settings, store_uri, lambda words: click.echo(words, err=True), endpoint)
+    return checks.visit(cluster, settings, store_uri, lambda words: echo(words, err=True), endpoint)
 
 
 def _told(visit: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
@@ -89,9 +91,9 @@ def _told(visit: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
 
 def _print_finding(finding: "Finding") -> None:
     mark = click.style(f"{finding.state:8}", fg=COLOURS[finding.state], bold=finding.state == "fail")
-    click.echo(f"{mark}{finding.name:21}{finding.words}")
+    echo(f"{finding.name:21}{finding.words}", mark=mark)
     if finding.next:
-        click.echo(f"{'':29}next: {options.complete(finding.next)}")
+        echo(f"{'':29}next: {options.complete(finding.next)}")
 
 
 @click.command()
@@ -113,7 +115,8 @@ def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_js
 
     That is: data of attempts that were never committed or have been replaced, manifests that --redo took out of use,
     uploads that were never completed, files that were half written, ended locks, heartbeats of dead attempts (these
-    at any age). Attempts under way are spared, and a run that is being worked on is left out (exit code 12).
+    at any age). Attempts under way are spared. A run that is being worked on is left out (exit code 12), and so is one
+    that has something damaged or unknown, since what that needs cannot be told (exit code 14).
 
     Never touched: manifests in use and their data, shard records, checkpoints, generations, live/, logs/. Work that
     is superseded is counted and stays; `rm -r` (or `aws s3 rm --recursive`) its folder if nobody goes back to it.
@@ -128,22 +131,22 @@ def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_js
 
     store = open_store(store_uri)
     total = garbage.Survey()
-    busy = [error for run in runs(store, run_name) if (error := _collect(store, run, horizon, delete, total, as_json))]
+    left = [error for run in runs(store, run_name) if (error := _collect(store, run, horizon, delete, total, as_json))]
     if run_name is None:
         _sweep(store, garbage.outside(store, horizon), delete, total, as_json)
     if as_json:
         told = {"garbage": [_row(g) for g in total.garbage], "kept": [asdict(kept) for kept in total.kept]}
         machine.document({"store": store.uri, "older_than_s": horizon, "deleted": delete, **told})
-    elif total.garbage or not busy:
+    elif total.garbage or not left:
         _conclude(total, delete, store_uri)
-    if busy:
-        raise busy[0]
+    if left:
+        raise left[0]
 
 
 def _collect(store: "Store", run: str, horizon: float, delete: bool, total: "Survey", quiet: bool) -> Any:
-    """Clear up one run; returns the Busy error if somebody works on it."""
+    """Clear up one run; returns the error if somebody works on it, or something of it is not understood."""
     from wm.progress import status
-    from worldmodels.errors import Busy
+    from worldmodels.errors import Busy, CorruptArtifact
     from worldmodels.upkeep import garbage
 
     try:
@@ -151,7 +154,7 @@ def _collect(store: "Store", run: str, horizon: float, delete: bool, total: "Sur
             with status() as said:
                 found = garbage.survey(store, run, horizon, said=said)
             _sweep(store, found, delete, total, quiet)
-    except Busy as error:
+    except (Busy, CorruptArtifact) as error:
         return error
     return None
 
@@ -177,17 +180,17 @@ def _print_survey(found: "Survey") -> None:
     rows: list[tuple[str, Garbage | Kept]] = [("goes", each) for each in found.garbage]
     rows += [("stays", each) for each in found.kept]
     for what, each in rows:
-        click.echo(f"{what:7}{size(each.bytes):>9} {objects(each.count):>14}  {each.where}: {each.why}")
+        echo(f"{what:7}{size(each.bytes):>9} {objects(each.count):>14}  {plain(each.where)}: {each.why}")
 
 
 def _conclude(found: "Survey", delete: bool, store_uri: str) -> None:
     count, bytes = sum(g.count for g in found.garbage), sum(g.bytes for g in found.garbage)
     if not count:
-        click.echo(f"nothing to remove from {store_uri}")
+        echo(f"nothing to remove from {store_uri}")
     elif delete:
-        click.echo(f"removed {objects(count)}, {size(bytes)}, from {store_uri}")
+        echo(f"removed {objects(count)}, {size(bytes)}, from {store_uri}")
     else:
-        click.echo(f"{objects(count)}, {size(bytes)}, can go from {store_uri}; the same command with --delete does it")
+        echo(f"{objects(count)}, {size(bytes)}, can go from {store_uri}; the same command with --delete does it")
 
 
 @click.command()
@@ -217,7 +220,7 @@ def cp(source_uri: str, target_uri: str, run_names: tuple[str, ...], verify: boo
     copying.check_places(source, target)
     chosen = [run for name in run_names for run in runs(source, name)] if run_names else runs(source)
     if not chosen:
-        click.echo(f"there are no runs in {source_uri}; next: wm ls --store {source_uri}")
+        echo(f"there are no runs in {source_uri}; next: wm ls --store {source_uri}")
     for run in chosen:
         with target.lock(run):
             with status() as said:
@@ -233,9 +236,53 @@ def _carry(plan: "Plan", source: "Store", target: "Store") -> None:
         damaged = copying.copy(plan, source, target, advance)
     if plan.count:
         rest = f"; {objects(len(plan.skipped))} there already" if plan.skipped else ""
-        click.echo(f"{plan.run}: {objects(plan.count)}, {size(plan.bytes)}, copied to {target.uri}{rest}")
+        echo(f"{plan.run}: {objects(plan.count)}, {size(plan.bytes)}, copied to {target.uri}{rest}")
     else:
-        click.echo(f"{plan.run}: {target.uri} has all of it")
+        echo(f"{plan.run}: {target.uri} has all of it")
     if plan.suspects:
         words = f"{len(damaged)} damaged and copied again" if damaged else "all whole"
-        click.echo(f"{plan.run}: {objects(len(plan.suspects))} there already, read back: {words}")
+        echo(f"{plan.run}: {objects(len(plan.suspects))} there already, read back: {words}")
+
+
+@click.command()
+@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
+@options.store
+@options.as_json
+def verify(run_name: str | None, store_uri: str, as_json: bool) -> None:
+    """Read everything that is committed, of one run or of all, and name what is damaged. Nothing is changed.
+
+    That is: manifests and the files that they name, shards' records and theirs, the generations of an evolution,
+    checkpoints, and the settings that a run was last started with. Logs, live tables and heartbeats are not committed:
+    nothing says what they should be. Exit code 14 if something is damaged.
+
+    \b
+    wm verify demo
+    wm verify --store s3://bucket/prefix --json
+    """
+    from wm.progress import status
+    from worldmodels.errors import CorruptArtifact
+    from worldmodels.store import open_store
+    from worldmodels.upkeep import verifying
+    from worldmodels.upkeep.entries import runs
+
+    store = open_store(store_uri)
+    told, damaged = [], []
+    for run in runs(store, run_name):
+        with status() as said:
+            found = verifying.verify(store, run, said=said)
+        told.append({"run": run, **asdict(found)})
+        damaged += found.damage
+        if not as_json:
+            for each in found.damage:
+                echo(f"damaged {plain(each.key)}: {plain(each.why)}")
+            words = f"{len(found.damage)} damaged" if found.damage else "all whole"
+            echo(f"{run}: {objects(found.objects)}, {size(found.bytes)}, read: {words}")
+    if as_json:
+        machine.document(told)
+    elif not told:
+        echo(f"there are no runs in {store_uri}; next: wm ls --store {store_uri}")
+    if damaged:
+        raise CorruptArtifact(
+            f"{len(damaged)} of {sum(each['objects'] for each in told)} objects in {store.uri} are damaged",
+            next=f"wm run --run {damaged[0].key.partition('/')[0]} --store {store.uri} --redo",
+        )

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from wm import machine, options
+from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.config import Config, Origins
@@ -79,7 +78,7 @@ class Wish:
             return
         for step in steps:
             note = "" if step.task.stage in self.chosen else "  (not asked for)"
-            click.echo(
+            echo(
                 f"{step.task.stage:12}{WORDS[step.state]}{note}"
                 + "".join(f"\n{'':12}  {reason}" for reason in step.reasons)
             )
@@ -106,10 +105,9 @@ def wish(
 
 def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) -> None:
     """The score and the report, if they are among what was asked for."""
-    import json
     import tempfile
 
-    from worldmodels import artifacts, runner
+    from worldmodels import artifacts, runner, stored
 
     for task in tasks:
         manifest = runner.find(store, task.name, task.config)
@@ -118,22 +116,24 @@ def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) 
         if task.stage == "evaluate":
             with tempfile.TemporaryDirectory() as scratch:
                 artifact = artifacts.load(store, task.name, manifest, Path(scratch))
-                s = json.loads(artifact.path("scores.json").read_text())
+                data, repair = artifact.path("scores.json").read_bytes(), artifacts.repair_command(task.name)
+                s = stored.parse(data, stored.SCORES, f"{task.name}: scores.json", repair)
             if as_json:
                 machine.event("result", work=str(task.name), score=s)
                 continue
             low, high = s["interval"]
             first, last = s["scores"][0]["track"], s["scores"][-1]["track"]
-            inputs = {key.partition("/")[2]: digest[:12] for key, digest in manifest["inputs"].items()}
-            click.echo(
+            inputs = dict.fromkeys(("controller", "vae", "memory"), "?")
+            inputs |= {key.partition("/")[2]: digest[:12] for key, digest in manifest["inputs"].items()}
+            echo(
                 f"score: {s['mean']:.1f} ± {s['std']:.1f} of the mean of controller {inputs['controller']} (V"
                 f" {inputs['vae']}, M {inputs['memory']}) over {s['tracks']} fresh tracks"
                 f" (Gymnasium seeds {first} to {last}; 95 % interval of the mean {low:.1f} to {high:.1f};"
                 f" {s['laps']} laps completed)"
             )
-            if r := s["reference"]:
+            if r := s.get("reference"):
                 low, high = r["difference_interval"]
-                click.echo(
+                echo(
                     f"the first {r['tracks']} on unmodified Gymnasium: {r['mean']:.1f} instead of {r['fast_mean']:.1f},"
                     f" difference {r['difference']:+.1f} (95 % interval {low:+.1f} to {high:+.1f})"
                 )
@@ -142,4 +142,4 @@ def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) 
             if as_json:
                 machine.event("result", work=str(task.name), report=page)
                 continue
-            click.echo(f"report: {page}")
+            echo(f"report: {page}")

@@ -144,7 +144,7 @@ def test_a_manifest_cannot_lead_out_of_the_destination(folder, tmp_path):
     manifest = commit(folder, tmp_path)
     text = json.dumps(manifest).replace(manifest["files"]["weights"]["key"], "run/../../secret")
     folder.put(VAE.key("manifest.json"), text.encode())
-    with pytest.raises(CorruptArtifact, match="secret' does not belong to run run"):
+    with pytest.raises(CorruptArtifact, match=r"files\.weights\.key: .*run/\.\./\.\./secret"):
         copy(folder, LocalStore(tmp_path / "target"))
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import random
+import re
 from collections.abc import Iterable
 
 from ..errors import StoreError
@@ -17,6 +18,7 @@ TRIES = 2  # to get somebody else's block, between two looks; in a crowd one
 LOTS = 4  # so many workers at least try at once
 SLACK = 0.5  # episodes: an own block may end that much late, because a thief's would end later
 UNREAD = (-1, "")
+OF_BLOCK = re.compile(r"(results|claims)/([0-9]{5,7})(?:-([0-9]{1,7}))?")
 
 
 class Board:
@@ -84,9 +86,9 @@ class Board:
             return
         self.began = min(self.began, self._host.now() - status.elapsed)
         self.seen = max(self.seen, status.seen)
-        self.done |= status.finished
+        self.done |= status.finished & self.generation.all
         self.attempts = {**status.claims, **{i: n for i, n in self._tried.items() if n > status.claims.get(i, 0)}}
-        self.void = {block: status.claims.get(block, 0) for block in status.void}
+        self.void = {block: status.claims.get(block, 0) for block in status.void if block in self.generation.all}
 
     # Playing.
 
@@ -216,13 +218,16 @@ class Board:
     def look(self) -> None:
         """Read which blocks are claimed and done, and whose claims are void. One listing, and some claims."""
         self.seen = self.elapsed
-        for key in self._area.keys(f"generations/{self.generation.number:05d}/"):
-            _, _, kind, *name = key.split("/")
-            if kind == "results":
-                self.done.add(int(name[0]))
-            elif kind == "claims":
-                block, _, attempt = name[0].partition("-")
-                self.attempts[int(block)] = max(self.attempts.get(int(block), 0), int(attempt) + 1)
+        folder = f"generations/{self.generation.number:05d}/"
+        for key in self._area.keys(folder):
+            found = OF_BLOCK.fullmatch(key.removeprefix(folder))
+            if found is None or int(found[2]) >= len(self.generation.blocks):
+                continue
+            block = int(found[2])
+            if found[1] == "results":
+                self.done.add(block)
+            elif found[3]:
+                self.attempts[block] = max(self.attempts.get(block, 0), int(found[3]) + 1)
         self._judge()
 
     def _judge(self) -> None:
@@ -247,7 +252,7 @@ class Board:
         wanted = [i for i in blocks if i not in self.done]
         for index, data in zip(wanted, self._host.map(self._area.get, self._keys(wanted)), strict=True):
             if data is not None:
-                self._results[index] = BlockResult.decode(data, result_key(self.generation.number, index))
+                self._results[index] = self._decoded(index, data)
                 self.done.add(index)
 
     def collect(self) -> None:
@@ -258,7 +263,10 @@ class Board:
                 raise StoreError(
                     f"{result_key(self.generation.number, index)} was listed and is gone", next="wm run controller"
                 )
-            self._results[index] = BlockResult.decode(data, result_key(self.generation.number, index))
+            self._results[index] = self._decoded(index, data)
+
+    def _decoded(self, index: int, data: bytes) -> BlockResult:
+        return BlockResult.decode(data, result_key(self.generation.number, index), self.generation.blocks[index].count)
 
     def outcome(self) -> Outcome:
         return gather(self.generation, self._results)

@@ -7,6 +7,9 @@ from ..task import Area
 from . import status
 from .pace import Pace, Timing
 
+FIGURES = {"generations", "workers", "blocks"}
+MORE = ("expected", "best", "mean", "sigma", "validation", "rate", "seconds")
+
 
 @dataclass(frozen=True)
 class Description:
@@ -31,11 +34,12 @@ class Description:
 
 
 def describe(area: Area, timing: Timing = Timing()) -> Description | None:  # noqa: B008 - frozen
-    """None while no generation has begun."""
+    """None while no generation has begun, or if what its leader says is not understood."""
     said = status.Status.decode(area.get(status.KEY))
-    if said is None:
+    if said is None or not {name for name, value in said.figures.items() if value is not None} >= FIGURES:
         return None
-    figures = {name: math.nan if value is None else value for name, value in said.figures.items()}
+    figures = dict.fromkeys(MORE, math.nan)
+    figures |= {name: math.nan if value is None else value for name, value in said.figures.items()}
     workers = int(figures["workers"])
     pace = Pace(timing, max(1, workers), figures["expected"] if figures["expected"] > 0 else math.inf)
     oldest = area.now() - timing.fresh * pace.stretch

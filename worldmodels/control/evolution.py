@@ -4,7 +4,6 @@ pycma's own way to resume is pickle. Instead, everything random comes from a Gen
 a state is rebuilt by asking and telling every earlier generation again.
 """
 
-import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import cma
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from .. import stored
 from ..errors import ConfigError, WorkFailed
 
 # pycma checks its mirrored pair to 1e-11, finer than the float32 that candidates are played in.
@@ -54,11 +54,12 @@ class Settings:
         value = asdict(self)
         if not self.growth:
             del value["growth"]  # as it was written before there was any
-        return json.dumps(value, sort_keys=True).encode()
+        return stored.encode(value)
 
     @classmethod
     def decode(cls, data: bytes) -> "Settings":
-        value = json.loads(data)
+        """CorruptArtifact if they are none."""
+        value = stored.parse(data, stored.EVOLUTION, "the evolution's settings", "wm verify")
         return cls(**{**value, "growth": tuple(Level(**level) for level in value.get("growth", ()))})
 
     def level(self, score: float) -> Level:

@@ -31,6 +31,7 @@ from ..task import Area
 from . import history
 from .blocks import MEAN
 from .board import Board
+from .evolution import Settings
 from .feed import Closed, Episode, Feed, Limits, Speed, Superseded
 from .history import Row
 from .host import Host, Joinable, Process
@@ -123,19 +124,19 @@ class Exchange:
             self._log.info("the evolution ends after generation %d: %s", generation.number - 1, self.ended)
         pace = Pace(self._timing, len(generation.alive))
         self._watch.begin(generation.alive, pace)
-        files = unpack(self._obtain(final_key(generation.number - 1), pace, lambda: self._leader.finals(generation)))
+        key = final_key(generation.number - 1)
+        files = unpack(self._obtain(key, pace, lambda: self._leader.finals(generation)), key)
         return files | {"rewards.csv": history.closed(files["rewards.csv"], self.ended)}
 
     # Where to go on.
 
     def _agree(self) -> None:
         """Write down what the evolution follows from; Conflict if the area belongs to another one."""
-        mine = self._plan.settings.encode()
-        if not self._area.create("settings", mine) and (theirs := self._area.get("settings")) != mine:
-            raise Conflict(
-                f"this evolution is {mine.decode()}, the stored one {(theirs or b'').decode()}",
-                next="wm show controller",
-            )
+        mine = self._plan.settings
+        if not self._area.create("settings", mine.encode()):
+            theirs = Settings.decode(self._area.get("settings") or b"")
+            if theirs != mine:
+                raise Conflict(f"this evolution is {mine}, the stored one {theirs}", next="wm show controller")
 
     def _is_over(self, generation: Generation) -> bool:
         """Is everything wanted told before `generation`?"""

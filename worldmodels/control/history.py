@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .records import Generation, npz
+from .records import Generation, arrays
 
 COLUMNS = ("generation", "best", "mean", "worst", "std", "sigma", "validation", "steps")
 
@@ -91,7 +91,7 @@ def files(rows: Sequence[Row], best: Best) -> dict[str, bytes]:
     return {
         "mean.npy": _npy(means[-1]),
         "best.npy": _npy(best.candidate),
-        "generations.npz": npz({"mean": means, "sigma": np.array([r.sigma for r in rows])}),
+        "generations.npz": arrays({"mean": means, "sigma": np.array([r.sigma for r in rows])}),
         "rewards.csv": table(rows).encode(),
     }
 

@@ -1,15 +1,19 @@
 """Who is alive: heartbeats of the workers that meet in an area. They only advise; no result rests on them."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .. import stored
 from ..errors import StoreError
+from ..stored import BEAT
 from ..task import Area
 from .host import Host, Joinable
 from .pace import Timing
 
+WORKER = re.compile(r"workers/([0-9]{1,6})")
 READ_AT_ONCE = 64  # heartbeats at each look
 STRIKES = 2
 
@@ -25,8 +29,8 @@ class Beat:
 
 def holder(claim: bytes | None) -> tuple[int, str]:
     """The worker and the incarnation that wrote a claim; nobody if there is none."""
-    value = json.loads(claim or b'{"worker": -2, "incarnation": ""}')
-    return int(value["worker"]), str(value["incarnation"])
+    value = stored.advice(claim, BEAT)
+    return (value["worker"], value["incarnation"]) if value else (-2, "")
 
 
 class Members:
@@ -97,15 +101,15 @@ class Members:
 
     def refresh(self) -> None:
         """One listing, and the heartbeats that are new since the last one, some at a time."""
-        written = {int(key.rpartition("/")[2]): at for key, at in self._area.written("workers/").items()}
+        beats = self._area.written("workers/").items()
+        written = {int(found[1]): at for key, at in beats if (found := WORKER.fullmatch(key))}
         oldest = self._area.now() - self._timing.fresh * self.stretch
         fresh = {worker for worker, at in written.items() if at > oldest}
         new = [w for w in fresh if w not in self._beats or self._beats[w].written < written[w]]
         new = sorted(new, key=lambda w: self._beats[w].written if w in self._beats else 0.0)[:READ_AT_ONCE]
         for worker, data in zip(new, self._host.map(lambda w: self._area.get(f"workers/{w}"), new), strict=True):
-            if data:
-                value = json.loads(data)
-                self._beats[worker] = Beat(value["incarnation"], float(value.get("rate", 0.0)), written[worker])
+            if value := stored.advice(data, BEAT):
+                self._beats[worker] = Beat(value["incarnation"], value.get("rate", 0.0), written[worker])
         self._fresh = fresh
         self._suspects = {w: at for w, at in self._suspects.items() if w in fresh and written[w] <= at}
         self._refreshed = self._host.now()

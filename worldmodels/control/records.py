@@ -10,8 +10,7 @@ status                               what the leader knows of the generation in 
 """
 
 import io
-import json
-import zipfile
+import math
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from functools import cached_property, lru_cache
@@ -19,10 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import npz, stored
 from ..errors import CorruptArtifact
-from ..npz import save
-from .blocks import Block, Lengths, firm, known
+from .blocks import MEAN, Block, Lengths, firm, known
 from .course import Course
+
+FINAL = ("mean.npy", "best.npy", "generations.npz", "rewards.csv")
+"""What `final` packs: names, so nobody else's."""
 
 
 def params_key(generation: int) -> str:
@@ -50,11 +52,10 @@ def unreadable(key: str, error: Exception) -> CorruptArtifact:
     )
 
 
-def npz(arrays: Mapping[str, Any]) -> bytes:
+def arrays(members: Mapping[str, Any]) -> bytes:
     """The bytes of an .npz; the same for the same values."""
     buffer = io.BytesIO()
-    members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
-    save(buffer, **members)
+    npz.save(buffer, **{name: np.asarray(value) for name, value in members.items()})
     return buffer.getvalue()
 
 
@@ -125,7 +126,7 @@ class Generation:
     def encode(self) -> bytes:
         before = self.before or Outcome(np.zeros((0, 0)), np.zeros(0), 0)
         blocks = [[b.candidate, b.first, b.count, b.owner] for b in self.blocks]
-        return npz(
+        return arrays(
             {
                 "number": self.number,
                 "candidates": self.candidates,
@@ -150,10 +151,9 @@ class Generation:
     def decode(cls, data: bytes, key: str) -> "Generation":
         """The generation stored as `key`; CorruptArtifact if these are not its bytes."""
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                a = {name: arrays[name] for name in arrays.files}
+            a = npz.load(data)
             before = Outcome(a["before_scores"], a["before_validation"], int(a["before_steps"]))
-            return cls(
+            found = cls(
                 number=int(a["number"]),
                 candidates=a["candidates"],
                 mean=a["mean"],
@@ -165,8 +165,36 @@ class Generation:
                 before=before if before.scores.size else None,
                 **_advice(a),
             )
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            found._check(key)
+            return found
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise unreadable(key, error) from error
+
+    def _check(self, key: str) -> None:
+        """ValueError unless it is the generation of that key, and its parts fit each other."""
+        count, tracks, validation = len(self.candidates), len(self.tracks), len(self.validation)
+        ends = [(block, validation if block.candidate == MEAN else tracks) for block in self.blocks]
+        if params_key(self.number) != key:
+            raise ValueError(f"it is generation {self.number}")
+        if self.candidates.ndim != 2 or {self.candidates.dtype, self.mean.dtype} != {np.dtype(np.float32)}:
+            raise ValueError("its candidates are no parameters")
+        if self.mean.shape != self.candidates.shape[1:] or not self.alive or not self.blocks:
+            raise ValueError("its parts do not fit each other")
+        if self.rates and len(self.rates) != len(self.alive):
+            raise ValueError("its workers' rates are not theirs")
+        fits = all(MEAN <= b.candidate < count and b.first >= 0 < b.count <= end - b.first for b, end in ends)
+        if not fits or sum(b.count for b in self.blocks) != count * tracks + validation:
+            raise ValueError("its blocks are not its candidates' tracks")
+        numbers = (
+            self.sigma,
+            *self.rates,
+            *astuple(self.lengths),
+            *([] if self.before is None else [self.before.steps]),
+        )
+        if not all(math.isfinite(number) and number >= 0 for number in numbers):
+            raise ValueError("its numbers are none")
+        if self.before is not None and (self.before.scores.ndim, self.before.validation.ndim) != (2, 1):
+            raise ValueError("its outcome is none")
 
 
 def _advice(a: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -190,16 +218,18 @@ class BlockResult:
     steps: tuple[int, ...]
 
     def encode(self) -> bytes:
-        return json.dumps({"scores": self.scores, "steps": self.steps}).encode()
+        return stored.encode({"scores": self.scores, "steps": self.steps})
 
     @classmethod
-    def decode(cls, data: bytes, key: str) -> "BlockResult":
-        """The result stored as `key`; CorruptArtifact if these are not its bytes."""
+    def decode(cls, data: bytes, key: str, count: int) -> "BlockResult":
+        """The result stored as `key`, of so many episodes; CorruptArtifact if these are not its bytes."""
         try:
-            value = json.loads(data)
-            return cls(tuple(value["scores"]), tuple(value["steps"]))
-        except (ValueError, KeyError, TypeError) as error:
+            value = stored.parse(data, stored.RESULT, key, "")
+        except CorruptArtifact as error:
             raise unreadable(key, error) from error
+        if (len(value["scores"]), len(value["steps"])) != (count, count):
+            raise unreadable(key, ValueError(f"its block has {count} episodes"))
+        return cls(tuple(value["scores"]), tuple(value["steps"]))
 
 
 def gather(generation: Generation, results: Mapping[int, BlockResult]) -> Outcome:
@@ -213,9 +243,12 @@ def gather(generation: Generation, results: Mapping[int, BlockResult]) -> Outcom
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    return npz({name: np.frombuffer(data, np.uint8) for name, data in files.items()})
+    return arrays({name: np.frombuffer(data, np.uint8) for name, data in files.items()})
 
 
-def unpack(data: bytes) -> dict[str, bytes]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return {name: arrays[name].tobytes() for name in arrays.files}
+def unpack(data: bytes, key: str) -> dict[str, bytes]:
+    """The files that `pack` packed, by name; CorruptArtifact if `key` has something else."""
+    try:
+        return {name: array.tobytes() for name, array in npz.load(data, *FINAL).items()}
+    except ValueError as error:
+        raise unreadable(key, error) from error

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
+from .. import stored
 from ..task import Area
 from .host import Host
 from .members import Members
@@ -50,12 +51,11 @@ class Status:
     @lru_cache(maxsize=2)
     def decode(cls, data: bytes | None) -> "Status | None":
         """None if there is none, or none that can be read: it is only advice."""
-        try:
-            value: dict[str, Any] = json.loads(data or b"")
-            claims = {int(block): count for block, count in value["claims"].items()}
-            return cls(**{**value, "done": int(value["done"], 16), "claims": claims, "void": tuple(value["void"])})
-        except (ValueError, TypeError, KeyError):
+        value = stored.advice(data, stored.STATUS)
+        if value is None:
             return None
+        claims = {int(block): count for block, count in value["claims"].items()}
+        return cls(**{**value, "done": int(value["done"], 16), "claims": claims, "void": tuple(value["void"])})
 
 
 class Watch:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import npz, stored
 from ..envs import tracks
-from ..errors import ShardFailed
+from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder, Step
 from ..rollouts.player import EpisodeFailed
 from ..task import Context, Shard
@@ -41,8 +42,8 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
 def collect(ctx: Context, shards: Sequence[Shard]) -> None:
     """Write scores.json, and a picture of the track with the median score: drive.webp."""
     settings = ctx.config.evaluate
-    parts = [json.loads(shard.read("scores.json")) for shard in shards]
-    rows, reference = ([TrackScore(**row) for part in parts for row in part.get(r, ())] for r in ("fast", "gymnasium"))
+    parts = [_rows(shard) for shard in shards]
+    rows, reference = ([row for part in parts for row in part.get(r, ())] for r in ("fast", "gymnasium"))
     found = {
         "parameters": "mean.npy",
         "steps": settings.steps,
@@ -57,8 +58,17 @@ def collect(ctx: Context, shards: Sequence[Shard]) -> None:
     (ctx.telemetry / "drive.webp").write_bytes(picture)
 
 
+def _rows(shard: Shard) -> dict[str, list[TrackScore]]:
+    label, repair = f"evaluate shard {shard.index}: scores.json", "wm run evaluate --redo"
+    found = stored.parse(shard.read("scores.json"), stored.TRACKS, label, repair)
+    try:
+        return {renderer: [TrackScore(**row) for row in rows] for renderer, rows in found.items()}
+    except TypeError as error:
+        raise CorruptArtifact(f"{label} is damaged: {error}", next=repair) from error
+
+
 def _controller(ctx: Context) -> tuple[Encoder, Step, NDArray[np.float32]]:
-    mean = np.load(ctx.one("controller").path("mean.npy"), allow_pickle=False)
+    mean = npz.read(ctx.one("controller").path("mean.npy"))
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     return encoder, Step(ctx.one("memory").path("step.tflite")), np.asarray(mean, np.float32)
 

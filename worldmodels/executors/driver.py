@@ -20,6 +20,7 @@ from .. import hints
 from ..errors import Stopped, WmError
 from ..runner import Task
 from ..store import Store, open_store
+from ..terminal import Formatter
 from . import pipeline, submission
 from .kubernetes import Cluster, connect
 from .listening import Listener
@@ -34,7 +35,9 @@ LINE_SECONDS = 60.0
 
 
 def main(environment: Mapping[str, str]) -> int:
-    logging.basicConfig(format=LOG_FORMAT, datefmt=LOG_DATE, stream=sys.stdout)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(Formatter(LOG_FORMAT, LOG_DATE))
+    logging.basicConfig(handlers=[handler])
     log = logging.getLogger("wm.driver")
     log.setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _stop)

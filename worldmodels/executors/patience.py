@@ -8,6 +8,7 @@ after a failure leaves a note of how far the work is, and looks at the note of t
 import json
 from typing import Any
 
+from .. import stored
 from ..artifacts import Identity
 from ..errors import WorkFailed
 from ..runner import Task, identify, input_manifests
@@ -47,9 +48,4 @@ def _progress(store: Store, work: Identity) -> list[Any]:
 
 
 def _read(store: Store, key: str) -> dict[str, Any]:
-    try:
-        value = json.loads(store.get(key) or b"{}")
-    except ValueError:
-        return {}
-    numbers = isinstance(value, dict) and all(isinstance(value.get(name, 0), int) for name in ("starts", "failures"))
-    return value if numbers else {}
+    return stored.advice(store.get(key), stored.STARTS) or {}

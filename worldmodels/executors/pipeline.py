@@ -1,7 +1,6 @@
 """From a wish (these stages, this config) to a plan, and from the plan to committed artifacts."""
 
 import dataclasses
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import artifacts, checks, publishing, runner, stages
+from .. import artifacts, checks, publishing, runner, stages, stored
 from ..artifacts import Name, config_key
 from ..config import Config, personal
 from ..errors import Busy, ConfigError, Conflict, CorruptArtifact
@@ -203,12 +202,13 @@ def check_iteration(task: Task) -> None:
 
 def stored_config(store: Store, run: str, iteration: int) -> dict[str, Any] | None:
     """The config that the run was last started with, as {"config", "origins"}, or None."""
-    return artifacts.read_json(store, config_key(run, iteration), next=f"wm run --run {run} --preset demo")
+    next = f"wm run --run {run} --preset demo"
+    return artifacts.read_json(store, config_key(run, iteration), stored.CONFIG, next)
 
 
 def store_config(store: Store, run: str, iteration: int, config: Config, origins: dict[str, str]) -> None:
     """Write the config that later commands on the run go by, without the settings that say where to compute."""
     kept = {key: origin for key, origin in origins.items() if not personal(key)}
-    data = json.dumps({"config": config.storable(), "origins": kept}, indent=1).encode()
+    data = stored.encode({"config": config.storable(), "origins": kept}, indent=1)
     if store.get(config_key(run, iteration)) != data:
         store.put(config_key(run, iteration), data)

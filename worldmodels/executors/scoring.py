@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import artifacts, evaluation, runner
+from .. import artifacts, evaluation, npz, runner
 from ..artifacts import Artifact, Name
 from ..errors import CorruptArtifact, MissingInput
 from ..rollouts.stage import load_parameters
@@ -35,8 +35,8 @@ def score(
         vae, memory = (_part(store, controller, stage, Path(scratch)) for stage in ("vae", "memory"))
         parameters = Path(scratch, "parameters.npy")
         np.save(parameters, load_parameters(controller, which, "wm evaluate --controller {}"))
-        with np.load(controller.path("generations.npz"), allow_pickle=False) as history:
-            generation = which if isinstance(which, int) else len(history["mean"])
+        means = npz.read(controller.path("generations.npz"), "mean")
+        generation = which if isinstance(which, int) else len(means)
         scored = {
             "artifact": str(controller.name),
             "parameters": "best" if which == "best" else "mean",
@@ -55,7 +55,7 @@ def _score(paths: list[str], tracks: list[int], renderer: str) -> list[Any]:
     from ..networks import Encoder, Step
 
     encoder, step = Encoder(paths[0]), Step(paths[1])
-    return evaluation.score(encoder, step, np.load(paths[2]), tracks, renderer)
+    return evaluation.score(encoder, step, npz.read(Path(paths[2])), tracks, renderer)
 
 
 def _quiet() -> None:
@@ -73,7 +73,7 @@ def _latest(store: Store, name: Name, scratch: Path) -> Artifact:
 def _part(store: Store, controller: Artifact, stage: str, scratch: Path) -> Artifact:
     """Return the network that the controller's manifest names, one that was made again since then included."""
     name = Name(controller.name.run, controller.name.iteration, stage)
-    digest = controller.manifest["inputs"][f"iter-{name.iteration}/{stage}"]
+    digest = controller.manifest["inputs"].get(name.input, "")
     manifest = runner.by_digest(store, name, digest)
     file = {"vae": "encoder.tflite", "memory": "step.tflite"}[stage]
     try:

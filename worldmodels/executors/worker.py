@@ -30,6 +30,7 @@ from ..errors import ConfigError, Hung, Stopped, WmError
 from ..store import Store, open_store
 from ..store.causes import explain
 from ..task import Pulse
+from ..terminal import Formatter
 
 PUBLISH_LOG_SECONDS = 5.0
 STOP_SECONDS = 10.0
@@ -104,7 +105,7 @@ def _logger() -> tuple[logging.Logger, list[str]]:
     log = logging.getLogger("wm")
     log.setLevel(logging.INFO)
     log.propagate = False
-    formatter = logging.Formatter(LOG_FORMAT, LOG_DATE)
+    formatter = Formatter(LOG_FORMAT, LOG_DATE)
     for handler in (logging.StreamHandler(sys.stdout), Keep()):
         handler.setFormatter(formatter)
         log.addHandler(handler)

@@ -5,11 +5,14 @@ refilled and work may move between processes without changing a score.
 """
 
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+
+from ..errors import CorruptArtifact
 
 Floats = NDArray[np.float32]
 Frames = NDArray[np.uint8]
@@ -18,10 +21,18 @@ Frames = NDArray[np.uint8]
 class Network:
     """A `.tflite` file whose tensors all begin with the batch. One per thread: calls are not reentrant.
 
-    Raises ValueError for inputs of another type or shape than the file's.
+    Raises ValueError for inputs of another type or shape than the file's, CorruptArtifact for a file of another kind.
     """
 
     def __init__(self, path: str | PathLike[str], threads: int = 1) -> None:
+        try:
+            self._open(path, threads)
+        except (ValueError, RuntimeError, IndexError, KeyError) as error:
+            raise CorruptArtifact(
+                f"{Path(path).name} is no network that can be played: {error}", "wm verify"
+            ) from error
+
+    def _open(self, path: str | PathLike[str], threads: int) -> None:
         self._interpreter = Interpreter(str(path), num_threads=threads)
         self._inputs = [(d["index"], tuple(map(int, d["shape"][1:]))) for d in self._interpreter.get_input_details()]
         self._outputs = [d["index"] for d in self._interpreter.get_output_details()]

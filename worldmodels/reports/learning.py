@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from .. import npz
 from ..networks import Decoder, Dream, Encoder, Step
 from ..rollouts import episodes
 from ..rollouts.episodes import Episode
@@ -110,7 +111,7 @@ def dream(ctx: Context) -> list[Part]:
     controllers = ctx.inputs.get("controller", ())
     networks = Networks(
         Encoder(vae.path("encoder.tflite")), Decoder(vae.path("decoder.tflite")), Step(model.path("step.tflite")),
-        Dream(model.path("dream.tflite")), np.load(controllers[-1].path("mean.npy")) if controllers else None,
+        Dream(model.path("dream.tflite")), npz.read(controllers[-1].path("mean.npy")) if controllers else None,
     )  # fmt: skip
     ctx.one("rollouts")
     episode = max(_last_episodes(ctx), key=lambda e: len(e.frames))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .. import durations
+from .. import durations, stored
 from ..rollouts import episodes
 from ..task import Artifact, Context
 from . import page
@@ -39,7 +39,7 @@ def environment_steps(artifact: Artifact) -> int:
     if artifact.stage == "controller":
         return int(table(artifact.path("rewards.csv"))["steps"].sum())
     if artifact.stage == "evaluate":
-        return sum(int(row["steps"]) for row in document(artifact.path("scores.json"))["scores"])
+        return sum(int(row["steps"]) for row in document(artifact.path("scores.json"), stored.SCORES)["scores"])
     return 0
 
 

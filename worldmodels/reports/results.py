@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import stored
 from ..task import Context
 from . import page
 from .figures import Line, Panel, curves, histogram
@@ -17,7 +18,7 @@ STEPS_PER_SECOND = 50
 
 def headline(ctx: Context) -> list[Part]:
     """The score as large numbers, the paper's beside it."""
-    found = document(ctx.one("evaluate").path("scores.json"))
+    found = document(ctx.one("evaluate").path("scores.json"), stored.SCORES)
     tracks = found["tracks"]
     low, high = found["interval"]
     missed = np.median([row["missed"] for row in found["scores"]])
@@ -91,7 +92,7 @@ def evolution(ctx: Context) -> list[Part]:
 
 def scores(ctx: Context) -> list[Part]:
     """Histogram of the scores over test tracks."""
-    found = document(ctx.one("evaluate").path("scores.json"))
+    found = document(ctx.one("evaluate").path("scores.json"), stored.SCORES)
     extremes = f"lowest {found['min']:.0f}, median {found['median']:.0f}, highest {found['max']:.0f}"
     panel = Panel(
         "scores", "score of an episode", "tracks",

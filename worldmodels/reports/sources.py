@@ -1,13 +1,13 @@
 """What the report reads: tables and numbers of committed artifacts."""
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import stored
 from ..artifacts import Artifact
 from ..errors import MissingInput
 
@@ -23,9 +23,9 @@ def table(path: Path) -> Columns:
     return {name: np.array([_number(row.get(name)) for row in rows]) for name in rows[0] if name}
 
 
-def document(path: Path) -> Any:
-    """A JSON file's content."""
-    return json.loads(path.read_text())
+def document(path: Path, model: stored.Model = stored.ANYTHING) -> Any:
+    """A JSON file's content; CorruptArtifact if it does not fit the model."""
+    return stored.parse(path.read_bytes(), model, path.name, "wm verify")
 
 
 def optional(artifact: Artifact, name: str) -> Path | None:

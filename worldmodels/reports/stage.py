@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import MissingInput
+from ..errors import MissingInput, WmError
 from ..task import Context
 from . import learning, lineage, page, results
 from .page import Part, Section
@@ -81,7 +81,9 @@ def _body(chapter: Chapter, ctx: Context) -> list[Part]:
         return chapter.build(ctx)
     except MissingInput as missing:
         return [page.paragraph(f"Not here yet: {missing}.", "missing")]
-    except (KeyError, ValueError, IndexError) as error:
+    except WmError:
+        raise
+    except Exception as error:  # what is committed may be anything that has the right checksum
         ctx.log.warning("report section %r cannot be made", chapter.title, exc_info=True)
         return [
             page.paragraph(

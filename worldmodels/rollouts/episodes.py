@@ -20,11 +20,20 @@ import zstandard
 from numpy.typing import NDArray
 
 from .. import mapping, npz
+from ..config import SHARD_FRAMES
 from ..errors import CorruptArtifact
 
 FRAMES, STEPS = "frames.zst", "episodes.npz"
 FRAME_SHAPE = (64, 64, 3)
 FRAME_BYTES = 64 * 64 * 3
+COLUMNS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "actions": ("float32", ("N", 3)),
+    "rewards": ("float32", ("N",)),
+    "lengths": ("int32", ("E",)),
+    "tracks": ("int32", ("E",)),
+    "terminated": ("bool", ("E",)),
+    "compressed": ("int32", ("E",)),
+}
 _LEVEL = 3
 
 
@@ -92,7 +101,8 @@ def encode(episodes: Sequence[Episode]) -> dict[str, bytes]:
 
 def lengths(shard: Files) -> NDArray[np.int32]:
     """Steps of every episode [E], without decoding a frame."""
-    return np.asarray(_table(shard)["lengths"])
+    with _belonging(shard):
+        return np.asarray(_table(shard)["lengths"])
 
 
 def frames(shard: Files) -> NDArray[np.uint8]:
@@ -123,8 +133,19 @@ def _belonging(shard: Files) -> Iterator[None]:
 
 
 def _table(shard: Files) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(shard.read(STEPS)), allow_pickle=False) as table:
-        return {name: table[name] for name in table.files}
+    """What the arrays say fits together, and is no more than a shard holds: memory is taken by it."""
+    table = npz.load(shard.read(STEPS), *COLUMNS)
+    steps, count = table["lengths"], len(table["lengths"]) if table["lengths"].ndim else 0
+    total = int(steps.astype(np.int64).sum()) if steps.dtype == np.int32 else -1
+    if not count or total < 0 or steps.min() < 1 or total > SHARD_FRAMES:
+        raise ValueError(f"{STEPS} has {count} episodes of {total} steps; a shard has at most {SHARD_FRAMES}")
+    for name, (dtype, shape) in COLUMNS.items():
+        wanted = (total if shape[0] == "N" else count, *shape[1:])
+        if (table[name].dtype, table[name].shape) != (np.dtype(dtype), wanted):
+            raise ValueError(f"{STEPS}: {name} is {table[name].dtype} {table[name].shape}, not {dtype} {wanted}")
+    if table["compressed"].min() < 1:
+        raise ValueError(f"{STEPS} has an episode without frames")
+    return table
 
 
 def _frames(shard: Files, steps: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:

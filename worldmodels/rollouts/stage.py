@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import npz
 from ..envs import make, tracks
 from ..errors import MissingInput, ShardFailed
 from ..networks import Encoder, Step
@@ -67,9 +68,8 @@ def load_parameters(
     Raises MissingInput for a generation that it does not have; its `next` names the last one.
     """
     if isinstance(which, str):
-        return np.asarray(np.load(controller.path(f"{which}.npy"), allow_pickle=False), np.float32)
-    with np.load(controller.path("generations.npz"), allow_pickle=False) as history:
-        means = history["mean"]  # [G, P]
+        return np.asarray(npz.read(controller.path(f"{which}.npy")), np.float32)
+    means = npz.read(controller.path("generations.npz"), "mean")  # [G, P]
     if not 1 <= which <= len(means):
         raise MissingInput(
             f"generation {which}: the controller has generations 1 to {len(means)}", next=again.format(len(means))

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .base import Entry, Leftover, Store
+from .base import GET_BYTES, Entry, Leftover, Store, bounded, read, too_large
 from .local import LocalStore
 
-__all__ = ["Entry", "Leftover", "LocalStore", "Store", "open_store"]
+__all__ = ["GET_BYTES", "Entry", "Leftover", "LocalStore", "Store", "bounded", "open_store", "read", "too_large"]
 
 
 def open_store(uri: str, **options: Any) -> Store:

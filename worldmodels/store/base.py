@@ -1,10 +1,16 @@
 """What a store is. Keys are `/`-separated; an object is there whole or not at all."""
 
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import IO, Any, Literal, Protocol, cast
+
+from ..errors import CorruptArtifact
+
+GET_BYTES = 2**28
+"""What `get` reads into memory at most; for more there is `receive`."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,10 @@ class Leftover:
 
 
 class Store(Protocol):
-    """Names that begin with a dot are the store's own (locks, files being written): they are never listed."""
+    """Names that begin with a dot are the store's own (locks, files being written): they are never listed.
+
+    Every method raises CorruptArtifact where there is something that no store writes, a link for instance.
+    """
 
     uri: str
     publish_seconds: float
@@ -37,7 +46,7 @@ class Store(Protocol):
     """Whether its objects are files of this machine, so that copies of them would save nothing."""
 
     def get(self, key: str) -> bytes | None:
-        """The object's bytes, or None if it is not there."""
+        """The object's bytes, or None if it is not there; CorruptArtifact if they are more than GET_BYTES."""
 
     def receive(self, key: str, sink: IO[bytes]) -> bool:
         """Write the object's bytes into `sink` as they arrive, from its beginning again if need be; False if absent."""
@@ -50,9 +59,6 @@ class Store(Protocol):
 
     def upload(self, key: str, path: Path) -> None:
         """Write a file's content."""
-
-    def fetch(self, key: str, scratch: Path) -> Path | None:
-        """A local file with the object's bytes: the stored one itself, or a copy under `scratch`."""
 
     def follow(self, key: str, data: bytes) -> None:
         """Write a growing text so that `tail -f` of a stored file goes on."""
@@ -88,3 +94,37 @@ class Store(Protocol):
 def hidden(key: str) -> bool:
     """Whether a key, or a folder's name, is the store's own."""
     return key.rpartition("/")[2].startswith(".")
+
+
+class _Bounded:
+    """A file that takes no more than `limit` bytes, and tells of each time that some come."""
+
+    def __init__(self, sink: IO[bytes], limit: int, error: CorruptArtifact, heard: Callable[[], None]) -> None:
+        self._sink, self._limit, self._error, self._heard = sink, limit, error, heard
+
+    def write(self, data: Any) -> int:
+        self._heard()
+        if self._sink.tell() + len(data) > self._limit:
+            raise self._error
+        return self._sink.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sink, name)
+
+
+def bounded(sink: IO[bytes], limit: int, error: CorruptArtifact, heard: Callable[[], None] = lambda: None) -> IO[bytes]:
+    """`sink`, raising the error instead of taking more than `limit` bytes; `heard` is called when some arrive."""
+    return cast(IO[bytes], _Bounded(sink, limit, error, heard))
+
+
+def read(store: Store, key: str, limit: int = GET_BYTES) -> bytes | None:
+    """The object's bytes, or None if it is not there; CorruptArtifact if they are more than `limit`."""
+    sink = io.BytesIO()
+    return sink.getvalue() if store.receive(key, bounded(sink, limit, too_large(store, key, limit))) else None
+
+
+def too_large(store: Store, key: str, limit: int) -> CorruptArtifact:
+    return CorruptArtifact(
+        f"{key} in {store.uri} has more than the {limit} bytes that are read of it",
+        next=f"wm verify --store {store.uri}",
+    )

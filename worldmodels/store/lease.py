@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from .. import stored
 from ..errors import Busy, StoreError
 from . import process
 
@@ -76,7 +77,7 @@ class Lease:
         there = self._store.read(self._key)
         if there is None:
             return None
-        left = float(_parsed(there).get("seconds", self._seconds)) - (self._store.now() - there.modified)
+        left = _parsed(there).get("seconds", self._seconds) - (self._store.now() - there.modified)
         if left >= 0 and not process.ended(_parsed(there)):
             raise self._busy(there, left)
         tag = self._store.write_if(self._key, self._text(), IfMatch=there.tag)
@@ -122,8 +123,5 @@ class Lease:
 
 
 def _parsed(there: "Stored") -> dict[str, Any]:
-    try:
-        value = json.loads(there.data)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+    """The lease as its holder wrote it; empty if nobody could have."""
+    return stored.advice(there.data, stored.LEASE) or {}

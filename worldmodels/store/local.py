@@ -8,19 +8,22 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from ..errors import Busy, StoreError
-from .base import Entry, Leftover, hidden
+from ..errors import Busy, CorruptArtifact, StoreError
+from .base import Entry, Leftover, hidden, read
 from .causes import NOT_OFFERED, explain
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 CHUNK_BYTES = 2**20
+DEEPEST = 32
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 class LocalStore:
@@ -37,130 +40,150 @@ class LocalStore:
         self.uri = str(root)
 
     def get(self, key: str) -> bytes | None:
-        try:
-            return self._path(key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self._error("read", key, error) from error
+        return read(self, key)
 
     def receive(self, key: str, sink: IO[bytes]) -> bool:
         try:
-            with open(self._path(key), "rb") as file:
-                shutil.copyfileobj(file, sink, CHUNK_BYTES)
-            return True
+            file = self._open(key, os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             raise self._error("read", key, error) from error
+        with file:
+            while True:
+                with self._errors("read", key):
+                    data = file.read(CHUNK_BYTES)
+                if not data:
+                    return True
+                sink.write(data)
 
     def put(self, key: str, data: bytes) -> None:
-        with self._errors("write", key), self._temporary(key, data) as temporary:
-            os.replace(temporary, self._path(key))
-            _sync_folder(self._path(key).parent)
+        self._write(key, lambda file: file.write(data))
 
     def create(self, key: str, data: bytes) -> bool:
-        if self._path(key).exists():
+        if self._status(key) is not None:
             return False
-        with self._errors("write", key), self._temporary(key, data) as temporary:
-            try:
-                os.link(temporary, self._path(key))
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno in (*NOT_OFFERED, errno.EPERM):
-                    raise self._lacking("hard links, so nothing can be created exactly once", error) from error
-                raise
-            for folder in self._path(key).parents:  # whoever made the upper ones may not have fsynced them yet
+        with self._errors("write", key), self._place(key, make=True) as (folder, name):
+            with _temporary(folder, name, lambda file: file.write(data)) as temporary:
+                try:
+                    os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if error.errno in (*NOT_OFFERED, errno.EPERM):
+                        raise self._lacking("hard links, so nothing can be created exactly once", error) from error
+                    raise
+            _sync_folder(folder)
+        folders = self._parts(key)[:-1]
+        for depth in range(len(folders)):  # whoever made the upper ones may not have fsynced them yet
+            with self._errors("write", key), self._folder("/".join(folders[:depth])) as folder:
                 _sync_folder(folder)
-                if folder == self.root:
-                    break
-            return True
+        return True
 
     def upload(self, key: str, path: Path) -> None:
-        with self._errors("write", key):
-            target = self._path(key)
-            _make_folder(target.parent)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-            try:
-                shutil.copyfile(path, temporary)
-                _sync(temporary)
-                os.replace(temporary, target)
-                _sync_folder(target.parent)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with open(path, "rb") as source:
+            self._write(key, lambda file: shutil.copyfileobj(source, file, CHUNK_BYTES))
 
-    def fetch(self, key: str, scratch: Path) -> Path | None:
-        path = self._path(key)
-        return path if path.is_file() else None
+    def _write(self, key: str, fill: Callable[[IO[bytes]], object]) -> None:
+        with (
+            self._errors("write", key),
+            self._place(key, make=True) as (folder, name),
+            _temporary(folder, name, fill) as temporary,
+        ):
+            os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            _sync_folder(folder)
 
     def follow(self, key: str, data: bytes) -> None:
-        with self._errors("write", key):
-            path = self._path(key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a+b") as file:
-                file.seek(0)
-                old = file.read()
-                if data.startswith(old):
-                    file.write(data[len(old) :])
-                else:
-                    file.truncate(0)
-                    file.write(data)
+        there = self._status(key)
+        if there is None or there.st_nlink > 1:  # what is a name elsewhere too stays what it is there
+            self.put(key, data)
+            return
+        with self._errors("write", key), self._open(key, os.O_RDWR | os.O_APPEND) as file:
+            old = file.read(len(data) + 1)
+            if data.startswith(old):
+                file.write(data[len(old) :])
+            else:
+                file.truncate(0)
+                file.write(data)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         yield from sorted((e for e in self._files(prefix) if not hidden(e.key)), key=lambda entry: entry.key)
 
     def _files(self, prefix: str) -> Iterator[Entry]:
-        """Every file whose key starts with `prefix`, the store's own too; enters no folder where none can be."""
-        above, _, begin = prefix.rpartition("/")
-        top = self._path(above)
-        for parent, folders, names in os.walk(top, onerror=self._unlisted):
-            if Path(parent) == top:
-                folders[:] = [name for name in folders if name.startswith(begin)]
-                names = [name for name in names if name.startswith(begin)]
-            for path in (Path(parent, name) for name in names):
-                key = path.relative_to(self.root).as_posix()
-                try:
-                    status = path.stat()
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    raise self._error("read", key, error) from error
-                yield Entry(key, status.st_size, status.st_mtime)
+        """Every file whose key starts with `prefix`, the store's own too; enters no folder where none can be.
 
-    def _unlisted(self, error: OSError) -> None:
-        """What cannot be listed must not look empty: somebody may take what it names for garbage."""
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            raise self._error("list", Path(error.filename).relative_to(self.root).as_posix(), error) from error
+        What cannot be listed must not look empty: somebody may take what it names for garbage.
+        """
+        above, slash, begin = prefix.rpartition("/")
+        with contextlib.ExitStack() as opened:
+            try:
+                folder = opened.enter_context(self._folder(above))
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            except OSError as error:
+                raise self._error("list", above, error) from error
+            yield from self._below(folder, above + slash, begin)
+
+    def _below(self, folder: int, path: str, begin: str = "") -> Iterator[Entry]:
+        if path.count("/") > DEEPEST:
+            raise self._refusal(path, f"is deeper than {DEEPEST} folders")
+        with os.scandir(folder) as found:
+            items = [item for item in found if item.name.startswith(begin)]
+        for item in items:
+            key = path + item.name
+            try:
+                status = item.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    with self._entered(folder, item.name, key) as inner:
+                        yield from self._below(inner, f"{key}/")
+                    continue
+            except (FileNotFoundError, NotADirectoryError):  # removed meanwhile
+                continue
+            except OSError as error:
+                raise self._error("list", key, error) from error
+            self._check_kind(key, status)
+            yield Entry(key, status.st_size, status.st_mtime)
 
     def folders(self, prefix: str) -> list[str]:
+        """A link where a folder should be is named, too: whoever looks into it hears what it is."""
         try:
-            return sorted(p.name for p in self._path(prefix).iterdir() if p.is_dir() and not hidden(p.name))
+            with self._folder(prefix.rstrip("/")) as folder, os.scandir(folder) as found:
+                return sorted(
+                    item.name
+                    for item in found
+                    if not hidden(item.name) and (item.is_dir(follow_symlinks=False) or item.is_symlink())
+                )
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise self._error("read", prefix, error) from error
 
     def modified(self, key: str) -> float | None:
-        try:
-            return self._path(key).stat().st_mtime
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self._error("read", key, error) from error
+        status = self._status(key)
+        return None if status is None else status.st_mtime
 
     def delete(self, key: str) -> None:
-        with self._errors("delete", key):
-            self._path(key).unlink(missing_ok=True)
+        try:
+            with self._place(key) as (folder, name):
+                os.unlink(name, dir_fd=folder)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise self._error("delete", key, error) from error
 
     def delete_many(self, keys: Iterable[str]) -> None:
+        left = set()
         for key in keys:
             self.delete(key)
-            with contextlib.suppress(OSError):  # not empty
-                for folder in self._path(key).parents:
-                    if folder == self.root:
-                        break
-                    folder.rmdir()
+            left.add(key.rpartition("/")[0])
+        while left:  # upwards, until a folder is not empty
+            with contextlib.suppress(OSError):
+                folder = max(left, key=lambda path: path.count("/"))
+                left.discard(folder)
+                if folder:
+                    with self._place(folder) as (above, name):
+                        os.rmdir(name, dir_fd=above)
+                    left.add(folder.rpartition("/")[0])
 
     def leftovers(self, prefix: str) -> Iterator[Leftover]:
         for entry in self._files(prefix):
@@ -175,10 +198,10 @@ class LocalStore:
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
+        folder, slash, last = name.rpartition("/")
+        key = f"{folder}{slash}.{last}.lock"
         with self._errors("write", name):
-            path = self._path(name).with_name(f".{name.rpartition('/')[2]}.lock")
-            _make_folder(path.parent)
-            file = open(path, "a")  # noqa: SIM115 - held for the whole block
+            file = self._open(key, os.O_RDWR | os.O_CREAT, make=True)
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,20 +214,97 @@ class LocalStore:
                 raise self._lacking("locks, so two commands could work on one run", error) from error
             yield
 
-    def _path(self, key: str) -> Path:
-        return self.root / key
+    # Whoever may write to the folder may put links, pipes and devices into it, and exchange them at any moment. So a
+    # name is looked up folder by folder, from descriptor to descriptor, and nothing but folders and regular files is
+    # opened. The store itself may be a link: that is its owner's choice.
 
     @contextlib.contextmanager
-    def _temporary(self, key: str, data: bytes) -> Iterator[Path]:
-        target = self._path(key)
-        _make_folder(target.parent)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    def _folder(self, path: str, *, make: bool = False) -> Iterator[int]:
+        """A descriptor of the folder `path`, which is made if need be; FileNotFoundError, NotADirectoryError."""
+        if make:
+            _make_folder(self.root)
+        here = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            temporary.write_bytes(data)
-            _sync(temporary)
-            yield temporary
+            for part in self._parts(path) if path else ():
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=here)
+                        _sync_folder(here)
+                with self._entered(here, part, path) as there:
+                    os.dup2(there, here, inheritable=False)
+            yield here
         finally:
-            temporary.unlink(missing_ok=True)
+            os.close(here)
+
+    @contextlib.contextmanager
+    def _entered(self, folder: int, name: str, key: str) -> Iterator[int]:
+        """A descriptor of the folder `name` in `folder`."""
+        try:
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                self._refuse_link(folder, name, key)
+            raise
+        try:
+            yield inner
+        finally:
+            os.close(inner)
+
+    @contextlib.contextmanager
+    def _place(self, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """A descriptor of the key's folder, and its name there."""
+        *folders, name = self._parts(key)
+        with self._folder("/".join(folders), make=make) as folder:
+            yield folder, name
+
+    def _parts(self, key: str) -> list[str]:
+        parts = key.split("/")
+        if set(parts) & {"", ".", ".."} or "\0" in key:
+            raise self._refusal(key, "is no key: it has an empty part, `.` or `..`")
+        return parts
+
+    def _open(self, key: str, flags: int, *, make: bool = False) -> IO[bytes]:
+        """The key's file; CorruptArtifact unless it is a regular one. Never waits, as opening a pipe would."""
+        with self._place(key, make=make) as (folder, name):
+            try:
+                descriptor = os.open(
+                    name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666, dir_fd=folder
+                )
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                    self._check_kind(key, os.stat(name, dir_fd=folder, follow_symlinks=False))
+                raise
+        try:
+            self._check_kind(key, os.fstat(descriptor))
+            return os.fdopen(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "r+b")
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _status(self, key: str) -> os.stat_result | None:
+        """The regular file's status; None if there is none, CorruptArtifact if there is something else."""
+        try:
+            with self._place(key) as (folder, name):
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._error("read", key, error) from error
+        self._check_kind(key, status)
+        return status
+
+    def _check_kind(self, key: str, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            kind = KINDS.get(stat.S_IFMT(status.st_mode), "a device")
+            raise self._refusal(key, f"is {kind}, where only a regular file may be")
+
+    def _refuse_link(self, folder: int, name: str, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                raise self._refusal(key, f"leads through {name}, a symbolic link, and none is followed below a store")
+
+    def _refusal(self, key: str, reason: str) -> CorruptArtifact:
+        return CorruptArtifact(f"store {self.uri}: {key} {reason}", next=f"ls -lR {shlex.quote(self.uri)}")
 
     @contextlib.contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
@@ -230,20 +330,32 @@ def _make_folder(path: Path) -> None:
     missing = list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
-        _sync_folder(folder.parent)
+        descriptor = os.open(folder.parent, os.O_RDONLY)
+        try:
+            _sync_folder(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync_folder(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in NOT_OFFERED:  # some network file systems keep folders safe themselves
             raise
+
+
+@contextlib.contextmanager
+def _temporary(folder: int, name: str, fill: Callable[[IO[bytes]], object]) -> Iterator[str]:
+    """The name of a new file beside `name`, filled and synced; it is gone afterwards, if it has not been renamed."""
+    temporary = f".{name}.{uuid.uuid4().hex}"
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o666, dir_fd=folder), "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)

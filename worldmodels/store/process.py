@@ -27,8 +27,11 @@ def machine() -> str:
     return ""
 
 
-def _began(process: Any) -> str:
-    """When that process began, in ticks since the boot (proc_pid_stat(5)); empty if there is none that lives."""
+def _began(process: int | str | None) -> str:
+    """When that process began, in ticks since the boot (proc_pid_stat(5)); empty if there is none that lives.
+
+    `process` becomes part of a path: it is a number from a store that fits `stored.Signature`, or "self".
+    """
     with contextlib.suppress(OSError):
         state, *rest = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return "" if state in "ZX" else str(rest[18])

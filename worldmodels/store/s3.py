@@ -7,7 +7,6 @@ import io
 import mimetypes
 import os
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,8 +25,7 @@ from botocore.config import Config
 from ..errors import ConfigError, StoreError
 from . import sweep
 from .address import bucket_and_prefix, redacted
-from .base import Entry, Leftover, hidden
-from .causes import explain
+from .base import GET_BYTES, Entry, Leftover, bounded, hidden, read, too_large
 from .credentials import Resolver
 from .lease import LEASE_SECONDS, hold
 from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, status
@@ -148,8 +146,7 @@ class S3Store:
         self._server: tuple[float, float] | None = None
 
     def get(self, key: str) -> bytes | None:
-        found = self.read(key)
-        return found.data if found else None
+        return read(self, key)
 
     def receive(self, key: str, sink: IO[bytes]) -> bool:
         return self._copy(key, sink) is not None
@@ -163,22 +160,6 @@ class S3Store:
     def upload(self, key: str, path: Path) -> None:
         with open(path, "rb") as file:
             self._write(key, file, path.stat().st_size)
-
-    def fetch(self, key: str, scratch: Path) -> Path | None:
-        target = scratch / key
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                if self._copy(key, file) is None:
-                    return None
-            os.replace(temporary, target)
-        except OSError as error:
-            reason, command = explain(error, str(scratch))
-            raise StoreError(f"store {self.uri}: cannot copy {key} to {scratch}: {reason}", next=command) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
 
     def follow(self, key: str, data: bytes) -> None:
         self.put(key, data)
@@ -248,7 +229,7 @@ class S3Store:
     def read(self, key: str) -> Stored | None:
         """The object with its tag and time, or None if it is not there."""
         sink = io.BytesIO()
-        answer = self._copy(key, sink)
+        answer = self._copy(key, bounded(sink, GET_BYTES, too_large(self, key, GET_BYTES)))
         return answer and Stored(sink.getvalue(), answer["ETag"], answer["LastModified"].timestamp())
 
     def write_if(self, key: str, data: bytes, **condition: str) -> str | None:

@@ -14,10 +14,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .. import artifacts, stages
+from .. import artifacts, stages, stored
 from ..artifacts import FileSet, Name, Reading
 from ..errors import ConfigError, Conflict, CorruptArtifact, StoreError
-from ..store import Entry, LocalStore, Store
+from ..store import Entry, LocalStore, Store, bounded, too_large
 from .entries import split, works
 from .parallel import each
 
@@ -115,7 +115,7 @@ def _plan_stage(found: Plan, source: Store, target: Store, name: Name, verify: b
         data = source.get(key)
         if data is None:
             continue
-        manifest = artifacts.parse_json(data, f"{key} in {source.uri}", artifacts.repair_command(name))
+        manifest = artifacts.parse_manifest(data, key, source.uri)
         if not _committed(source.uri, target, name, key, manifest):
             found.manifests[key] = data
             _take_contents(found, name, manifest, verify)
@@ -132,7 +132,7 @@ def _plan_stage(found: Plan, source: Store, target: Store, name: Name, verify: b
 
 def _committed(source: str, target: Store, name: Name, key: str, manifest: Mapping[str, Any]) -> bool:
     """Whether the destination has this artifact, by whomever; Conflict if it has another one."""
-    there = artifacts.read_json(target, key, f"{artifacts.repair_command(name)} --store {target.uri}")
+    there = artifacts.read_manifest(target, key)
     if there is None:
         return False
     ours, theirs = (str(one.get("digest"))[:12] for one in (manifest, there))
@@ -163,7 +163,7 @@ def _plan_records(found: Plan, source: Store, name: Name, work: str, verify: boo
     for key, data in each(lambda key: (key, source.get(key)), [key for key in keys if key not in found.there]):
         if data is not None:
             found.records[_inside(found.run, key)] = data
-            record = artifacts.parse_json(data, f"{key} in {source.uri}", artifacts.repair_command(name))
+            record = artifacts.parse_record(data, key, source.uri)
             _take_contents(found, name, record, verify)
 
 
@@ -246,8 +246,11 @@ class Carrier:
 
     def latest(self, entry: Entry) -> int:
         with _folder(self.scratch) as own:
-            path = self.source.fetch(entry.key, own)
-            if path is not None:  # checkpoints and telemetry come and go
+            path = own / "copy"
+            with open(path, "xb") as file:
+                error = too_large(self.source, entry.key, stored.FILE_BYTES)
+                there = self.source.receive(entry.key, bounded(file, stored.FILE_BYTES, error))
+            if there:  # checkpoints and telemetry come and go
                 self.target.upload(entry.key, path)
         return entry.size
 
@@ -266,9 +269,8 @@ class Carrier:
     def manifest(self, item: tuple[str, bytes]) -> int:
         key, data = item
         if not self.target.create(key, data):
-            run, iteration, stage = key.split("/")[:3]
-            name = Name(run, int(iteration.removeprefix("iter-")), stage)
-            _committed(self.source.uri, self.target, name, key, artifacts.parse_json(data, key, ""))
+            manifest = artifacts.parse_manifest(data, key, self.source.uri)
+            _committed(self.source.uri, self.target, Name.of(key), key, manifest)
         return len(data)
 
 
@@ -276,7 +278,7 @@ def _checked(store: Store, item: Content, own: Path) -> Path:
     """A local file with the content, read from `store`; CorruptArtifact if it is not what was promised."""
     entry = {"key": item.key, "size": item.size, "sha256": item.sha256}
     repair = f"{artifacts.repair_command(item.name)} --store {store.uri}"
-    return FileSet(store, Reading(own), str(item.name), {item.key: entry}, repair).path(item.key)
+    return FileSet(store, Reading(own), str(item.name), {"copy": entry}, repair).path("copy")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from .. import artifacts
 from ..artifacts import RUN_NAME, Name
-from ..errors import MissingInput
+from ..errors import CorruptArtifact, MissingInput
 from ..store import Entry, Store
 
 WORK = re.compile(r"[0-9a-f]{16}")  # an area of work, beside data/, live/, ...
@@ -15,13 +15,20 @@ def runs(store: Store, run: str | None = None) -> list[str]:
     """Every run of the store, or the one of that name; MissingInput if there is none."""
     if run is not None and artifacts.iterations(store, Name(run, 1, "").run):
         return [run]
-    found = [name for name in store.folders("") if RUN_NAME.fullmatch(name) and artifacts.iterations(store, name)]
+    found = [name for name in store.folders("") if RUN_NAME.fullmatch(name) and _is_run(store, name)]
     if run is None:
         return found
     raise MissingInput(
         f"there is no run {run!r} in {store.uri}" + (f"; it has {', '.join(found)}" if found else ""),
         next=f"wm ls --store {store.uri}",
     )
+
+
+def _is_run(store: Store, name: str) -> bool:
+    try:
+        return bool(artifacts.iterations(store, name))
+    except CorruptArtifact:  # a link, say: whoever goes through the runs hears of it then
+        return True
 
 
 def works(store: Store, name: Name) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from .. import artifacts, runner, stages
+from .. import artifacts, runner, stages, stored
 from ..artifacts import Identity, Name
 from ..config import Config
 from ..errors import CorruptArtifact, WmError
@@ -144,10 +144,7 @@ def _attempts(store: Store, name: Name) -> tuple[set[str], list[Entry]]:
 
 def _ended(beat: bytes | None) -> bool:
     """Whether it is sure that the process of this heartbeat has ended: it was one of this machine's, and is not now."""
-    try:
-        return process.ended(artifacts.parse_json(beat or b"", "heartbeat", ""))
-    except CorruptArtifact:
-        return False
+    return process.ended(stored.advice(beat, stored.SIGNATURE) or {})
 
 
 def _without(entries: list[Entry], manifests: Iterable[dict[str, Any]]) -> list[Entry]:
@@ -158,14 +155,14 @@ def _without(entries: list[Entry], manifests: Iterable[dict[str, Any]]) -> list[
 
 def _read(store: Store, entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
     for entry in entries:
-        if manifest := artifacts.read_json(store, entry.key, next=""):
+        if manifest := artifacts.read_manifest(store, entry.key):
             yield manifest
 
 
 def _records(store: Store, name: Name) -> Iterator[dict[str, Any]]:
     """Every shard's record, of all work of the stage."""
     keys = [entry.key for work in works(store, name) for entry in store.entries(name.key(work, "shards/"))]
-    for record in each(lambda key: artifacts.read_json(store, key, artifacts.repair_command(name)), keys):
+    for record in each(lambda key: artifacts.read_record(store, key), keys):
         if record:
             yield record
 
@@ -198,10 +195,10 @@ def _superseded(store: Store, name: Name, manifests: list[dict[str, Any]]) -> li
     needed = {Identity(name, m["config"], m["extent"], m["inputs"]).work for m in manifests}
     if not set(there) - needed:
         return []
-    stored = artifacts.read_json(store, artifacts.config_key(name.run, name.iteration), "wm config")
     try:
-        if stored is not None:
-            task = Task(name.run, name.iteration, name.stage, Config.model_validate(stored["config"]))
+        found = artifacts.read_json(store, artifacts.config_key(name.run, name.iteration), stored.CONFIG, "wm config")
+        if found is not None:
+            task = Task(name.run, name.iteration, name.stage, Config.model_validate(found["config"]))
             needed.add(runner.identify(task, runner.input_manifests(store, task)).work)
     except (WmError, ValueError, KeyError):  # inputs that are being made again; a config of another version
         return []

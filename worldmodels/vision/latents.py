@@ -1,9 +1,11 @@
 """The `latents` stage: mean and log-variance of every stored frame, one shard per shard of rollouts."""
 
+import contextlib
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,13 +75,36 @@ def pack(encoded: Sequence[Latents]) -> bytes:
 
 def lengths(shard: Shard) -> NDArray[np.int32]:
     """Frames of each episode, without decoding them."""
-    with np.load(io.BytesIO(shard.read(FILE))) as arrays:
-        return np.asarray(arrays["lengths"], np.int32)
+    with _belonging(shard):
+        return _lengths(npz.load(shard.read(FILE), "lengths"))
 
 
 def read(shard: Shard) -> list[Latents]:
     """The shard's episodes, in the order in which they were recorded."""
-    with np.load(io.BytesIO(shard.read(FILE))) as arrays:
-        ends = np.cumsum(arrays["lengths"])[:-1]
-        split = [np.split(mapping.copy(arrays[name]), ends) for name in ("mean", "logvar", "actions")]
+    with _belonging(shard):
+        arrays = npz.load(shard.read(FILE), "lengths", "mean", "logvar", "actions")
+        found = _lengths(arrays)
+        mean, logvar, actions = (arrays[name] for name in ("mean", "logvar", "actions"))
+        total = int(found.sum())
+        if {a.dtype for a in (mean, logvar, actions)} != {np.dtype(np.float32)} or (
+            (mean.shape, actions.shape) != (logvar.shape, (total, 3)) or mean.shape[:1] != (total,) or mean.ndim != 2
+        ):
+            raise ValueError(f"{total} frames have arrays {mean.shape}, {logvar.shape} and {actions.shape}")
+        ends = np.cumsum(found)[:-1]
+        split = [np.split(mapping.copy(array), ends) for array in (mean, logvar, actions)]
     return [Latents(*parts) for parts in zip(*split, strict=True)]
+
+
+def _lengths(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int32]:
+    found = np.asarray(arrays["lengths"])
+    if found.dtype != np.int32 or found.ndim != 1 or not len(found) or found.min() < 1:
+        raise ValueError("its episodes have no lengths")
+    return found
+
+
+@contextlib.contextmanager
+def _belonging(shard: Shard) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise CorruptArtifact(f"latents shard {shard.index}: {error}", next="wm run latents --redo") from error

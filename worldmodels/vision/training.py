@@ -134,7 +134,7 @@ class Checkpoint:
         self._ctx = ctx
         self._variables = list(variables)
         self._saved = time.monotonic()
-        found = ctx.checkpoints.load()
+        found = self._fitting(ctx.checkpoints.load())
         self.step, arrays = found or (0, {})
         """The last step that was saved."""
         text = bytes(arrays.pop("training.csv", b"")).decode()
@@ -145,6 +145,17 @@ class Checkpoint:
         """What `save` was given beside the variables; empty at the beginning."""
         if found:
             ctx.log.info("going on from step %d", self.step)
+
+    def _fitting(self, found: tuple[int, dict[str, Any]] | None) -> tuple[int, dict[str, Any]] | None:
+        """The state if it is one of these variables; None, with a warning, if it is another's or damaged."""
+        if found is None:
+            return None
+        step, arrays = found
+        there = [arrays.get(f"variable{index:03d}") for index in range(len(self._variables))]
+        if all(a is not None and a.shape == tuple(v.shape) for a, v in zip(there, self._variables, strict=True)):
+            return found
+        self._ctx.log.warning("the checkpoint of step %d is another network's; training begins anew", step)
+        return None
 
     def due(self) -> bool:
         """It is time, or the process was asked to stop."""

@@ -1,0 +1,356 @@
+"""The one gate where stored JSON is parsed: whoever reads some names the model that it must fit, and gets nothing else.
+
+Whoever may write to a store may write anything there. So a model bounds everything: size, depth, numbers, texts, names.
+A key is a path in a folder, hence its parts are plain names; where it must lie is for `artifacts.py` to say. `encode`
+adds a checksum, so that a flipped bit is noticed also where nothing else depends on it; what earlier versions wrote has
+none.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
+
+from .errors import CorruptArtifact
+
+JSON_BYTES, JSON_PARTS = 2**25, 300_000
+"""Of one JSON text: what the manifest of 20,000 shards has. Small things have bounds of their own."""
+FILE_BYTES = 2**31
+"""Of one stored file."""
+SHARDS = 20_000
+"""Of one artifact."""
+MOST_BLOCKS = 2**17
+"""Of one generation."""
+DEPTH, ITEMS, TEXT = 32, 10_000, 100_000
+
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+def _bounded(value: Any) -> Any:
+    """The value if it is JSON of moderate depth and size, without NaN, infinities and integers beyond 64 bits."""
+    todo, seen = [(value, 0)], 0
+    while todo:
+        item, depth = todo.pop()
+        seen += 1
+        if depth > DEPTH or seen > ITEMS:
+            raise ValueError(f"is deeper than {DEPTH} levels, or has more than {ITEMS} parts")
+        if isinstance(item, dict):
+            if any(len(key) > 200 for key in item):
+                raise ValueError("has a name of more than 200 characters")
+            todo += [(inner, depth + 1) for inner in item.values()]
+        elif isinstance(item, list):
+            todo += [(inner, depth + 1) for inner in item]
+        elif isinstance(item, str) and len(item) > TEXT:
+            raise ValueError(f"has a text of more than {TEXT} characters")
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise ValueError(f"has a number that is {item}")
+        elif isinstance(item, int) and not -(2**63) <= item < 2**63:
+            raise ValueError("has an integer of more than 64 bits")
+    return value
+
+
+_PART = r"[A-Za-z0-9_][A-Za-z0-9._+-]*"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Key = Annotated[str, Field(max_length=1000, pattern=rf"^{_PART}(/{_PART})*$")]
+FileName = Annotated[str, Field(max_length=200, pattern=rf"^{_PART}(/{_PART})*$")]
+Setting = Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")]
+Source = Annotated[str, Field(pattern=r"^iter-[1-9][0-9]?/[a-z]{1,20}$")]
+Word = Annotated[str, Field(max_length=300)]
+Text = Annotated[str, Field(max_length=TEXT)]
+Whole = Annotated[int, Field(ge=0, lt=2**53)]
+Plain = Annotated[Any, AfterValidator(_bounded)]
+Settings = Annotated[dict[Setting, Plain], Field(max_length=500)]
+
+
+@with_config(_STRICT)
+class File(TypedDict):
+    """Where a file's content is, and what it must be."""
+
+    key: Key
+    size: Annotated[int, Field(ge=0, le=FILE_BYTES)]
+    sha256: Sha256
+
+
+FileSet = Annotated[dict[FileName, File], Field(max_length=1000)]
+ShardFiles = Annotated[dict[FileName, File], Field(min_length=1, max_length=100)]
+Index = Annotated[int, Field(ge=0, lt=SHARDS)]
+
+
+@with_config(_STRICT)
+class Record(TypedDict):
+    """A shard that was made, or that could not be."""
+
+    index: Index
+    digest: NotRequired[Sha256]
+    files: NotRequired[ShardFiles]
+    failed: NotRequired[Text]
+    checksum: NotRequired[Sha256]
+
+
+@with_config(_OPEN)
+class Cpu(TypedDict):
+    model: NotRequired[Word]
+    features: NotRequired[Annotated[list[Word], Field(max_length=100)]]
+
+
+@with_config(_OPEN)
+class Made(TypedDict):
+    """How an artifact came to be; later versions may say more."""
+
+    finished: Annotated[str, Field(max_length=40)]
+    started: NotRequired[Annotated[str, Field(max_length=40)]]
+    seconds: NotRequired[Annotated[float, Field(ge=0, le=1e9)]]
+    host: NotRequired[Word]
+    python: NotRequired[Word]
+    versions: NotRequired[Annotated[dict[Word, Word], Field(max_length=100)]]
+    git: NotRequired[Word]
+    cpu: NotRequired[Cpu]
+    attempt: NotRequired[Word]
+    workers: NotRequired[Whole]
+    failed_shards: NotRequired[Annotated[list[Index], Field(max_length=SHARDS)]]
+    notes: NotRequired[Annotated[dict[Word, Text], Field(max_length=100)]]
+
+
+@with_config(_STRICT)
+class Manifest(TypedDict):
+    artifact: Annotated[str, Field(max_length=200)]
+    digest: Sha256
+    config: Settings
+    extent: Settings
+    inputs: Annotated[dict[Source, Sha256], Field(max_length=1000)]
+    files: FileSet
+    telemetry: FileSet
+    shards: Annotated[list[Record], Field(max_length=SHARDS)]
+    resolved: Annotated[dict[Setting, Plain], Field(max_length=100)]
+    made: Annotated[Made, AfterValidator(_bounded)]
+    checksum: NotRequired[Sha256]
+
+
+@with_config(_OPEN)
+class Driver(TypedDict):
+    controller: Word | Whole
+
+
+@with_config(_OPEN)
+class Sections(TypedDict):
+    rollouts: Driver
+
+
+@with_config(_STRICT)
+class StoredConfig(TypedDict):
+    """What a run was last started with, by section (`config.py` has the settings), and where each came from."""
+
+    config: Annotated[Sections, AfterValidator(_bounded)]
+    origins: Annotated[dict[Setting, Annotated[str, Field(max_length=5000)]], Field(max_length=1000)]
+    checksum: NotRequired[Sha256]
+
+
+@with_config(_OPEN)
+class Signature(TypedDict):
+    """Which process wrote a lease or a heartbeat (`store/process.py`)."""
+
+    host: NotRequired[Word]
+    machine: NotRequired[Word]
+    process: NotRequired[Annotated[int, Field(ge=1, lt=2**31)]]
+    began: NotRequired[Annotated[str, Field(max_length=40)]]
+
+
+@with_config(_OPEN)
+class Lease(Signature):
+    holder: Word
+    seconds: NotRequired[Annotated[float, Field(ge=-3600, le=3600)]]
+
+
+@with_config(_STRICT)
+class Beat(TypedDict):
+    """A worker's heartbeat, or its claim to a block."""
+
+    worker: Annotated[int, Field(ge=-1, lt=10**6)]
+    incarnation: Annotated[str, Field(max_length=100)]
+    rate: NotRequired[Annotated[float, Field(ge=0, le=1e9)]]
+
+
+@with_config(_STRICT)
+class Starts(TypedDict):
+    """How often a pod was begun without anything gained (`executors/patience.py`)."""
+
+    progress: NotRequired[Plain]
+    failures: NotRequired[Whole]
+    starts: NotRequired[Whole]
+
+
+Block = Annotated[int, Field(ge=0, lt=MOST_BLOCKS)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+
+
+@with_config(_STRICT)
+class Status(TypedDict):
+    """What an evolution's leader says of a generation."""
+
+    leader: Annotated[int, Field(ge=0, lt=10**6)]
+    incarnation: Annotated[str, Field(max_length=100)]
+    beat: Whole
+    generation: Annotated[int, Field(ge=0, lt=10**6)]
+    elapsed: Seconds
+    seen: Seconds
+    done: Annotated[str, Field(pattern=r"^[0-9a-f]+$", max_length=MOST_BLOCKS // 4)]
+    claims: Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], Whole], Field(max_length=MOST_BLOCKS)]
+    void: Annotated[list[Block], Field(max_length=MOST_BLOCKS)]
+    figures: Annotated[dict[Word, float | None], Field(max_length=100)]
+
+
+@with_config(_STRICT)
+class Result(TypedDict):
+    """Of every episode of a block: sum of rewards, and environment steps."""
+
+    scores: Annotated[list[float], Field(max_length=MOST_BLOCKS)]
+    steps: Annotated[list[Whole], Field(max_length=MOST_BLOCKS)]
+    checksum: NotRequired[Sha256]
+
+
+@with_config(_STRICT)
+class Level(TypedDict):
+    score: float
+    tracks: Whole
+    steps: Whole
+    sigma: Annotated[float, Field(ge=0)]
+
+
+@with_config(_STRICT)
+class Evolution(TypedDict):
+    """What an evolution follows from."""
+
+    seed: Whole
+    parameters: Annotated[int, Field(ge=1, le=10**6)]
+    population: Annotated[int, Field(ge=2, le=10**6)]
+    tracks: Annotated[int, Field(ge=1, le=10**6)]
+    sigma: Annotated[float, Field(gt=0)]
+    covariance: Word
+    start_from: Annotated[int, Field(ge=1, le=10**6)] | None
+    growth: NotRequired[Annotated[list[Level], Field(max_length=1000)]]
+    checksum: NotRequired[Sha256]
+
+
+@with_config(_STRICT)
+class Track(TypedDict):
+    """One track's score."""
+
+    track: Annotated[int, Field(ge=0, lt=2**31)]
+    score: float
+    steps: Whole
+    terminated: bool
+    tiles_visited: Whole
+    tiles_total: Whole
+    lap: bool
+    missed: NotRequired[Whole]
+
+
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]
+Tracks = Annotated[int, Field(ge=1, le=10**6)]
+
+
+@with_config(_OPEN)
+class Reference(TypedDict):
+    """What the same controller scored with the reference renderer."""
+
+    tracks: Tracks
+    mean: float
+    fast_mean: float
+    difference: float
+    difference_interval: Interval
+
+
+@with_config(_OPEN)
+class Scores(TypedDict):
+    """An evaluation's scores.json."""
+
+    env: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]]  # the report shows code with it
+    gymnasium: NotRequired[Word]
+    renderer: NotRequired[Word]
+    tracks: Tracks
+    mean: float
+    std: float
+    interval: Interval
+    min: float
+    max: float
+    median: float
+    laps: Whole
+    lap_steps: float | None
+    tiles_missed: float
+    scores: Annotated[list[Track], Field(min_length=1, max_length=10**6)]
+    reference: NotRequired[Reference | None]
+
+
+class Model:
+    """A shape that stored JSON must have, in so many bytes at most."""
+
+    def __init__(self, shape: Any, limit: int) -> None:
+        self.limit = limit
+        self._shape = shape
+
+    def validate(self, data: bytes) -> Any:
+        return self._adapter.validate_json(data)
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self._shape)  # takes some milliseconds, which most commands need not spend
+
+
+MANIFEST, RECORD, CONFIG = Model(Manifest, JSON_BYTES), Model(Record, 2**18), Model(StoredConfig, 2**20)
+STARTS = Model(Starts, 2**13)
+SIGNATURE, LEASE = Model(Signature, 2**13), Model(Lease, 2**13)
+BEAT, STATUS, RESULT, EVOLUTION = (
+    Model(Beat, 2**10),
+    Model(Status, 2**22),
+    Model(Result, 2**22),
+    Model(Evolution, 2**17),
+)
+INPUTS = Model(Annotated[dict[Source, Sha256], Field(max_length=1000)], 2**17)
+TRACKS = Model(dict[Literal["fast", "gymnasium"], list[Track]], 2**22)
+SCORES = Model(Scores, 2**25)
+ANYTHING = Model(Annotated[dict[str, Plain], Field(max_length=1000)], 2**20)
+
+
+def parse(data: bytes, model: Model, label: str, next: str) -> Any:
+    """Return the value of a JSON text that fits the model; CorruptArtifact, naming `label`, for every other text."""
+    if len(data) > model.limit or data.count(b",") > JSON_PARTS:  # more parts would be as many errors in memory
+        raise CorruptArtifact(f"{label} is damaged: {len(data)} bytes are more than it can have", next=next)
+    try:
+        value = model.validate(data)
+    except ValidationError as error:
+        raise CorruptArtifact(f"{label} is {_reason(error, len(data))}", next=next) from None
+    if isinstance(value, dict) and value.pop("checksum", None) not in (None, checksum(value)):
+        raise CorruptArtifact(f"{label} is damaged: it is not what its checksum says", next=next)
+    return value
+
+
+def advice(data: bytes | None, model: Model) -> Any:
+    """Return what `parse` does, or None: for what merely saves work, where damage is as good as absence."""
+    try:
+        return None if data is None else parse(data, model, "", "")
+    except CorruptArtifact:
+        return None
+
+
+def encode(value: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """Return a value as JSON, with a checksum of all the rest."""
+    return json.dumps({**value, "checksum": checksum(value)}, indent=indent).encode()
+
+
+def checksum(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _reason(error: ValidationError, size: int) -> str:
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        return f"not JSON ({size} bytes)"
+    where = ".".join(str(part)[:100] for part in first["loc"])
+    value = f", not {first['input']!r:.200}" if isinstance(first["input"], (str, float)) else ""
+    return f"damaged: {f'{where}: ' if where else ''}{first['msg'][:300]}{value}"
