@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from worldmodels import artifacts, publishing
+from worldmodels import artifacts, publishing, runner
 from worldmodels.artifacts import Name
 from worldmodels.config import resolve
 from worldmodels.errors import ConfigError, Conflict, CorruptArtifact, MissingInput
@@ -45,31 +45,31 @@ def test_an_extent_goes_on_in_the_same_place_under_a_manifest_of_its_own():
 
 
 def controller(*overrides):
-    return identity(*overrides, name=Name("run", 1, "controller"), sections=("controller",))
+    set_here = ("controller.generations=25", "controller.growth=[]", *overrides)
+    return identity(*set_here, name=Name("run", 1, "controller"), sections=("controller",))
 
 
 def test_goals_name_a_manifest_of_their_own_in_the_same_work():
     plain, target = controller(), controller("controller.target=800", "controller.core_hours=0.5")
-    assert plain.work == target.work and plain.extent == {"controller.generations": 22}
-    assert plain.manifest_key == "run/iter-1/controller/manifest-22.json"
-    assert target.manifest_key == "run/iter-1/controller/manifest-22-target800-core_hours0.5.json"
+    assert plain.work == target.work and plain.extent == {"controller.generations": 25}
+    assert plain.manifest_key == "run/iter-1/controller/manifest-25.json"
+    assert target.manifest_key == "run/iter-1/controller/manifest-25-target800-core_hours0.5.json"
     assert controller("controller.stagnation=800").manifest_key != controller("controller.target=800").manifest_key
 
 
 def test_goals_differ_in_words():
-    there = {"config": dict(controller().config), "extent": {"controller.generations": 22}, "inputs": {}}
+    there = {"config": dict(controller().config), "extent": {"controller.generations": 25}, "inputs": {}}
     assert controller("controller.target=800").differences(there) == ["controller.target was None and is now 800.0"]
 
 
 def test_a_setting_that_came_later_is_in_an_identity_only_when_it_is_used():
-    without = controller("controller.growth=[]")
-    assert "controller.growth" not in without.config
+    assert "controller.growth" not in controller().config
     grows = controller("controller.growth=[{score=400, tracks=4}]")
-    assert grows.config["controller.growth"][0]["tracks"] == 4 and grows.work != without.work
+    assert grows.config["controller.growth"][0]["tracks"] == 4 and grows.work != controller().work
 
 
 def test_the_digest_follows_content_and_nothing_else(store, tmp_path):
-    work = identity(inputs={"iter-1/rollouts": "abc"})
+    work = identity(inputs={"iter-1/rollouts": artifacts.digest(b"rollouts")})
     first = commit(store, work, tmp_path)
     store.delete(work.manifest_key)
     assert commit(store, work, tmp_path)["digest"] == first["digest"]
@@ -83,8 +83,8 @@ def test_a_second_commit_of_the_same_work_is_success(store, tmp_path):
 
 
 def test_a_second_commit_of_other_work_is_a_conflict_that_names_the_field(store, tmp_path):
-    commit(store, identity(), tmp_path)
-    with pytest.raises(Conflict, match=r"vae\.epochs was 2 and is now 9") as caught:
+    commit(store, identity("vae.epochs=4"), tmp_path)
+    with pytest.raises(Conflict, match=r"vae\.epochs was 4 and is now 9") as caught:
         commit(store, identity("vae.epochs=9"), tmp_path)
     assert "--redo" in caught.value.next
 
@@ -97,6 +97,18 @@ def test_a_retired_artifact_makes_room_and_stays_readable(store, tmp_path):
     assert (
         json.loads(store.get(f"run/iter-1/vae/retired/{manifest['digest'][:16]}.json"))["digest"] == manifest["digest"]
     )
+    assert runner.by_digest(store, NAME, manifest["digest"]) == manifest
+
+
+def test_a_retired_manifest_is_taken_only_for_the_digest_that_it_has(store, tmp_path):
+    manifest = commit(store, identity(), tmp_path)
+    publishing.retire(store, identity(), manifest)
+    wanted = artifacts.digest(b"another")
+    store.put(NAME.key("retired", f"{wanted[:16]}.json"), json.dumps(manifest).encode())
+    assert runner.by_digest(store, NAME, wanted) is None
+    store.put(NAME.key("retired", f"{wanted[:16]}.json"), json.dumps({**manifest, "digest": wanted}).encode())
+    with pytest.raises(CorruptArtifact, match="it is not what its digest says"):
+        runner.by_digest(store, NAME, wanted)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_a_file_system_without_locks_is_refused_by_name(monkeypatch, tmp_path, n
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_hard_links_is_refused_by_name(monkeypatch, tmp_path, number):
-    def link(source, target):
+    def link(source, target, **folders):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", link)

@@ -454,6 +454,7 @@ def test_what_is_stored_takes_no_more_memory_than_it_has_bytes(store):
 
 class Files:
     index = 0
+    repair = "wm run rollouts --redo"
 
     def __init__(self, **files: bytes) -> None:
         self.files = files

@@ -25,6 +25,7 @@ from . import stored
 from .config import EXECUTION, EXTENT, LATER, Config, fields, flatten
 from .errors import ConfigError, CorruptArtifact, MissingInput, StoreError
 from .store import Store, bounded, read
+from .store.causes import explain
 from .store.disk import Disk
 
 Files = dict[str, dict[str, Any]]
@@ -183,9 +184,9 @@ class FileSet:
             self.save(name, part)
             os.replace(part, target)
         except OSError as error:
+            reason, command = explain(error, str(scratch))
             raise StoreError(
-                f"store {self.store.uri}: cannot copy {entry['key']} to {scratch}: {error.strerror or error}",
-                next=f"df -h {scratch}",
+                f"store {self.store.uri}: cannot copy {entry['key']} to {scratch}: {reason}", next=command
             ) from error
         finally:
             part.unlink(missing_ok=True)

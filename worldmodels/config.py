@@ -272,7 +272,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vae": {"width": 0.5, "epochs": 2, "learning_rate": 1e-3},
         "memory": {"epochs": 15},
         "controller": {
-            "steps": 600, "generations": 22, "evaluate_every": 3,
+            "steps": 600, "generations": 16, "evaluate_every": 3,
             "growth": [
                 {"score": 300.0, "tracks": 3, "steps": 800, "sigma": 0.06},
                 {"score": 600.0, "tracks": 4, "steps": 1000, "sigma": 0.04},

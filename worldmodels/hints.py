@@ -25,6 +25,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "show": (RUN, STORE, ITERATION),
     "evaluate": (RUN, STORE, ITERATION, WORKERS),
     "ls": (STORE,),
+    "verify": (STORE,),
     "gc": (STORE,),
 }
 """The options of each command that say what it acts on; of `wm config`, which is for wrong settings, without these."""
