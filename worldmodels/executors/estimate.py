@@ -11,9 +11,9 @@ from ..stages import stage
 from .manifest import cores
 
 # A second on one core of a 2-core AMD EPYC, all of them at work.
-RANDOM_STEPS, CLOSED_LOOP_STEPS, GYMNASIUM_STEPS = 820.0, 700.0, 120.0
-ENCODED_FRAMES, PREDICTED_FRAMES = 4000.0, 4500.0
-IMAGES = 150.0  # of width 1, forward and back; 2.6 times as many of width 0.5
+RANDOM_STEPS, CLOSED_LOOP_STEPS, GYMNASIUM_STEPS = 2400.0, 2500.0, 110.0
+ENCODED_FRAMES, PREDICTED_FRAMES = 4000.0, 6000.0
+IMAGES = 200.0  # of width 1, forward and back; 2.6 times as many of width 0.5
 WIDTH_EXPONENT = -1.4
 SURVIVAL = 0.67  # of the longest episode, where patience ends training episodes early (mean of 4,800)
 
@@ -50,7 +50,9 @@ def core_hours(stage_name: str, config: Config) -> float:
     rollouts, c, e = config.rollouts, config.controller, config.evaluate
     frames = rollouts.episodes * rollouts.steps
     survival = SURVIVAL if c.patience else 1.0
-    trained = c.generations * c.population * c.tracks * c.steps * survival
+    last = [(level.tracks or c.tracks) * (level.steps or c.steps) for level in c.growth[-1:]]
+    each = (c.tracks * c.steps + sum(last)) / (1 + len(last))  # half of the generations as it begins, half as it ends
+    trained = c.generations * c.population * each * survival
     validated = c.generations // c.evaluate_every * c.evaluate_tracks * 1000 if c.evaluate_every else 0
     rate = {"fast": CLOSED_LOOP_STEPS, "gymnasium": GYMNASIUM_STEPS}
     seconds: dict[str, float] = {
