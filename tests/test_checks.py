@@ -227,7 +227,8 @@ def test_a_pod_of_its_own_looks_at_the_bucket_and_goes(server, said, code, state
     assert not server.jobs
 
 
-def test_what_a_doctor_who_was_killed_left_is_no_hindrance(server):
+def test_what_a_doctor_who_was_killed_left_is_no_hindrance(server, monkeypatch):
+    monkeypatch.setattr(checks, "PROBE_SECONDS", 1.0)
     ends(server, "[]")
     left = manifest.probe_job(resolve("demo")[0].kubernetes, "s3://bucket")
     server.cluster().create(left)
