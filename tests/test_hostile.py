@@ -452,6 +452,15 @@ def test_what_is_stored_takes_no_more_memory_than_it_has_bytes(store):
     assert Checkpoints(store, "checkpoints", small_run.LOG).load() is None
 
 
+@pytest.mark.parametrize(
+    "array", [np.float32(1), np.zeros((2, 2)), np.zeros(0), np.full(3, np.nan), np.array(["a"]), np.zeros(3, complex)]
+)
+def test_a_controllers_parameters_are_a_row_of_numbers(tmp_path, array):
+    np.save(tmp_path / "mean.npy", array)
+    with pytest.raises(CorruptArtifact, match=r"mean\.npy"):
+        npz.read(tmp_path / "mean.npy")
+
+
 class Files:
     index = 0
     repair = "wm run rollouts --redo"

@@ -65,11 +65,17 @@ def load(data: bytes, *wanted: str) -> dict[str, NDArray[Any]]:
         raise ValueError(f"it is no file of arrays: {error}") from error
 
 
-def read(path: Path, name: str = "") -> NDArray[Any]:
-    """The array of a committed .npy file, or that of this name of a committed .npz; CorruptArtifact if it has none."""
+def read(path: Path, name: str = "", *, dimensions: int = 1) -> NDArray[Any]:
+    """The array of a committed .npy file, or that of this name of a committed .npz.
+
+    CorruptArtifact if there is none, of so many dimensions and of finite numbers.
+    """
     try:
         data = path.read_bytes()
-        return load(data, name)[name] if name else array(data)
+        found = load(data, name)[name] if name else array(data)
+        if found.ndim != dimensions or not found.size or not np.isfinite(found).all():
+            raise ValueError(f"an array of shape {found.shape}, or not of finite numbers, is not what was stored")
+        return found
     except ValueError as error:
         raise CorruptArtifact(f"{path.name}: {error}", next="wm verify") from error
 

@@ -35,7 +35,7 @@ def score(
         vae, memory = (_part(store, controller, stage, Path(scratch)) for stage in ("vae", "memory"))
         parameters = Path(scratch, "parameters.npy")
         np.save(parameters, load_parameters(controller, which, "wm evaluate --controller {}"))
-        means = npz.read(controller.path("generations.npz"), "mean")
+        means = npz.read(controller.path("generations.npz"), "mean", dimensions=2)
         generation = which if isinstance(which, int) else len(means)
         scored = {
             "artifact": str(controller.name),

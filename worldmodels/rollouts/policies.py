@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import CorruptArtifact
 from ..networks import linear
 from .player import Job
 
@@ -85,6 +86,12 @@ class WorldPolicy:
         if job.parameters is None:
             raise ValueError(f"job {job.key!r} has no controller parameters")
         self._h[lane] = self._c[lane] = 0
+        if job.parameters.shape != self._parameters.shape[1:]:
+            raise CorruptArtifact(
+                f"a controller of {job.parameters.shape} parameters cannot drive with V and M, which take"
+                f" {self._parameters.shape[1]}",
+                next="wm verify",
+            )
         self._parameters[lane] = job.parameters
 
     def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> Floats:

@@ -69,7 +69,7 @@ def load_parameters(
     """
     if isinstance(which, str):
         return np.asarray(npz.read(controller.path(f"{which}.npy")), np.float32)
-    means = npz.read(controller.path("generations.npz"), "mean")  # [G, P]
+    means = npz.read(controller.path("generations.npz"), "mean", dimensions=2)  # [G, P]
     if not 1 <= which <= len(means):
         raise MissingInput(
             f"generation {which}: the controller has generations 1 to {len(means)}", next=again.format(len(means))
