@@ -295,7 +295,7 @@ class Case:
         from wm import main
 
         out, old = io.StringIO(), sys.argv
-        sys.argv = ["wm", *words]
+        sys.argv, main.prepare = ["wm", *words], lambda: None  # this process keeps its signals
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
                 main.main()
