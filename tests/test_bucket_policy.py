@@ -55,7 +55,7 @@ def test_workers_create_what_the_policy_says_is_created_once(endpoint, prefix):
     store = S3Store(client, buckets.BUCKET, f"{buckets.fresh_prefix()}/{prefix}")
     publishing.commit_shard(store, WORK, 0, "attempt", {"frames": b"data"})
     publishing.commit_failed_shard(store, WORK, 1, "it cannot be made")
-    publishing.commit(store, WORK, files={}, telemetry={}, shards=[], resolved={}, made={})
+    publishing.commit(store, WORK, files={}, telemetry={}, shards=[], resolved={}, made={"finished": "now"})
     StoreArea(store, "demo/iter-2/controller", "0123456789abcdef", "{}").create("generations/00001/params", b"data")
     Checkpoints(store, WORK.work_key("checkpoints"), None).save(1, {})
     store.put(WORK.name.key("live", "training.csv"), b"data")

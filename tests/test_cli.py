@@ -15,7 +15,7 @@ import worldmodels
 
 
 def commands():
-    context = click.Context(cli)
+    context = click.Context(cli, **cli.context_settings)
     return [(name, cli.get_command(context, name)) for name in COMMANDS]
 
 
