@@ -75,7 +75,7 @@ def test_listing_a_folder_does_not_enter_data(folder, tmp_path):
     commit(folder, tmp_path)
     folder.put(VAE.key(WORK, "generations", "00001", "params"), b"")
     code = """import sys, wm.main
-sys.addaudithook(lambda event, arguments: print("opened", arguments[0]) if event == "open" else None)
+sys.addaudithook(lambda event, arguments: print(f"opened {arguments[0]}\\n", end="") if event == "open" else None)
 wm.main.cli(["ls", "--store", sys.argv[1]], standalone_mode=False)"""
     done = subprocess.run([sys.executable, "-c", code, str(folder.root)], capture_output=True, text=True)
     assert "run/iter-1/vae " in done.stdout
