@@ -360,6 +360,14 @@ def names() -> list[str]:
     return [key for key, _ in leaves(Config)]
 
 
+def without_personal(remembered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's stored {"config", "origins"} without personal settings: earlier versions stored them, too."""
+    return {
+        "config": {name: section for name, section in remembered["config"].items() if name not in PERSONAL},
+        "origins": {key: origin for key, origin in remembered["origins"].items() if not personal(key)},
+    }
+
+
 def personal(key: str) -> bool:
     """Return whether a setting, by its full name, belongs to a personal section."""
     return key.partition(".")[0] in PERSONAL

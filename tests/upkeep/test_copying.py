@@ -8,11 +8,14 @@ import time
 import pytest
 from places import CONTROLLER, VAE, WORK, commit, commit_shards, keys
 
-from worldmodels import artifacts
+from worldmodels import artifacts, stored
 from worldmodels.errors import ConfigError, Conflict, CorruptArtifact, MissingInput, StoreError
+from worldmodels.executors import pipeline
 from worldmodels.store import LocalStore
 from worldmodels.upkeep import copying
 from worldmodels.upkeep.entries import runs
+
+REMEMBERED = {"config": {"rollouts": {"controller": "random"}, "seed": 1}, "origins": {"seed": "default"}}
 
 
 def copy(source, target, **options):
@@ -26,9 +29,10 @@ def test_everything_that_is_needed_is_copied_and_nothing_else(folder, target, tm
     work = commit_shards(folder)
     area = CONTROLLER.key(WORK, "")
     needed = [f"{area}settings", f"{area}inputs", f"{area}checkpoints/1.npz", f"{area}generations/00001/params"]
-    needed += [VAE.key("live/t.csv"), VAE.key("logs/a.log"), "run/iter-1/config.json"]
+    needed += [VAE.key("live/t.csv"), VAE.key("logs/a.log")]
     for key in needed:
         folder.put(key, key.encode())
+    folder.put("run/iter-1/config.json", stored.encode(REMEMBERED, indent=1))
     wanted = {key: folder.get(key) for key in keys(folder)}
     for key in (f"{area}generations/00001/results/1", f"{area}workers/1", VAE.key("data/lost/x"), VAE.key("alive/x")):
         folder.put(key, b"")
@@ -37,6 +41,17 @@ def test_everything_that_is_needed_is_copied_and_nothing_else(folder, target, tm
     assert {key: target.get(key) for key in keys(target)} == wanted
     assert work.shard_key(1) in wanted
     assert copying.plan(folder, target, "run").count == 0
+
+
+def test_settings_that_say_where_to_compute_stay_behind(folder, target):
+    """Earlier versions stored them, tokens in pod overrides included."""
+    config = REMEMBERED["config"] | {"kubernetes": {"context": "theirs", "pod_overrides": {"token": "s3cret"}}}
+    origins = REMEMBERED["origins"] | {"kubernetes.pod_overrides": "-o kubernetes.pod_overrides={token='s3cret'}"}
+    folder.put("run/iter-1/config.json", json.dumps({"config": config, "origins": origins}).encode())
+    copy(folder, target)
+    assert b"s3cret" not in target.get("run/iter-1/config.json")
+    there = pipeline.stored_config(target, "run", 1)
+    assert (there["config"], there["origins"]) == (REMEMBERED["config"], REMEMBERED["origins"])
 
 
 def test_a_bucket_is_copied_back_to_a_folder(bucket, tmp_path):

@@ -1,7 +1,8 @@
 """A run from one store to another: data first, what names it last, so that a reader never meets a name without data.
 
 Keys stay as they are, and manifests are copied byte for byte. Not copied: what nothing names, retired manifests,
-heartbeats, and the blocks of a generation in play (who goes on plays that generation again).
+heartbeats, the blocks of a generation in play (the run plays that generation again), and the settings that say where
+to compute, which earlier versions stored in config.json.
 """
 
 import re
@@ -14,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .. import artifacts, stages, stored
+from .. import artifacts, config, stages, stored
 from ..artifacts import FileSet, Name, Reading
 from ..errors import ConfigError, Conflict, CorruptArtifact, StoreError
 from ..store import Entry, LocalStore, Store, bounded, too_large
@@ -47,6 +48,7 @@ class Plan:
     there: Mapping[str, Entry]
     suspects: dict[str, Content] = field(default_factory=dict)
     contents: dict[str, Content] = field(default_factory=dict)
+    configs: list[Entry] = field(default_factory=list)
     latest: list[Entry] = field(default_factory=list)
     once: list[list[Entry]] = field(default_factory=list)
     records: dict[str, bytes] = field(default_factory=dict)
@@ -55,13 +57,13 @@ class Plan:
 
     @property
     def count(self) -> int:
-        named = len(self.contents) + len(self.latest) + len(self.records) + len(self.manifests)
+        named = len(self.contents) + len(self.configs) + len(self.latest) + len(self.records) + len(self.manifests)
         return named + sum(map(len, self.once))
 
     @property
     def bytes(self) -> int:
         small = sum(map(len, (*self.records.values(), *self.manifests.values())))
-        listed = sum(entry.size for entry in chain(self.latest, *self.once))
+        listed = sum(entry.size for entry in chain(self.configs, self.latest, *self.once))
         return small + listed + sum(item.size for item in self.contents.values())
 
     @property
@@ -102,7 +104,7 @@ def plan(
     """
     found = Plan(run, {entry.key: entry for entry in target.entries(f"{run}/")})
     for iteration in artifacts.iterations(source, run):
-        _take_latest(found, source.entries(artifacts.config_key(run, iteration)))
+        _take_latest(found, source.entries(artifacts.config_key(run, iteration)), found.configs)
         for stage in source.folders(f"{run}/iter-{iteration}/"):
             if stage in stages.STAGES:
                 said(f"{run}/iter-{iteration}/{stage}")
@@ -127,7 +129,7 @@ def _plan_stage(found: Plan, source: Store, target: Store, name: Name, verify: b
         _plan_records(found, source, name, work, verify)
         _plan_work(found, source, name.key(work, ""))
     for folder in ("live/", "logs/"):
-        _take_latest(found, source.entries(name.key(folder)))
+        _take_latest(found, source.entries(name.key(folder)), found.latest)
 
 
 def _committed(source: str, target: Store, name: Name, key: str, manifest: Mapping[str, Any]) -> bool:
@@ -172,7 +174,7 @@ def _plan_work(found: Plan, source: Store, prefix: str) -> None:
     for entry in source.entries(prefix):
         rest = _inside(found.run, entry.key).removeprefix(prefix)
         if rest.startswith(CHECKPOINTS):
-            _take_latest(found, [entry])
+            _take_latest(found, [entry], found.latest)
         for part, pattern in zip(ordered, ONCE, strict=True):
             if pattern.fullmatch(rest):
                 part.append(entry)
@@ -181,12 +183,12 @@ def _plan_work(found: Plan, source: Store, prefix: str) -> None:
     found.once += [new] if new else []
 
 
-def _take_latest(found: Plan, entries: Iterable[Entry]) -> None:
-    """What is overwritten in its place: copied unless the destination's was written later, in whole seconds."""
+def _take_latest(found: Plan, entries: Iterable[Entry], into: list[Entry]) -> None:
+    """Take what is overwritten in its place, unless the destination's was written later, in whole seconds."""
     for entry in entries:
         there = found.there.get(_inside(found.run, entry.key))
         if there is None or (int(there.modified), there.size == entry.size) < (int(entry.modified), True):
-            found.latest.append(entry)
+            into.append(entry)
         else:
             found.skipped.add(entry.key)
 
@@ -211,6 +213,7 @@ def copy(
         phases: list[Iterator[int]] = [
             each(carrier.check, found.suspects.values()),
             each(carrier.content, found.contents.values()),
+            each(carrier.config, found.configs),
             each(carrier.latest, found.latest),
             each(carrier.once, found.once),
             each(carrier.record, found.records.items()),
@@ -243,6 +246,12 @@ class Carrier:
         with _folder(self.scratch) as own:
             self.target.upload(item.key, _checked(self.source, item, own))
         return item.size
+
+    def config(self, entry: Entry) -> int:
+        repair = f"wm run --run {entry.key.partition('/')[0]} --preset demo"
+        if remembered := artifacts.read_json(self.source, entry.key, stored.CONFIG, repair):
+            self.target.put(entry.key, stored.encode(config.without_personal(remembered), indent=1))
+        return entry.size
 
     def latest(self, entry: Entry) -> int:
         with _folder(self.scratch) as own:

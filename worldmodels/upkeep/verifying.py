@@ -28,7 +28,7 @@ Check = tuple[str, Callable[[], int]]  # a key, and what returns its bytes or ra
 
 @dataclass(frozen=True)
 class Damage:
-    """What is damaged, by its key, and in which way."""
+    """A damaged object: its key, and what is wrong with it."""
 
     key: str
     why: str
@@ -226,7 +226,7 @@ def _result(store: Store, params: str, rest: str, data: bytes, label: str) -> No
 
 
 def _inputs(store: Store, name: Name, work: str, data: bytes, label: str) -> None:
-    """What an area's work is made from: as the manifests of that work say, if there are any."""
+    """Return the inputs of an area's work, as that work's manifests name them, if there are any."""
     stored.parse(data, stored.INPUTS, label, "")
     for manifest in artifacts.examined(store, name)[0]:
         same = Identity(name, manifest["config"], manifest["extent"], manifest["inputs"]).work == work
