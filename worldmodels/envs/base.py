@@ -64,5 +64,5 @@ def make(renderer: str, lanes: int) -> Lanes:
 
 
 def describe(renderer: str) -> dict[str, str]:
-    """What a score must name to be compared: the environment, Gymnasium's version, and who drew the frames."""
+    """Name what makes scores comparable: the environment, Gymnasium's version and the renderer."""
     return {"env": ENV_ID, "gymnasium": version("gymnasium"), "renderer": renderer}

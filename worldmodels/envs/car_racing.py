@@ -25,7 +25,7 @@ class UndrawnCarRacing(CarRacing):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Track:
-    """What CarRacing makes of a seed: N tiles, and P polygons (tiles and kerbs in drawing order)."""
+    """The track that CarRacing generates from a seed: N tiles, and P polygons (tiles and kerbs in drawing order)."""
 
     points: list[tuple[float, float, float, float]]  # alpha, beta, x, y of the tiles
     fixtures: list[Any]  # Box2D's definitions of the tiles
@@ -90,7 +90,29 @@ class CachedCarRacing(UndrawnCarRacing):
         return True
 
 
-def release(env: Any) -> None:
+class EnvironmentPerLane:
+    """The part of `base.Lanes` that both renderers share: every episode has an environment of its own."""
+
+    def __init__(self, lanes: int) -> None:
+        self.count = lanes
+        self._envs: list[Any] = [None] * lanes
+
+    def tiles(self, lane: int) -> tuple[int, int]:
+        env = self._envs[lane].unwrapped
+        return env.tile_visited_count, len(env.track)
+
+    def close(self) -> None:
+        for lane in range(self.count):
+            self._end(lane)
+
+    def _end(self, lane: int) -> None:
+        """End the lane's episode, if there is one."""
+        env, self._envs[lane] = self._envs[lane], None
+        if env is not None:
+            _free(env.unwrapped)
+
+
+def _free(env: Any) -> None:
     """Free the world of an environment that is not used any more: Box2D's references to Python keep it alive."""
     env.world.contactListener = env.world.contactListener_bug_workaround = None
     for body in env.world.bodies:

@@ -1,37 +1,34 @@
 """Environments that the fast renderer draws: Gymnasium's CarRacing in all but its state picture."""
 
+import functools
 import gc
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from .base import Bools, Floats, Frames
-from .car_racing import MOST_TILES, CachedCarRacing, generate, release
+from .car_racing import MOST_TILES, CachedCarRacing, EnvironmentPerLane, generate
 from .preprocess import SIZE
 from .rasterizer import COLUMNS, LINES, STATE_SIZE, render
 
 MOST_POLYGONS = 2 * MOST_TILES  # each tile has at most one kerb
 
 
-class FastLanes:
+class FastLanes(EnvironmentPerLane):
     """See `base.Lanes`."""
 
     def __init__(self, lanes: int) -> None:
-        self.count = lanes
-        self._envs: list[Any] = [None] * lanes
+        super().__init__(lanes)
         self._states = np.zeros((lanes, STATE_SIZE))
         self._polygons = np.zeros((lanes, MOST_POLYGONS, 4, 2))  # zeros take no memory before they are written
         self._kinds = np.zeros((lanes, MOST_POLYGONS), np.int64)
         self._counts = np.zeros(lanes, np.int64)
         self._colours = np.zeros((lanes, MOST_TILES, 3))
         self._canvas = np.empty((LINES, COLUMNS), np.uint8)
-        # Episodes make so many objects that Python would search all that was imported for garbage every 30 starts.
-        gc.collect()
-        gc.freeze()
+        _keep_imports_out_of_garbage_collection()
 
     def start(self, lane: int, track: int) -> Frames:
-        self._release(lane)
+        self._end(lane)
         self._envs[lane] = env = CachedCarRacing(self._colours[lane])
         env.start(track)
         drawn = generate(track)
@@ -46,23 +43,10 @@ class FastLanes:
             _, rewards[i], terminated[i], _, _ = self._envs[lane].step(actions[i])
         return self._render(lanes), rewards, terminated
 
-    def tiles(self, lane: int) -> tuple[int, int]:
-        env = self._envs[lane]
-        return env.tile_visited_count, len(env.track)
-
     def picture(self, lane: int) -> Frames:
         """Draw what a person would see of the lane's episode [400, 600, 3], as Gymnasium does; change nothing in it."""
         picture: Frames = self._envs[lane]._render("rgb_array")
         return picture
-
-    def close(self) -> None:
-        for lane in range(self.count):
-            self._release(lane)
-
-    def _release(self, lane: int) -> None:
-        env, self._envs[lane] = self._envs[lane], None
-        if env is not None:
-            release(env)
 
     def _render(self, lanes: Sequence[int]) -> Frames:
         """Draw the frames [n, 64, 64, 3] of those lanes."""
@@ -82,8 +66,15 @@ class FastLanes:
         return frames
 
 
+@functools.cache
+def _keep_imports_out_of_garbage_collection() -> None:
+    """Episodes make so many objects that Python would search all modules for garbage every 30 starts, for 150 ms."""
+    gc.collect()
+    gc.freeze()
+
+
 def _state(env: CachedCarRacing) -> list[float]:
-    """What the renderer needs to know [STATE_SIZE]."""
+    """Read the state that the renderer draws [STATE_SIZE]."""
     values: list[float] = []
     for body in (env.car.hull, *env.car.wheels):
         transform = body.transform
