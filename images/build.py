@@ -31,7 +31,7 @@ SMOKE = ("python", "/opt/wm/smoke.py")
 
 @dataclass(frozen=True)
 class Options:
-    """What an image is built from and for. An empty `index` leaves pip's own; `plain_http`: no registry has TLS."""
+    """Base, platform and package index of a build. An empty `index` is pip's own; `plain_http`: no registry has TLS."""
 
     base: str
     platform: str = PLATFORM

@@ -11,7 +11,7 @@ MACHINES = (("Linux", "x86_64"), ("Darwin", "arm64"))
 
 
 def obstacle(version, machine):
-    """What is in the way, or None; `version` is (major, minor), `machine` is (system, architecture)."""
+    """Say why wm cannot be installed, or return None; `version`: (major, minor), `machine`: (system, architecture)."""
     if version not in PYTHONS:
         return "wm needs Python 3.11, 3.12 or 3.13, and this is {}.{}. Try: make PYTHON=python3.13".format(*version)
     if machine not in MACHINES:

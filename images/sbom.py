@@ -41,7 +41,7 @@ def lock_of(image: Image) -> Path:
 
 
 def locked(image: Image) -> Bom:
-    """What the lock file says."""
+    """List the lock file's packages."""
     command = [Path(sys.executable).parent / "cyclonedx-py", "requirements", lock_of(image), "--output-reproducible"]
     made = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     for each in made["components"]:
@@ -60,7 +60,7 @@ def base() -> Component:
 
 
 def measured(tool: str, name: str, image: Image, bom: Bom) -> Iterator[Component]:
-    """What the image holds beside the lock file's packages; Failed if these are not what it holds."""
+    """List the image's other packages. Raises Failed if the image does not hold the lock file's packages."""
     with inside(tool, name) as command:
         told = json.loads(_ask(*command, "python", "-c", INSTALLED))
         debian = [line.split("\t") for line in _ask(*command, "dpkg-query", "-W", "-f", DEBIAN).splitlines()]

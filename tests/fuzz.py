@@ -380,7 +380,7 @@ class Case:
                 _parsed(type("Stored", (), {"data": data})())
 
     def write(self) -> None:
-        """What a worker writes beside its results."""
+        """Damage a file that a worker writes beside its results."""
         store, stage = LocalStore(self.store), self.rng.choice(["vae", "controller"])
         name = artifacts.Name(RUN, 1, stage)
         texts = [name.key("live", "rewards.csv"), name.key("logs", "x.log"), runner.alive_key(name, "other")]

@@ -10,7 +10,7 @@ import buckets
 
 
 def given(key=buckets.KEY, secret=buckets.SECRET):
-    """What Pod Identity's and ECS's agents answer."""
+    """The answers of Pod Identity's and ECS's agents."""
     end = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     return 200, json.dumps({"AccessKeyId": key, "SecretAccessKey": secret, "Token": "", "Expiration": end})
 

@@ -1,4 +1,4 @@
-"""Whoever may write to a store can spoil a run, and nothing else: what is stored is never obeyed."""
+"""A writer of the store can spoil a run, and nothing else: commands never obey stored data."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What lies in the directory where somebody types `wm` is not imported."""
+"""`wm` imports nothing from the current directory."""
 
 import subprocess
 import sys

@@ -59,7 +59,7 @@ class Name:
 
     @property
     def input(self) -> str:
-        """What manifests of the same run call it."""
+        """The artifact's name in manifests of the same run."""
         return f"iter-{self.iteration}/{self.stage}"
 
     def key(self, *parts: str) -> str:
@@ -342,7 +342,7 @@ def parse_record(data: bytes, key: str, uri: str) -> dict[str, Any]:
 
 
 def _wrong_record(record: Mapping[str, Any], name: Name) -> str:
-    """What is wrong with a shard's record; empty if nothing is."""
+    """Say what is wrong with a shard's record; empty if nothing is."""
     if ("failed" in record) == ("files" in record) or ("files" in record) != ("digest" in record):
         return f"shard {record['index']} has neither failed nor files"
     if "files" in record and record["digest"] != shard_digest(record["files"]):

@@ -1,4 +1,4 @@
-"""What a stage would refuse, found out before anything is retired or begun.
+"""Checks of a stage's settings and inputs before the command retires or begins anything.
 
 What can be told from the settings alone is refused by their models (`config.py`). Here stands what depends on other
 artifacts, and on what is installed.

@@ -1,6 +1,6 @@
-"""The one gate where stored JSON is parsed: whoever reads some names the model that it must fit, and gets nothing else.
+"""The one gate where stored JSON is parsed: a reader names the model that the JSON must fit, and gets nothing else.
 
-Whoever may write to a store may write anything there. So a model bounds everything: size, depth, numbers, texts, names.
+A writer of the store may write anything there. So a model bounds everything: size, depth, numbers, texts, names.
 A key is a path in a folder, hence its parts are plain names; where it must lie is for `artifacts.py` to say. `encode`
 adds a checksum, so that a flipped bit is noticed also where nothing else depends on it; what earlier versions wrote has
 none.
@@ -144,7 +144,7 @@ class Sections(TypedDict):
 
 @with_config(_STRICT)
 class StoredConfig(TypedDict):
-    """What a run was last started with, by section (`config.py` has the settings), and where each came from."""
+    """The settings that a run was last started with, by section (see `config.py`), and where each came from."""
 
     config: Annotated[Sections, AfterValidator(_bounded)]
     origins: Annotated[dict[Setting, Annotated[str, Field(max_length=5000)]], Field(max_length=1000)]
@@ -191,7 +191,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 @with_config(_STRICT)
 class Status(TypedDict):
-    """What an evolution's leader says of a generation."""
+    """The state of a generation, as the evolution's leader reports it."""
 
     leader: Annotated[int, Field(ge=0, lt=10**6)]
     incarnation: Annotated[str, Field(max_length=100)]
@@ -224,7 +224,7 @@ class Level(TypedDict):
 
 @with_config(_STRICT)
 class Evolution(TypedDict):
-    """What an evolution follows from."""
+    """The settings that decide an evolution."""
 
     seed: Whole
     parameters: Annotated[int, Field(ge=1, le=10**6)]
@@ -257,7 +257,7 @@ Tracks = Annotated[int, Field(ge=1, le=10**6)]
 
 @with_config(_OPEN)
 class Reference(TypedDict):
-    """What the same controller scored with the reference renderer."""
+    """The same controller's score with the reference renderer."""
 
     tracks: Tracks
     mean: float

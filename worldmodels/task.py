@@ -201,7 +201,7 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is known of a task before it begins (see `checks.py`).
+    """The facts about a task that are known before it begins (see `checks.py`).
 
     `inputs` are committed artifacts by stage, oldest first, without those that the same command makes first. Only if
     there are none of these is there an `area`: where the task's workers will meet.

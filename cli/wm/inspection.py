@@ -194,7 +194,7 @@ def name_of(text: str, run_name: str | None, iteration: int) -> "Name":
 def _lineage(
     store: "Store", run: str, manifest: dict[str, Any], depth: int = 0, told: set[str] | None = None
 ) -> list[str]:
-    """What an artifact is made from, and what that is made from, one line each; of an artifact only once."""
+    """List the inputs of an artifact, and theirs in turn, one line each; every artifact only once."""
     from worldmodels import artifacts
 
     lines, told = [], set() if told is None else told

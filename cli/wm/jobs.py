@@ -199,12 +199,12 @@ def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], how: How) -
 
 
 def _row(work: str, job: str, cluster: "Cluster", outcome: str, pods: int) -> dict[str, Any]:
-    """What `wm submit --json` tells of one Job."""
+    """Make the entry of one Job in the output of `wm submit --json`."""
     return {"work": work, "job": job, "namespace": cluster.namespace, "outcome": outcome, "pods": pods}
 
 
 def _tell(how: How, told: list[dict[str, Any]]) -> None:
-    """The newest of them as an event, if somebody waits; else all come in one document at the end."""
+    """Print the newest entry as an event if the command waits; otherwise the command prints all of them at its end."""
     if how.wait:
         machine.event("submitted", **told[-1])
 

@@ -1,5 +1,6 @@
-"""What programs read with --json: one JSON document on standard output, or a line of JSON for each event of a command
-that waits. docs/json.md describes both; `SCHEMA` grows when a field goes or changes its meaning, not when one comes.
+"""The output of commands with --json: one JSON document, or a line of JSON for each event of a command that waits.
+
+docs/json.md describes both. `SCHEMA` grows when a field goes or changes its meaning, not when one comes.
 """
 
 import json
@@ -46,7 +47,7 @@ def failed(message: str, next: str, exit_code: int, kind: str) -> None:
 
 
 class Events:
-    """What `progress.Screen` is to people: one event for what is new."""
+    """Reports progress to programs, one event a line, as `progress.Screen` does to people."""
 
     def __enter__(self) -> "Events":
         return self

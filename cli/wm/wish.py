@@ -47,7 +47,7 @@ class Wish:
         return [Task(self.run, self.iteration, stage, self.config) for stage in order[: last + 1]]
 
     def begin(self, *, redo: bool) -> "list[Step]":
-        """What is to be done; Conflict if it would undo what is committed, and every error that can be foreseen."""
+        """Plan the steps; raise Conflict if they would undo an artifact, and every error that can be foreseen."""
         from worldmodels.executors import pipeline
 
         steps = pipeline.plan(self.store, self.tasks, verify=redo)

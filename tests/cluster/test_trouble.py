@@ -16,7 +16,7 @@ PROXY = """{spec={containers=[{name="proxy", image=IMAGE, command=["sleep", "360
 
 @pytest.fixture
 def sidecar(wm, kubectl):
-    """What a mesh would add: a container beside the worker that never ends."""
+    """A container beside the worker that never ends, as a service mesh adds one."""
     image = json.loads(wm("config", "--json").stdout)["config"]["kubernetes"]["image_cpu"]
     return "-o", "kubernetes.pod_overrides=" + PROXY.replace("\n", "").replace("IMAGE", json.dumps(image))
 

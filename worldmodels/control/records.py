@@ -24,7 +24,7 @@ from .blocks import MEAN, Block, Lengths, firm, known
 from .course import Course
 
 FINAL = ("mean.npy", "best.npy", "generations.npz", "rewards.csv")
-"""What `final` packs: names, so nobody else's."""
+"""Names of the files that `final` packs; others are refused."""
 
 
 def params_key(generation: int) -> str:

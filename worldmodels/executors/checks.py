@@ -46,7 +46,7 @@ SHOWN = "wm submit STAGE --dry-run server; kubernetes.labels, annotations, job_o
 
 @dataclass(frozen=True)
 class Need:
-    """What each pod of a stage's Job asks for, all containers together."""
+    """The resources that each pod of a stage's Job requests, all containers together."""
 
     name: str
     pods: int
@@ -68,7 +68,7 @@ class Need:
         return cls(name, job["spec"]["completions"], "gpu" if on_gpu else "cpu", asked, held)
 
     def amount(self, key: str) -> Decimal:
-        """What one pod takes of what a quota counts."""
+        """Return how much of a quota's resource one pod takes."""
         if key in ("pods", "count/pods"):
             return Decimal(1)
         kind, _, resource = key.partition(".")
@@ -307,7 +307,7 @@ def _held(quota: Dict, need: Need) -> Iterator[tuple[str, int]]:
 
 
 def _out_of_range(name: str, item: Dict, need: Need) -> Iterator[str]:
-    """What a LimitRange refuses of a stage's pods; each has one container of ours."""
+    """List what a LimitRange refuses of a stage's pods; each has one container of ours."""
     if item["type"] not in ("Container", "Pod"):
         return
     for key, text in (item.get("max") or {}).items():

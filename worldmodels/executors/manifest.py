@@ -33,7 +33,7 @@ NO_SIDECARS = {
     "labels": {"sidecar.istio.io/inject": "false", "kuma.io/sidecar-injection": "disabled"},
     "annotations": {"linkerd.io/inject": "disabled", "consul.hashicorp.com/connect-inject": "false"},
 }
-"""What meshes read on a pod."""
+"""Annotations by which service meshes decide whether they add a container to a pod."""
 NIGHT = 50
 """Failures of an index, with eight hours of waiting in all. Without progress, pods give up after three."""
 FAILURES = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"}}

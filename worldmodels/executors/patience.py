@@ -41,7 +41,7 @@ def check(store: Store, task: Task, index: int, failures: int) -> None:
 
 
 def _progress(store: Store, work: Identity) -> list[Any]:
-    """What grows as the work goes on: shards, generations, and the step of the newest checkpoint."""
+    """Count the work's shards and generations, and name its newest checkpoint: they change as the work goes on."""
     shards = sum(1 for _ in store.entries(work.work_key("shards/")))
     newest = max((entry.key for entry in store.entries(work.work_key("checkpoints/"))), default="")
     return [shards, len(store.folders(work.work_key("generations/"))), newest]

@@ -71,7 +71,7 @@ def _step(store: Store, task: Task, stale: set[Name], renewed: set[Name], verify
 
 
 def _damage(store: Store, task: Task, manifest: dict[str, Any]) -> str:
-    """What of a committed artifact is to be made again, in words; empty if nothing is."""
+    """List the reasons why a committed artifact must be made again; empty if there are none."""
     if failed := manifest["made"].get("failed_shards"):
         return f"{task.name}: {len(failed)} shards could not be made"
     return _changed(store, task.name, manifest)

@@ -83,7 +83,7 @@ class Teller:
 
 
 def view(job: Dict, pods: Iterable[Dict], events: Sequence[Dict] = (), now: float | None = None) -> View:
-    """What there is to say of a Job whose pods and events these are; `now` in seconds since 1970, or this moment."""
+    """Summarise a Job from its pods and events; `now` in seconds since 1970, or this moment."""
     pods, status, now = sorted(pods, key=index), job.get("status") or {}, time.time() if now is None else now
     here = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     waiting = [pod for pod in here if phase(pod) == "Pending"]

@@ -133,7 +133,7 @@ def _belonging(shard: Files) -> Iterator[None]:
 
 
 def _table(shard: Files) -> dict[str, NDArray[Any]]:
-    """What the arrays say fits together, and is no more than a shard holds: memory is taken by it."""
+    """Check that the arrays agree and stay below a shard's bounds, before memory is taken by their sizes."""
     table = npz.load(shard.read(STEPS), *COLUMNS)
     steps, count = table["lengths"], len(table["lengths"]) if table["lengths"].ndim else 0
     total = int(steps.astype(np.int64).sum()) if steps.dtype == np.int32 else -1

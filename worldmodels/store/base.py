@@ -10,7 +10,7 @@ from typing import IO, Any, Literal, Protocol, cast
 from ..errors import CorruptArtifact
 
 GET_BYTES = 2**28
-"""What `get` reads into memory at most; for more there is `receive`."""
+"""The most that `get` reads into memory, in bytes; `receive` reads more."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the operating system refused, in words, and what to look at."""
+"""Errors of the operating system in words, each with the command that shows more of it."""
 
 import errno
 import shlex
@@ -18,7 +18,7 @@ CAUSES: dict[int, tuple[str, str]] = {
     errno.EAGAIN: ("there are too many processes", "ulimit -u"),
 }
 NOT_OFFERED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL)
-"""What file systems answer that do not know an operation: locks, hard links, fsync of folders."""
+"""Error numbers of file systems that lack an operation: locks, hard links, fsync of folders."""
 
 
 def explain(error: OSError, place: str) -> tuple[str, str]:

@@ -56,7 +56,7 @@ class Late(Credentials):  # type: ignore[misc]
         self._found: Any = None
 
     def get_frozen_credentials(self) -> Any:
-        """What signs one request, refreshed if need be; Unavailable if there is none."""
+        """Return the credentials for one request, refreshed if need be. Raises Unavailable if there are none."""
         with self._lock:
             if self._found is None:
                 self._found = self._find()
@@ -77,7 +77,7 @@ class Late(Credentials):  # type: ignore[misc]
 
 
 class Resolver:
-    """What a botocore session takes for its credential provider."""
+    """The interface of a botocore session's credential provider."""
 
     def __init__(self, resolver: Any) -> None:
         self._resolver = resolver
