@@ -123,7 +123,7 @@ class Tries:
             if not told and self._clock() - began > TOLD_SECONDS:
                 told = True
                 log.warning("store %s at %s: cannot %s %s yet: %s; trying on",
-                            self._uri, self._endpoint, verb, key, _listed(faults))  # fmt: skip
+                            self._uri, self._endpoint, verb, key or "it", _listed(faults))  # fmt: skip
 
         def over(state: RetryCallState) -> bool:
             nonlocal since, seen, tried
