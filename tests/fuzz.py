@@ -493,7 +493,9 @@ def _late(*_: object) -> None:
 
 @contextlib.contextmanager
 def bounds() -> Iterator[None]:
-    """Memory and time, while cases run."""
+    """Memory, time and log lines, while cases run."""
+    level = small_run.LOG.level
+    small_run.LOG.setLevel("CRITICAL")
     memory, before = resource.getrlimit(resource.RLIMIT_AS), signal.signal(signal.SIGALRM, _late)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, memory[1]))
     try:
@@ -501,11 +503,11 @@ def bounds() -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_AS, memory)
         signal.signal(signal.SIGALRM, before)
+        small_run.LOG.setLevel(level)
 
 
 def run(base: Path, seconds: float, seed: int, tell: bool = False) -> tuple[int, Counter[str]]:
     """Cases from `seed` on for so long, at least one; returns how many, and how often each exit code came."""
-    small_run.LOG.setLevel("CRITICAL")
     until, codes, count = time.monotonic() + seconds, Counter[str](), 0
     with bounds():
         while not count or time.monotonic() < until:

@@ -26,7 +26,7 @@ OVERRIDES = (
     "controller.tracks=3", "controller.generations=5", "evaluate.tracks=4", "evaluate.shard_tracks=2",
 )  # fmt: skip
 ATTEMPT = "20260101T000000-0123abcd"
-LOG = logging.getLogger("test")
+LOG = logging.getLogger("small_run")
 MADE = {
     "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:00+00:00", "seconds": 60.0, "host": "laptop",
     "python": "3.11.7", "versions": {"numpy": "2.0"}, "git": "abc", "cpu": {"model": "A CPU", "features": ["avx2"]},
