@@ -113,6 +113,11 @@ def test_a_track_that_is_driven_again_is_the_same(lanes):
     assert generate.cache_info().misses == 1
 
 
+def test_box2d_frees_the_shapes_of_a_track_that_is_dropped(lanes):
+    lanes("fast", 1).start(0, 31)
+    assert all(shape.thisown for shape in generate(31).shapes)
+
+
 def test_no_episode_ends_by_itself(lanes):
     assert len(drive(lanes("fast"), 0, 5, np.zeros((1010, 3), np.float32))[1]) == 1010
 

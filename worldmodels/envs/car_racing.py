@@ -28,7 +28,7 @@ class Track:
     """The track that CarRacing generates from a seed: N tiles, and P polygons (tiles and kerbs in drawing order)."""
 
     points: list[tuple[float, float, float, float]]  # alpha, beta, x, y of the tiles
-    fixtures: list[Any]  # Box2D's definitions of the tiles
+    shapes: list[Any]  # Box2D's polygons of the tiles
     colours: NDArray[np.float64]  # [N, 3] of the tiles before a wheel touches them
     polygons: NDArray[np.float64]  # [P, 4, 2], metres
     kinds: NDArray[np.int64]  # [P]: a tile's number, or minus a kerb's index in the palette
@@ -38,6 +38,7 @@ class Track:
 def generate(seed: int) -> Track:
     """Generate the track that `gymnasium.make("CarRacing-v3").reset(seed=seed)` generates."""
     env = UndrawnCarRacing()
+    _free_world(env)
     env.fd_tile = SimpleNamespace(shape=SimpleNamespace())  # only the geometry is wanted, no bodies
     env.world = SimpleNamespace(CreateStaticBody=lambda fixtures: SimpleNamespace(fixtures=[SimpleNamespace()]))
     env.road_poly = []
@@ -49,7 +50,7 @@ def generate(seed: int) -> Track:
     corners = [polygon for polygon, colour in env.road_poly if id(colour) in number]
     return Track(
         points=env.track,
-        fixtures=[Box2D.b2FixtureDef(shape=Box2D.b2PolygonShape(vertices=polygon)) for polygon in corners],
+        shapes=[Box2D.b2PolygonShape(vertices=polygon) for polygon in corners],
         colours=np.array([tile.color for tile in env.road]),
         polygons=np.array([polygon for polygon, _ in env.road_poly]),
         kinds=np.array([number[id(c)] if id(c) in number else kerbs[c] for _, c in env.road_poly]),
@@ -73,12 +74,14 @@ class CachedCarRacing(UndrawnCarRacing):
 
     def _create_track(self) -> bool:
         """Create the same bodies in the same order as CarRacing."""
-        found, body = self._track, Box2D.b2BodyDef()
+        found, body, fixture = self._track, Box2D.b2BodyDef(), Box2D.b2FixtureDef()
         self._colours[: len(found.points)] = found.colours
         self.track, self.road = found.points, []
-        for number, definition in enumerate(found.fixtures):
+        for number, shape in enumerate(found.shapes):
+            fixture.shape = shape
+            shape.thisown = True  # the assignment takes it from Python, and then nothing would free it
             tile = self.world.CreateBody(body)
-            tile.CreateFixture(definition).sensor = True
+            tile.CreateFixture(fixture).sensor = True
             tile.userData = tile
             tile.color = self._colours[number]
             tile.road_visited, tile.road_friction, tile.idx = False, 1.0, number
@@ -113,9 +116,14 @@ class EnvironmentPerLane:
 
 
 def _free(env: Any) -> None:
-    """Free the world of an environment that is not used any more: Box2D's references to Python keep it alive."""
+    """Free an environment that is not used any more, with its world."""
+    _free_world(env)
+    env.close()
+    env.__dict__.clear()
+
+
+def _free_world(env: Any) -> None:
+    """Drop the references from Box2D to Python, which would keep the world alive."""
     env.world.contactListener = env.world.contactListener_bug_workaround = None
     for body in env.world.bodies:
         body.userData = None
-    env.close()
-    env.__dict__.clear()
