@@ -152,9 +152,8 @@ def gymnasium_starts(count: int = 3) -> float:
 
 def bodies(count: int = 20) -> float:
     world, track, body = Box2D.b2World((0, 0)), generate(0), Box2D.b2BodyDef()
-    return count / seconds(
-        lambda: [world.CreateBody(body).CreateFixture(tile) for _ in range(count) for tile in track.fixtures]
-    )
+    tiles = [Box2D.b2FixtureDef(shape=shape) for shape in track.shapes]
+    return count / seconds(lambda: [world.CreateBody(body).CreateFixture(tile) for _ in range(count) for tile in tiles])
 
 
 def geometry(first: int, count: int = 10) -> float:
@@ -273,7 +272,7 @@ def plain_rollouts(steps: int = 60) -> float:
 def encoded(nets: Networks, shards: list[dict[str, bytes]], folder: Path) -> tuple[float, list[dict[str, bytes]]]:
     """The stage `latents`: frames per second, and its shards."""
     made = fakes.folder_shards(folder / str(time.monotonic_ns()), shards).shards
-    rollouts = SimpleNamespace(shards=made, manifest={"config": {"rollouts.shard_episodes": LANES}})
+    rollouts = SimpleNamespace(shards=made, shard_episodes=LANES)
     ctx = fakes.context(folder, "latents", {}, vae=fakes.FolderArtifact(nets.folder), rollouts=rollouts)
     out: list[dict[str, bytes]] = []
     spent = seconds(lambda: out.extend(files for _, files in latents.shards(ctx, range(len(shards)))))

@@ -1,5 +1,6 @@
 """When an evolution ends, what it plays as it gets better, and what is said of it meanwhile."""
 
+import io
 import logging
 import math
 import threading
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_control import LOG, QUICK, SETTINGS, Dies, Mortal, area, plan, player, work
 
@@ -123,9 +125,12 @@ def test_levels_take_over_what_they_do_not_say() -> None:
     assert (settings.level(9.0).tracks, settings.level(9.0).steps) == (5, 10)
 
 
-def test_settings_without_growth_are_written_as_ever() -> None:
-    assert b"growth" not in SETTINGS.encode() and Settings.decode(SETTINGS.encode()) == SETTINGS
-    grows = replace(SETTINGS, growth=GROWTH)
+def test_settings_without_growth_and_average_are_written_as_ever() -> None:
+    assert (
+        not {b"growth", b"average"} & set(SETTINGS.encode().split(b'"'))
+        and Settings.decode(SETTINGS.encode()) == SETTINGS
+    )
+    grows = replace(SETTINGS, growth=GROWTH, average=4)
     assert Settings.decode(grows.encode()) == grows
 
 
@@ -151,6 +156,51 @@ def test_growth_holds_in_a_child(tmp_path: Path) -> None:
     undisturbed = work(area(tmp_path, "parent"), grown())
     found = work(area(tmp_path, "child"), grown(start_from=7))
     assert {**found, "best.npy": b""} == {**undisturbed, "best.npy": b""}
+
+
+# Which parameters are validated and handed on.
+
+
+def averages(generations: int = 6, select: str = "last", count: int = 3) -> Plan:
+    return replace(plan(replace(SETTINGS, average=count), generations), select=select)
+
+
+def arrays(files: dict[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """The means after each generation [G, P], and the parameters that the stage hands on [P]."""
+    return np.load(io.BytesIO(files["generations.npz"]))["mean"], np.load(io.BytesIO(files["mean.npy"]))
+
+
+def test_the_average_of_the_last_means_is_validated_and_handed_on(tmp_path: Path) -> None:
+    where = area(tmp_path)
+    means, handed_on = arrays(work(where, averages()))
+    np.testing.assert_allclose(handed_on, means[-3:].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(drawn(where, 6).validated, means[2:5].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(drawn(where, 2).validated, means[0])
+
+
+def test_averages_do_not_change_the_candidates(tmp_path: Path) -> None:
+    means, _ = arrays(work(area(tmp_path / "a"), averages()))
+    plain, _ = arrays(work(area(tmp_path / "b"), plan(generations=6)))
+    np.testing.assert_array_equal(means, plain)
+
+
+def test_the_parameters_with_the_best_validation_score_are_handed_on(tmp_path: Path) -> None:
+    found = work(area(tmp_path), averages(generations=9, select="best", count=2))
+    scores = [float(row.split(",")[6] or "-inf") for row in rows(found)[1:]]
+    best = scores.index(max(scores))  # validated before this generation was told
+    means, handed_on = arrays(found)
+    np.testing.assert_allclose(handed_on, means[max(0, best - 2) : best].mean(0), rtol=1e-5)
+
+
+def test_averages_hold_through_deaths_and_in_a_child(tmp_path: Path) -> None:
+    what = averages(generations=9, select="best")
+    undisturbed = work(area(tmp_path / "a"), what)
+    for writes in (30, 20, 20):
+        with pytest.raises(Dies):
+            work(Mortal(area(tmp_path / "b"), writes, True), what, worker=writes % 3)  # type: ignore[arg-type]
+    assert work(area(tmp_path / "b"), what) == undisturbed
+    child = replace(averages(9), settings=replace(SETTINGS, average=3, start_from=5))
+    assert arrays(work(area(tmp_path / "a", "child"), child))[1].shape == (7,)
 
 
 # Who leads, and what is said.

@@ -141,6 +141,17 @@ class Controller(Section):
     )
     evaluate_tracks: Count = Field(8, le=10_000, description="validation tracks of that score")
     covariance: Literal["full", "diagonal"] = Field("full", description="covariance that CMA-ES adapts")
+    average: Count = Field(
+        1,
+        le=GENERATIONS,
+        description="validate and hand on the average of the last N generations' means",
+        json_schema_extra=LATER,
+    )
+    select: Literal["last", "best"] = Field(
+        "last",
+        description="hand on the last mean (or average), or the one with the best validation score",
+        json_schema_extra=LATER,
+    )
     start_from: Annotated[int, Field(ge=1, le=GENERATIONS)] | None = Field(
         None, description="begin with the state after that generation of an earlier evolution"
     )
@@ -181,6 +192,7 @@ class Controller(Section):
     @model_validator(mode="after")
     def _scores_are_needed(self) -> "Controller":
         asking = [name for name in ("growth", "target", "stagnation") if getattr(self, name)]
+        asking += ["select"] if self.select == "best" else []
         if asking and not self.evaluate_every:
             raise ValueError(f"{asking[0]} goes by validation scores: evaluate_every must not be 0")
         tracks = max([self.tracks, *(level.tracks for level in self.growth)])
@@ -272,7 +284,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vae": {"width": 0.5, "epochs": 2, "learning_rate": 1e-3},
         "memory": {"epochs": 15},
         "controller": {
-            "steps": 600, "generations": 16, "evaluate_every": 3,
+            "steps": 600, "generations": 16, "evaluate_every": 3, "average": 3,
             "growth": [
                 {"score": 300.0, "tracks": 3, "steps": 800, "sigma": 0.06},
                 {"score": 600.0, "tracks": 4, "steps": 1000, "sigma": 0.04},

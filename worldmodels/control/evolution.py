@@ -39,6 +39,7 @@ class Settings:
     """What an evolution follows from; `parameters`: their number, `start_from`: its parent's last generation.
 
     `growth`: levels in order of their scores; each begins once any validation so far has reached its score.
+    `average`: how many generations' means the validated parameters are the average of.
     """
 
     seed: int
@@ -49,11 +50,14 @@ class Settings:
     covariance: str = "full"
     start_from: int | None = None
     growth: tuple[Level, ...] = ()
+    average: int = 1
 
     def encode(self) -> bytes:
         value = asdict(self)
         if not self.growth:
             del value["growth"]  # as it was written before there was any
+        if self.average == 1:
+            del value["average"]
         return stored.encode(value)
 
     @classmethod

@@ -251,7 +251,7 @@ class Exchange:
     def _feed(self, now: Generation, index: int) -> None:
         block = now.blocks[index]
         mean = block.candidate == MEAN
-        parameters = now.mean if mean else now.candidates[block.candidate]
+        parameters = now.validated if mean else now.candidates[block.candidate]
         tracks = (now.validation if mean else now.tracks)[block.first : block.first + block.count]
         training = self._plan.training
         limits = self._plan.validating if mean else replace(training, steps=now.steps or training.steps)

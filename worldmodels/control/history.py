@@ -85,11 +85,32 @@ def closed(table: bytes, ended: str) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def files(rows: Sequence[Row], best: Best) -> dict[str, bytes]:
+def averaged(rows: Sequence[Row], count: int, first: np.ndarray) -> np.ndarray:
+    """Average the means after the last `count` generations, float32 [P]; `first` is the mean before all of them.
+
+    Sampling noise moves each mean in another direction, and the average cancels most of it (Polyak & Juditsky 1992).
+    """
+    means = [row.centre for row in rows[-count:]] or [first]
+    return np.asarray(np.mean(means, axis=0, dtype=np.float64), np.float32)
+
+
+def selected(rows: Sequence[Row], count: int, select: str, first: int) -> np.ndarray:
+    """Return the parameters that the stage hands on, float32 [P].
+
+    They are the last average, or with `select` "best" the average with the highest validation score from generation
+    `first` on (the earliest of equal ones; the last average where none was validated).
+    """
+    scored = [i for i, row in enumerate(rows) if i and row.generation >= first and not math.isnan(row.validation)]
+    if select == "best" and scored:
+        rows = rows[: max(scored, key=lambda i: rows[i].validation)]
+    return averaged(rows, count, rows[-1].centre)
+
+
+def files(rows: Sequence[Row], best: Best, mean: np.ndarray) -> dict[str, bytes]:
     """The stage's result files by logical name. generations.npz: mean float32 [G, P] and sigma [G] after each tell."""
     means = np.stack([r.centre for r in rows])
     return {
-        "mean.npy": _npy(means[-1]),
+        "mean.npy": _npy(mean),
         "best.npy": _npy(best.candidate),
         "generations.npz": arrays({"mean": means, "sigma": np.array([r.sigma for r in rows])}),
         "rewards.csv": table(rows).encode(),

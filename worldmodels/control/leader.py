@@ -44,6 +44,7 @@ class Plan:
     validation_tracks: Callable[[int], tuple[int, ...]]  # () in a generation that does not score the mean
     goals: Goals = field(default_factory=Goals)
     evolution: Callable[[Settings], Evolution] = Evolution
+    select: str = "last"  # see `history.selected`
 
     @property
     def first(self) -> int:
@@ -115,7 +116,9 @@ class Leader:
         lineage = self._state(after.number)
         self._told(lineage.rows)
         assert lineage.best is not None
-        return pack(history.files(lineage.rows, lineage.best))
+        plan = self._plan
+        mean = history.selected(lineage.rows, plan.settings.average, plan.select, plan.first)
+        return pack(history.files(lineage.rows, lineage.best, mean))
 
     def yield_to(self, theirs: bytes, mine: bytes, key: str) -> None:
         """Somebody else committed first: what counts is theirs. The state stays if it is the same."""
@@ -130,7 +133,7 @@ class Leader:
         plan, me = self._plan, self._members.worker
         lineage = self._state(number)
         candidates, mean, sigma = lineage.ask()
-        level = lineage.level
+        level, validated = lineage.level, lineage.averaged() if plan.settings.average > 1 else None
         tracks, validation = plan.training_tracks(number, level.tracks), plan.validation_tracks(number)
         steps = level.steps or plan.training.steps
         alive = self._members.alive()
@@ -142,7 +145,7 @@ class Leader:
         order = (me, *(worker for worker in alive if worker != me))
         return Generation(
             number, candidates, mean, sigma, tracks, validation, tuple(blocks), order, outcome,
-            tuple(alive[worker] for worker in order), lengths, steps, course,
+            tuple(alive[worker] for worker in order), lengths, steps, course, validated,
         )  # fmt: skip
 
     def _lengths(self, before: Generation | None, outcome: Outcome | None, steps: int) -> Lengths:

@@ -106,6 +106,10 @@ class Lineage:
             self._asked = self._evolution.ask(segment.settings.seed)
         return self._asked, self._evolution.mean, self._evolution.sigma
 
+    def averaged(self) -> np.ndarray:
+        """Return the parameters that validation scores before the next tell, float32 [P]."""
+        return history.averaged(self.rows, self._segment(self.generation).settings.average, self.ask()[1])
+
     def _tell(self, now: Generation, outcome: Outcome) -> float:
         """Returns the validation score, nan if there is none."""
         self._compare(self.ask()[0], now.candidates)

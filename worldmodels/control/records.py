@@ -74,7 +74,7 @@ class Generation:
 
     `alive` are the workers known to run, the one that committed this first, with their `rates` in steps per second (0:
     not measured). `steps` is the longest training episode (0: as the config says). `before` is None in an area's first
-    generation.
+    generation. `averaged` are the parameters that validation scores (None: the mean).
     """
 
     number: int
@@ -90,11 +90,17 @@ class Generation:
     lengths: Lengths = field(default_factory=Lengths)
     steps: int = 0
     course: Course = field(default_factory=Course)
+    averaged: np.ndarray | None = None
 
     @cached_property
     def firm(self) -> frozenset[int]:
         """Blocks that are their owner's without a claim."""
         return firm(self.blocks, self.lengths)
+
+    @property
+    def validated(self) -> np.ndarray:
+        """Parameters float32 [P] that drive the validation tracks."""
+        return self.mean if self.averaged is None else self.averaged
 
     @cached_property
     def all(self) -> frozenset[int]:
@@ -126,6 +132,7 @@ class Generation:
     def encode(self) -> bytes:
         before = self.before or Outcome(np.zeros((0, 0)), np.zeros(0), 0)
         blocks = [[b.candidate, b.first, b.count, b.owner] for b in self.blocks]
+        averaged = {} if self.averaged is None else {"averaged": self.averaged}
         return arrays(
             {
                 "number": self.number,
@@ -143,6 +150,7 @@ class Generation:
                 "lengths": np.asarray(astuple(self.lengths), np.float64),
                 "steps": self.steps,
                 "course": np.asarray(astuple(self.course), np.float64),
+                **averaged,
             }
         )
 
@@ -178,6 +186,8 @@ class Generation:
             raise ValueError(f"it is generation {self.number}")
         if self.candidates.ndim != 2 or {self.candidates.dtype, self.mean.dtype} != {np.dtype(np.float32)}:
             raise ValueError("its candidates are no parameters")
+        if self.validated.dtype != np.float32 or self.validated.shape != self.mean.shape:
+            raise ValueError("its average is no parameters")
         if self.mean.shape != self.candidates.shape[1:] or not self.alive or not self.blocks:
             raise ValueError("its parts do not fit each other")
         if self.rates and len(self.rates) != len(self.alive):
@@ -207,6 +217,7 @@ def _advice(a: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "lengths": Lengths(*a["lengths"].tolist()),
         "steps": int(a["steps"]),
         "course": Course(best, int(since), int(longest), seconds, cores),
+        "averaged": a.get("averaged"),
     }
 
 

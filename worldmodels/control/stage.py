@@ -55,7 +55,7 @@ def settings(config: Config, length: int) -> Settings:
     """Return what an evolution of candidates of `length` parameters follows from."""
     c = config.controller
     growth = tuple(Level(**level.model_dump()) for level in c.growth)
-    return Settings(config.seed, length, c.population, c.tracks, c.sigma, c.covariance, c.start_from, growth)
+    return Settings(config.seed, length, c.population, c.tracks, c.sigma, c.covariance, c.start_from, growth, c.average)
 
 
 def plan(ctx: Context, length: int) -> Plan:
@@ -74,6 +74,7 @@ def plan(ctx: Context, length: int) -> Plan:
         training_tracks=lambda g, n: tuple(tracks.training_tracks(seed, iteration, g, n)),
         validation_tracks=validation_tracks,
         goals=Goals(c.target, c.stagnation, c.core_hours, c.wall_hours),
+        select=c.select,
     )
 
 
