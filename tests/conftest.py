@@ -84,7 +84,7 @@ class Wm:
 
     def digests(self) -> dict[str, str]:
         """Artifact digests, without the report (it has no results)."""
-        rows = json.loads(self("ls", "tiny", "--json").stdout)
+        rows = json.loads(self("ls", "tiny", "--json").stdout)["artifacts"]
         return {row["artifact"] + row["extent"]: row["digest"] for row in rows}
 
 

@@ -109,7 +109,20 @@ def test_ls_of_an_empty_store_says_what_to_do(wm):
     code, stdout, _ = wm("ls")
     assert code == 0
     assert "next: wm run --preset demo" in stdout
-    assert json.loads(wm("ls", "--json")[1]) == []
+    assert json.loads(wm("ls", "--json")[1]) == {"schema": 1, "artifacts": []}
+
+
+@pytest.mark.parametrize("name", [n for n, c in commands() if any("--json" in p.opts for p in c.params)])
+def test_json_is_one_object_of_a_schema_whatever_happens(wm, name):
+    arguments = {
+        "evaluate": ["--seeds", "0:1"],
+        "show": ["vae"],
+        "submit": ["vae"],
+        "attach": ["vae"],
+        "run": ["vae", "-o", "x=1"],
+    }
+    _, stdout, _ = wm(name, *arguments.get(name, []), "--json", KUBECONFIG="/nowhere")
+    assert json.loads(stdout)["schema"] == 1
 
 
 def test_dry_run_changes_nothing(wm, tmp_path):

@@ -323,7 +323,7 @@ def test_what_is_damaged_is_shown_as_damaged_and_the_rest_as_ever(store, command
     digest = artifacts.manifests(store, CONTROLLER)[0]["digest"][:12]
     assert any(line.startswith("small/iter-1/controller") and digest in line for line in lines)
     told = json.loads(wm(store, command, "--json").stdout)
-    rows = told if command == "ls" else told["stages"]
+    rows = told["artifacts" if command == "ls" else "stages"]
     assert {bool(row["damaged"]) for row in rows} == {True, False}
 
 
@@ -555,7 +555,7 @@ def test_verify_names_what_is_damaged_and_changes_nothing(store):
     before = fuzz.tree(store.root)
     done = wm(store, "verify", RUN)
     assert done.returncode == 14 and f"damaged {key}" in done.stdout and "1 of 90 objects" in done.stderr
-    assert [row["damage"][0]["key"] for row in json.loads(wm(store, "verify", "--json").stdout)] == [key]
+    assert [row["damage"][0]["key"] for row in json.loads(wm(store, "verify", "--json").stdout)["runs"]] == [key]
     (store.root / key).write_bytes(b"encoder")
     done = wm(store, "verify")
     assert done.returncode == 0 and "all whole" in done.stdout

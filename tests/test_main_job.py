@@ -10,7 +10,7 @@ from worldmodels.stages import STAGES
 
 
 def test_one_command_commits_every_stage_and_prints_the_score(finished):
-    rows = json.loads(finished("ls", "--json").stdout)
+    rows = json.loads(finished("ls", "--json").stdout)["artifacts"]
     assert [row["artifact"] for row in rows] == [f"tiny/iter-1/{stage}" for stage in STAGES]
     assert "score: " in finished.stdout
     assert "95 % interval" in finished.stdout
@@ -42,7 +42,7 @@ def test_the_run_remembers_its_config(finished):
 
 
 def test_show_tells_how_an_artifact_was_made(finished):
-    manifest = json.loads(finished("show", "controller", "--json").stdout)
+    (manifest,) = json.loads(finished("show", "controller", "--json").stdout)["manifests"]
     assert set(manifest["inputs"]) == {"iter-1/vae", "iter-1/memory"}
     assert manifest["made"]["versions"]["cma"]
     text = finished("show", "tiny/iter-1/rollouts").stdout
@@ -116,7 +116,7 @@ def test_iteration_two_drives_with_the_controller(copy):
     assert "score: " in stdout
 
     def inputs(stage: str) -> set[str]:
-        return set(json.loads(copy("show", f"tiny/iter-2/{stage}", "--json").stdout)["inputs"])
+        return set(json.loads(copy("show", f"tiny/iter-2/{stage}", "--json").stdout)["manifests"][0]["inputs"])
 
     assert inputs("rollouts") == {"iter-1/vae", "iter-1/memory", "iter-1/controller"}
     assert inputs("vae") == {"iter-1/rollouts", "iter-2/rollouts", "iter-1/vae"}

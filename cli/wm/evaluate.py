@@ -62,7 +62,7 @@ def evaluate(
     name = run_name or options.DEFAULT_RUN
     scores = scoring.score(open_store(store_uri), name, iteration, tracks, renderer, workers, which)
     if as_json:
-        machine.document(scores)
+        machine.document(**scores)
         return
     for row in scores["scores"]:
         echo(f"track {row['track']:>10}  {row['score']:7.1f}  {row['steps']:4} steps  {'lap' if row['lap'] else ''}")

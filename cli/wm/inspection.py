@@ -45,7 +45,7 @@ def config(
     store = open_store(store_uri)
     _, resolved, origins = options.resolve(store, run_name, iteration, preset, files, overrides)
     if as_json:
-        machine.document({"config": resolved.model_dump(), "origins": origins})
+        machine.document(config=resolved.model_dump(), origins=origins)
         return
     section, descriptions = "", dict(leaves(Config))
     for key, value in flatten(resolved.model_dump(), origins):
@@ -82,7 +82,7 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
     store = open_store(store_uri)
     rows = table(store, [run_name] if run_name else store.folders(""), named=bool(run_name))
     if as_json:
-        machine.document(rows)
+        machine.document(artifacts=rows)
         return
     if not rows:
         what = f"of run {run_name} " if run_name else ""
@@ -172,7 +172,7 @@ def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as
     if not found:
         raise MissingInput(f"{name} is not committed in {store_uri}", next=f"wm ls {name.run}")
     if as_json:
-        machine.document(found[0] if len(found) == 1 else found)
+        machine.document(manifests=found)
         return
     for manifest in found:
         echo(_card(manifest, _lineage(store, name.run, manifest)))

@@ -182,7 +182,7 @@ def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], how: How) -
 
     if how.dry_run == "client":
         if how.as_json:
-            machine.document({"schema": machine.SCHEMA, "jobs": list(jobs)})
+            machine.document(jobs=list(jobs))
         else:
             echo("---\n".join(map(manifest.to_yaml, jobs)), nl=False)
         return
@@ -195,7 +195,7 @@ def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], how: How) -
             words = "the cluster would take it" if taken else "a Job of that name is there already"
             echo("\n".join([f"Job {name}: {words}", *(f"  warning: {each}" for each in warnings)]))
     if how.as_json:
-        machine.document({"schema": machine.SCHEMA, "jobs": rows})
+        machine.document(jobs=rows)
 
 
 def _row(work: str, job: str, cluster: "Cluster", outcome: str, pods: int) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def _conclude(store: "Store", tasks: "Sequence[Task]", how: How, told: list[dict
     from wm.wish import conclude
 
     if how.as_json and not how.wait:
-        machine.document({"schema": machine.SCHEMA, "jobs": told})
+        machine.document(jobs=told)
         return
     conclude(store, tasks, as_json=how.as_json)
 

@@ -25,10 +25,10 @@ def wanted() -> bool:
     return "--json" in sys.argv[1:]
 
 
-def document(value: Any) -> None:
+def document(**fields: Any) -> None:
     """Print the command's one document."""
     _printed.add("document")
-    echo(json.dumps(value, indent=1))
+    echo(json.dumps({"schema": SCHEMA, **fields}, indent=1))
 
 
 def event(kind: str, **fields: Any) -> None:
@@ -43,7 +43,7 @@ def failed(message: str, next: str, exit_code: int, kind: str) -> None:
     if "events" in _printed:
         event("error", error=error)
     elif "document" not in _printed:
-        document({"schema": SCHEMA, "error": error})
+        document(error=error)
 
 
 class Events:

@@ -53,14 +53,7 @@ def status(
     stages = [row for run in runs for row in _stages(store, run, jobs)]
     drivers = [job for job in jobs if job["stage"] == "pipeline"]
     if as_json:
-        told = {
-            "schema": machine.SCHEMA,
-            "store": store.uri,
-            "cluster": unreachable or "reached",
-            "stages": stages,
-            "pipelines": drivers,
-        }
-        machine.document(told)
+        machine.document(store=store.uri, cluster=unreachable or "reached", stages=stages, pipelines=drivers)
         return
     for row in stages:
         where = f"{row['run']}/iter-{row['iteration']}/{row['stage']:12}" if row["stage"] else f"{plain(row['run'])}  "

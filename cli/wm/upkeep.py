@@ -62,7 +62,7 @@ def doctor(
     found = _told(doctor.visit(store), as_json)
     there = _told(_cluster(store_uri, files, overrides), as_json) if with_cluster else []
     if as_json:
-        machine.document([asdict(finding) for finding in found + there])
+        machine.document(checks=[asdict(finding) for finding in found + there])
     findings.require(found, f"store {store_uri}")
     findings.require(there, "cluster", ClusterError)
 
@@ -136,7 +136,7 @@ def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_js
         _sweep(store, garbage.outside(store, horizon), delete, total, as_json)
     if as_json:
         told = {"garbage": [_row(g) for g in total.garbage], "kept": [asdict(kept) for kept in total.kept]}
-        machine.document({"store": store.uri, "older_than_s": horizon, "deleted": delete, **told})
+        machine.document(store=store.uri, older_than_s=horizon, deleted=delete, **told)
     elif total.garbage or not left:
         _conclude(total, delete, store_uri)
     if left:
@@ -278,7 +278,7 @@ def verify(run_name: str | None, store_uri: str, as_json: bool) -> None:
             words = f"{len(found.damage)} damaged" if found.damage else "all whole"
             echo(f"{run}: {objects(found.objects)}, {size(found.bytes)}, read: {words}")
     if as_json:
-        machine.document(told)
+        machine.document(runs=told)
     elif not told:
         echo(f"there are no runs in {store_uri}; next: wm ls --store {store_uri}")
     if damaged:

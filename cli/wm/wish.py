@@ -74,7 +74,7 @@ class Wish:
                  "reasons": list(each.reasons)}
                 for each in steps
             ]  # fmt: skip
-            machine.document({"schema": machine.SCHEMA, "stages": rows})
+            machine.document(stages=rows)
             return
         for step in steps:
             note = "" if step.task.stage in self.chosen else "  (not asked for)"

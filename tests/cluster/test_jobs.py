@@ -91,7 +91,7 @@ def test_an_evolution_that_is_scaled_and_paused_ends_the_same(wm, make_wm, kubec
 
 
 def digests(wm, run):
-    return {row["artifact"]: row["digest"] for row in json.loads(ok(wm("ls", run, "--json")))}
+    return {row["artifact"]: row["digest"] for row in json.loads(ok(wm("ls", run, "--json")))["artifacts"]}
 
 
 def test_ctrl_c_detaches_and_attach_goes_on_until_somebody_deletes_the_job(wm, kubectl, until):

@@ -12,7 +12,7 @@ PIPELINE = ("submit", "pipeline", "--iterations", "2", "--wait")
 
 
 def digests(wm, run):
-    rows = json.loads(wm("ls", run, "--json").stdout)
+    rows = json.loads(wm("ls", run, "--json").stdout)["artifacts"]
     return {row["artifact"].removeprefix(f"{run}/") + row["extent"]: row["digest"] for row in rows}
 
 

@@ -24,7 +24,7 @@ def test_the_commands_say_what_they_did(tmp_path):
     commit(store, tmp_path)
     store.put(VAE.key("data", "lost", "weights"), b"12")
     code, text, _ = wm("doctor", "--store", store.root, "--json")
-    assert (code, {row["state"] for row in json.loads(text)}) == (0, {"ok"})
+    assert (code, {row["state"] for row in json.loads(text)["checks"]}) == (0, {"ok"})
     assert "1 object, 2 B, can go" in wm("gc", "--store", store.root, "--older-than", "0s")[1]
     found = json.loads(wm("gc", "run", "--store", store.root, "--older-than", "0s", "--delete", "--json")[1])
     assert [(row["where"], row["count"]) for row in found["garbage"]] == [(VAE.key("data", "lost"), 1)]
