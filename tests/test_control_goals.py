@@ -5,6 +5,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,24 @@ def test_growth_holds_in_a_child(tmp_path: Path) -> None:
     undisturbed = work(area(tmp_path, "parent"), grown())
     found = work(area(tmp_path, "child"), grown(start_from=7))
     assert {**found, "best.npy": b""} == {**undisturbed, "best.npy": b""}
+
+
+def test_sigma_does_not_grow_beyond_its_bound(tmp_path: Path) -> None:
+    free, bound = (
+        replace(SETTINGS, sigma=0.02, growth=(Level(-0.3, sigma=0.01),), sigma_bound=b) for b in (False, True)
+    )
+    sigmas = {
+        b.sigma_bound: [drawn(found, g).sigma for g in range(1, 11)] for b, found in played(tmp_path, free, bound)
+    }
+    assert max(sigmas[False]) > 0.02 and max(sigmas[True]) <= 0.02
+    assert sigmas[True][-1] <= 0.01 < sigmas[False][-1]
+
+
+def played(folder: Path, *settings: Settings) -> Iterator[tuple[Settings, StoreArea]]:
+    for number, each in enumerate(settings):
+        where = area(folder / str(number))
+        work(where, plan(each, generations=10))
+        yield each, where
 
 
 # Which parameters are validated and handed on.

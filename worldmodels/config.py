@@ -130,6 +130,11 @@ class Controller(Section):
         60, description="end a training episode after so many steps without a new tile; 0: never"
     )
     sigma: Positive = Field(0.1, le=1000, description="CMA-ES' first step size")
+    sigma_bound: bool = Field(
+        False,
+        description="whether sigma must not grow beyond the one that the evolution, or its level, begins with",
+        json_schema_extra=LATER,
+    )
     generations: Count = Field(
         20,
         le=GENERATIONS,

@@ -235,6 +235,7 @@ class Evolution(TypedDict):
     start_from: Annotated[int, Field(ge=1, le=10**6)] | None
     growth: NotRequired[Annotated[list[Level], Field(max_length=1000)]]
     average: NotRequired[Annotated[int, Field(ge=2, le=10**6)]]
+    sigma_bound: NotRequired[bool]
     checksum: NotRequired[Sha256]
 
 

@@ -39,7 +39,8 @@ class Settings:
     """What an evolution follows from; `parameters`: their number, `start_from`: its parent's last generation.
 
     `growth`: levels in order of their scores; each begins once any validation so far has reached its score.
-    `average`: how many generations' means the validated parameters are the average of.
+    `average`: how many generations' means the validated parameters are the average of. `sigma_bound`: sigma never
+    grows beyond the one that the evolution, or its level, begins with.
     """
 
     seed: int
@@ -51,6 +52,7 @@ class Settings:
     start_from: int | None = None
     growth: tuple[Level, ...] = ()
     average: int = 1
+    sigma_bound: bool = False
 
     def encode(self) -> bytes:
         value = asdict(self)
@@ -58,6 +60,8 @@ class Settings:
             del value["growth"]  # as it was written before there was any
         if self.average == 1:
             del value["average"]
+        if not self.sigma_bound:
+            del value["sigma_bound"]
         return stored.encode(value)
 
     @classmethod
@@ -73,6 +77,11 @@ class Settings:
             if level.score <= score:
                 found = Level(level.score, level.tracks or found.tracks, level.steps or found.steps, level.sigma)
         return found
+
+    def largest_sigma(self, score: float) -> float:
+        """Return the sigma that is not exceeded after a validation score of at most `score`."""
+        begun = [level.sigma for level in self.growth if level.sigma and level.score <= score]
+        return [self.sigma, *begun][-1] if self.sigma_bound else math.inf
 
     def continues(self, parent: "Settings") -> None:
         """ConfigError naming the first field that an evolution cannot change on its way."""

@@ -129,10 +129,12 @@ class Lineage:
         """Begin the level that the scores so far call for, with its sigma, if it is another than before."""
         if validation > self._validation:
             self._validation = validation
-        before = self.level
-        self.level = self._segment(self.generation).settings.level(self._validation)
+        before, settings = self.level, self._segment(self.generation).settings
+        self.level = settings.level(self._validation)
         if self.level.sigma and (self.level.score, self.level.sigma) != (before.score, before.sigma):
             self._evolution.set_sigma(self.level.sigma)
+        if self._evolution.sigma > (bound := settings.largest_sigma(self._validation)):
+            self._evolution.set_sigma(bound)
 
     def _compare(self, mine: np.ndarray, committed: np.ndarray) -> None:
         """Another kind of CPU may round differently. What is committed counts; a repetition may differ."""

@@ -55,7 +55,18 @@ def settings(config: Config, length: int) -> Settings:
     """Return what an evolution of candidates of `length` parameters follows from."""
     c = config.controller
     growth = tuple(Level(**level.model_dump()) for level in c.growth)
-    return Settings(config.seed, length, c.population, c.tracks, c.sigma, c.covariance, c.start_from, growth, c.average)
+    return Settings(
+        config.seed,
+        length,
+        c.population,
+        c.tracks,
+        c.sigma,
+        c.covariance,
+        c.start_from,
+        growth,
+        c.average,
+        c.sigma_bound,
+    )
 
 
 def plan(ctx: Context, length: int) -> Plan:
