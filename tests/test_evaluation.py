@@ -14,7 +14,13 @@ from PIL import Image
 from worldmodels import evaluation
 from worldmodels.evaluation import drive, stage
 from worldmodels.evaluation.scoring import TrackScore, comparison, summary
-from worldmodels.evaluation.statistics import deviation, interval_95, student_975
+from worldmodels.evaluation.statistics import (
+    deviation,
+    interquartile_interval_95,
+    interquartile_mean,
+    interval_95,
+    student_975,
+)
 from worldmodels.networks import parameters
 
 C = np.linspace(-0.3, 0.3, parameters(3, 2)).astype(np.float32)
@@ -50,6 +56,19 @@ def test_summary_counts_laps_and_missed_tiles() -> None:
     assert (found["min"], found["max"], found["median"], found["tracks"]) == (800, 940, 900, 3)
     assert found["renderer"] == "fast" and found["env"] == "CarRacing-v3" and found["gymnasium"]
     assert math.isfinite(json.loads(json.dumps(found))["std"])
+
+
+def test_the_interquartile_mean_ignores_the_outer_quarters() -> None:
+    values = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 1000.0]
+    assert interquartile_mean(values) == 35 and interquartile_mean([3.0]) == 3
+    low, high = interquartile_interval_95(values)
+    assert low < 35 < high and (low, high) == interquartile_interval_95(values)
+    assert interquartile_interval_95([3.0]) == (3, 3)
+
+
+def test_laps_are_counted_by_both_rules() -> None:
+    found = summary([row(900), row(800, visited=297), row(700, visited=200)], "fast")
+    assert (found["laps"], found["laps_95"]) == (1, 2)
 
 
 def test_summary_without_a_lap() -> None:

@@ -282,7 +282,10 @@ class Scores(TypedDict):
     min: float
     max: float
     median: float
+    interquartile_mean: NotRequired[float]
+    interquartile_interval: NotRequired[Interval]
     laps: Whole
+    laps_95: NotRequired[Whole]
     lap_steps: float | None
     tiles_missed: float
     scores: Annotated[list[Track], Field(min_length=1, max_length=10**6)]

@@ -67,11 +67,23 @@ def evaluate(
     for row in scores["scores"]:
         echo(f"track {row['track']:>10}  {row['score']:7.1f}  {row['steps']:4} steps  {'lap' if row['lap'] else ''}")
     echo(scored(scores["scored"]))
-    low, high = scores["interval"]
     echo(
-        f"mean {scores['mean']:.1f} ± {scores['std']:.1f}, 95 % interval of the mean {low:.1f} to {high:.1f}; "
+        f"mean {scores['mean']:.1f} ± {scores['std']:.1f}, {spread(scores)}; "
         f"{scores['env']} of Gymnasium {scores['gymnasium']}, {renderer} renderer, its seeds {seeds}"
     )
+
+
+def spread(scores: dict[str, Any]) -> str:
+    """Say how far the mean of scores can be trusted, and what else they show."""
+    low, high = scores["interval"]
+    words = [f"95 % interval of the mean {low:.1f} to {high:.1f}"]
+    if "interquartile_mean" in scores:
+        low, high = scores["interquartile_interval"]
+        words.append(f"interquartile mean {scores['interquartile_mean']:.1f}, {low:.1f} to {high:.1f}")
+    words.append(f"{scores['laps']} laps completed")
+    if "laps_95" in scores:
+        words.append(f"{scores['laps_95']} with more than 95 % of the tiles")
+    return "; ".join(words)
 
 
 def scored(what: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wm import machine, options
+from wm.evaluate import spread
 from wm.out import echo
 
 if TYPE_CHECKING:
@@ -121,15 +122,13 @@ def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) 
             if as_json:
                 machine.event("result", work=str(task.name), score=s)
                 continue
-            low, high = s["interval"]
             first, last = s["scores"][0]["track"], s["scores"][-1]["track"]
             inputs = dict.fromkeys(("controller", "vae", "memory"), "?")
             inputs |= {key.partition("/")[2]: digest[:12] for key, digest in manifest["inputs"].items()}
             echo(
                 f"score: {s['mean']:.1f} ± {s['std']:.1f} of the mean of controller {inputs['controller']} (V"
                 f" {inputs['vae']}, M {inputs['memory']}) over {s['tracks']} fresh tracks"
-                f" (Gymnasium seeds {first} to {last}; 95 % interval of the mean {low:.1f} to {high:.1f};"
-                f" {s['laps']} laps completed)"
+                f" (Gymnasium seeds {first} to {last}; {spread(s)})"
             )
             if r := s.get("reference"):
                 low, high = r["difference_interval"]

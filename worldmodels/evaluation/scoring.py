@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..envs import describe, make
 from ..rollouts.player import Job, Outcome, play
 from ..rollouts.policies import Remembers, Sees, WorldPolicy
-from .statistics import deviation, interval_95, mean
+from .statistics import deviation, interquartile_interval_95, interquartile_mean, interval_95, mean
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
     """Summarise scores, ready for JSON.
 
     `std` is the sample standard deviation over tracks; `interval` the 95 % confidence interval of the mean (Student's
-    t). `lap_steps` is the mean length of completed laps, None without one.
+    t), `interquartile_interval` that of the interquartile mean (bootstrap). `laps` counts tracks of which every tile was
+    visited, `laps_95` those of which more than 95 % were: Gymnasium's rule for a complete lap. `lap_steps` is the mean
+    length of completed laps, None without one.
     """
     values = [row.score for row in rows]
     laps = [row.steps for row in rows if row.lap]
@@ -77,7 +79,10 @@ def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
         "min": min(values),
         "max": max(values),
         "median": median(values),
+        "interquartile_mean": interquartile_mean(values),
+        "interquartile_interval": list(interquartile_interval_95(values)),
         "laps": len(laps),
+        "laps_95": sum(row.tiles_visited > 0.95 * row.tiles_total for row in rows),
         "lap_steps": mean(laps) if laps else None,
         "tiles_missed": mean(missed),
         "scores": [{**asdict(row), "missed": m} for row, m in zip(rows, missed, strict=True)],
