@@ -62,9 +62,9 @@ def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
     """Summarise scores, ready for JSON.
 
     `std` is the sample standard deviation over tracks; `interval` the 95 % confidence interval of the mean (Student's
-    t), `interquartile_interval` that of the interquartile mean (bootstrap). `laps` counts tracks of which every tile was
-    visited, `laps_95` those of which more than 95 % were: Gymnasium's rule for a complete lap. `lap_steps` is the mean
-    length of completed laps, None without one.
+    t), `interquartile_interval` that of the interquartile mean (bootstrap). `laps` counts tracks of which every tile
+    was visited, `laps_95` those of which more than 95 % were: Gymnasium's rule for a complete lap. `lap_steps` is the
+    mean length of completed laps, None without one.
     """
     values = [row.score for row in rows]
     laps = [row.steps for row in rows if row.lap]
