@@ -25,12 +25,12 @@ from typing import Any
 import buckets
 from scale import DOLLARS, Played
 
+from worldmodels.context import StoreWorkspace
+from worldmodels.control.episode_queue import Limits
 from worldmodels.control.evolution import Settings
-from worldmodels.control.exchange import Exchange, Plan, run
-from worldmodels.control.feed import Limits
-from worldmodels.rollouts.player import Job
+from worldmodels.control.exchange import EvolutionPlan, Exchange, run
+from worldmodels.rollouts.player import EpisodeSpec
 from worldmodels.store import Store, open_store
-from worldmodels.task import StoreArea
 
 PROCESSES, PARAMETERS, POPULATION, TRACKS, STEPS = 4, 867, 64, 16, 1000
 SLICE = 50  # steps that are slept at once
@@ -93,12 +93,14 @@ class Counted:
 def player(store: Counted, rate: float, lanes: int) -> Callable[..., Iterator[Played]]:
     generation, steps = 0, Steps(0.0)
 
-    def play(next_job: Callable[[], Job | None], limits: Limits, on_step: Callable[[int], None]) -> Iterator[Played]:
+    def play(
+        next_episode: Callable[[], EpisodeSpec | None], limits: Limits, on_step: Callable[[int], None]
+    ) -> Iterator[Played]:
         active: list[list[Any]] = []
         nonlocal generation, steps
         while True:
-            while len(active) < lanes and (job := next_job()) is not None:
-                active.append([job, limits.steps])
+            while len(active) < lanes and (spec := next_episode()) is not None:
+                active.append([spec, limits.steps])
             if not active:
                 return
             if active[0][0].key[0] != generation:
@@ -120,14 +122,14 @@ def player(store: Counted, rate: float, lanes: int) -> Callable[..., Iterator[Pl
 def work(uri: str, generations: int, workers: range, rate: float) -> Seen:
     """So many workers of one process."""
     store = Counted(open_store(uri))
-    plan = Plan(
+    plan = EvolutionPlan(
         Settings(1, PARAMETERS, POPULATION, TRACKS, 0.1), generations, Limits(STEPS, 0), Limits(STEPS, 0),
         lambda g, n: tuple(range(g * n, g * n + n)), lambda g: (),
     )  # fmt: skip
     log = logging.getLogger("exchange")
 
     def one(worker: int) -> None:
-        area = StoreArea(store, "run/iter-1/controller", "own", "{}")  # type: ignore[arg-type]
+        area = StoreWorkspace(store, "run/iter-1/controller", "own", "{}")  # type: ignore[arg-type]
         run(Exchange(area, plan, worker, 8, log), player(store, rate, 8), lambda rate: None)
 
     with ThreadPoolExecutor(len(workers)) as pool:

@@ -40,6 +40,7 @@ import tensorflow as tf
 from worldmodels import artifacts, publishing, stages
 from worldmodels.artifacts import Artifact, Identity, Name, Reading
 from worldmodels.config import Config, resolve
+from worldmodels.context import ProgressReporter
 from worldmodels.executors import local
 from worldmodels.memory import data as memory_data
 from worldmodels.memory import train as memory_train
@@ -49,8 +50,7 @@ from worldmodels.networks import Encoder
 from worldmodels.rollouts import episodes
 from worldmodels.runner import Task, run
 from worldmodels.store import LocalStore, Store, open_store
-from worldmodels.store.disk import Disk
-from worldmodels.task import Pulse
+from worldmodels.store.disk_cache import Disk
 from worldmodels.vision import data, latents, training
 from worldmodels.vision import train as vae_train
 from worldmodels.vision.model import Vae, play_functions
@@ -88,7 +88,7 @@ def drive(folder: Path) -> list[dict[str, bytes]]:
     task = Task("made", 1, "rollouts", config_of(MADE))
     local.run(str(folder), task, lambda snapshot: None)
     store = LocalStore(folder)
-    manifest = run(store, task, 0, 1, Pulse(SimpleNamespace(info=lambda *_: None)))
+    manifest = run(store, task, 0, 1, ProgressReporter(SimpleNamespace(info=lambda *_: None)))
     found = artifacts.load(store, task.name, manifest, folder)
     return [{name: shard.read(name) for name in shard.files.files} for shard in found.shards]
 

@@ -19,7 +19,7 @@ from worldmodels.artifacts import Name
 from worldmodels.envs import make
 from worldmodels.envs.preprocess import shrink
 from worldmodels.networks import Encoder, Step
-from worldmodels.rollouts.player import Job
+from worldmodels.rollouts.player import EpisodeSpec
 from worldmodels.rollouts.policies import WorldPolicy, random_actions
 from worldmodels.store import open_store
 
@@ -35,7 +35,7 @@ def driver(way: str, seed: int, files: list[str]) -> Act:
     if way == "off the field":
         return lambda t, frame: np.array([0, 1, 0], np.float32)
     policy = WorldPolicy(Encoder(files[0]), Step(files[1]), 1)
-    policy.begin(0, Job(0, seed, np.load(files[2])))
+    policy.begin(0, EpisodeSpec(0, seed, np.load(files[2])))
     return lambda t, frame: policy.act([0], frame[None])[0]
 
 

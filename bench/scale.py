@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 from simulation import Bucket, Connection, Latency, Simulation, World
 
+from worldmodels.context import StoreWorkspace
+from worldmodels.control.episode_queue import Limits
 from worldmodels.control.evolution import Evolution, Settings
-from worldmodels.control.exchange import Exchange, Plan, Timing, run
-from worldmodels.control.feed import Limits
-from worldmodels.rollouts.player import Job
-from worldmodels.task import StoreArea
+from worldmodels.control.exchange import EvolutionPlan, Exchange, Timing, run
+from worldmodels.rollouts.player import EpisodeSpec
 
 RATES = (354, 572, 633, 672, 699, 725, 747, 758, 772, 787, 863)  # steps/s, deciles
 SHARES = (0.10, 0.19, 0.25, 0.30, 0.35, 0.40, 0.45, 0.51, 0.57, 0.63, 0.68, 0.73, 0.81, 0.90, 1, 1, 1, 1, 1, 1, 1)
@@ -86,12 +86,12 @@ class TimedEvolution(Evolution):
 
 @dataclass(frozen=True)
 class Played:
-    job: Job
+    spec: EpisodeSpec
     score: float
     steps: int
 
 
-class Cluster:
+class SimulatedCluster:
     """Workers of one scenario, and what is measured of them."""
 
     def __init__(self, scenario: Scenario, luck: int = 1) -> None:
@@ -110,7 +110,7 @@ class Cluster:
         self.ended = 0.0
         self._worlds: dict[int, tuple[World, float]] = {}
 
-    def run(self, hours: float = 1e4) -> "Cluster":
+    def run(self, hours: float = 1e4) -> "SimulatedCluster":
         for worker in range(self.scenario.workers):
             self.simulation.at(self.scenario.late.get(worker, 0.0) + 1e-3 * worker, lambda w=worker: self.start(w))
         while self.files is None:
@@ -149,7 +149,7 @@ class Cluster:
     def work(self, worker: int, world: World) -> None:
         s = self.scenario
         store = Recorder(self, worker, Connection(self.bucket, world, s.latency, self.chance.getrandbits(32)))
-        area = StoreArea(store, "run/iter-1/controller", "own", "{}")
+        area = StoreWorkspace(store, "run/iter-1/controller", "own", "{}")
         exchange = Exchange(area, self.plan(world), worker, s.lanes, LOG, s.timing, host=world)
         try:
             files = run(exchange, self.player(worker, world), lambda rate: None)
@@ -160,13 +160,13 @@ class Cluster:
             self.files, self.ended = files, world.now()
             self.seconds += sum(world.now() - since for each, since in self._worlds.values() if not each.dead)
 
-    def plan(self, world: World) -> Plan:
+    def plan(self, world: World) -> EvolutionPlan:
         s = self.scenario
 
         class Evolves(TimedEvolution):
             sleep = staticmethod(world.sleep)
 
-        return Plan(
+        return EvolutionPlan(
             Settings(s.seed, 8, s.population, s.tracks, 0.1),
             s.generations,
             Limits(s.steps, 60),
@@ -183,14 +183,14 @@ class Cluster:
         factor = self.scenario.slow.get(worker, 1.0)
 
         def play(
-            next_job: Callable[[], Job | None], limits: Limits, on_step: Callable[[int], None]
+            next_episode: Callable[[], EpisodeSpec | None], limits: Limits, on_step: Callable[[int], None]
         ) -> Iterator[Played]:
-            lanes: list[list[Any]] = []  # [job, steps left, steps]
+            lanes: list[list[Any]] = []  # [spec, steps left, steps]
             nonlocal rate, drawn
             while True:
-                while len(lanes) < self.scenario.lanes and (job := next_job()) is not None:
-                    length = self._length(job, limits)
-                    lanes.append([job, length, length])
+                while len(lanes) < self.scenario.lanes and (spec := next_episode()) is not None:
+                    length = self._length(spec, limits)
+                    lanes.append([spec, length, length])
                 if not lanes:
                     return
                 self.stepped(lanes[0][0].key[0])
@@ -208,11 +208,11 @@ class Cluster:
 
         return play
 
-    def _length(self, job: Job, limits: Limits) -> int:
+    def _length(self, spec: EpisodeSpec, limits: Limits) -> int:
         if not limits.patience:
             return limits.steps
         shares = self.scenario.shares
-        drawn = _chance(job).random() * (len(shares) - 1)
+        drawn = _chance(spec).random() * (len(shares) - 1)
         return max(1, int(np.interp(drawn, range(len(shares)), shares) * limits.steps))
 
     # What is seen from outside.
@@ -240,7 +240,7 @@ class Cluster:
 class Recorder:
     """A store that tells what matters to the cluster."""
 
-    def __init__(self, cluster: Cluster, worker: int, inner: Connection) -> None:
+    def __init__(self, cluster: SimulatedCluster, worker: int, inner: Connection) -> None:
         self._cluster, self._worker, self._inner = cluster, worker, inner
 
     def __getattr__(self, name: str) -> Any:
@@ -255,17 +255,17 @@ class Recorder:
         return made
 
 
-def _chance(job: Job) -> random.Random:
+def _chance(spec: EpisodeSpec) -> random.Random:
     """The same for the same episode, whoever plays it."""
-    return random.Random(job.track * 2**32 + zlib.crc32(job.parameters.tobytes()))
+    return random.Random(spec.track * 2**32 + zlib.crc32(spec.parameters.tobytes()))
 
 
-def _score(job: Job) -> float:
+def _score(spec: EpisodeSpec) -> float:
     """Noise on a quadratic."""
-    return _chance(job).gauss(0, 1) - float(((job.parameters - 0.3) ** 2).sum())
+    return _chance(spec).gauss(0, 1) - float(((spec.parameters - 0.3) ** 2).sum())
 
 
-def overheads(cluster: Cluster) -> list[float]:
+def overheads(cluster: SimulatedCluster) -> list[float]:
     """Seconds from each generation's last result to the first step of the next."""
     return [
         cluster.first_step[g + 1] - cluster.last_result[g]
@@ -280,7 +280,7 @@ HEADER = (
 )
 
 
-def line(cluster: Cluster, took: float) -> str:
+def line(cluster: SimulatedCluster, took: float) -> str:
     """One row of the table; `gap` is from a generation's last result to the next one's first step."""
     s, requests = cluster.scenario, cluster.bucket.requests
     gaps = sorted(overheads(cluster))
@@ -299,7 +299,7 @@ def show(title: str, scenarios: Iterable[Scenario]) -> None:
     print(f"\n{title}\n{HEADER}")
     for scenario in scenarios:
         began = time.process_time()
-        cluster = Cluster(scenario).run()
+        cluster = SimulatedCluster(scenario).run()
         print(line(cluster, time.process_time() - began), flush=True)
 
 

@@ -1,7 +1,8 @@
 """Many workers in one process, on a clock of their own: the exchange's own code, greenlets for threads, a fake bucket.
 
-Nothing here knows the protocol. `Simulation` stands in for time and threads (`worldmodels.control.host.Host`), `Bucket`
-for the store. A write takes effect halfway through its time, so a worker that is killed may or may not have written.
+Nothing here knows the protocol. `Simulation` stands in for time and threads (`worldmodels.control.runtime.Runtime`),
+`Bucket` for the store. A write takes effect halfway through its time, so a worker that is killed may or may not have
+written.
 """
 
 import heapq
@@ -14,7 +15,7 @@ from typing import Any
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from worldmodels.control.host import READERS
+from worldmodels.control.runtime import READERS
 from worldmodels.store.base import Entry
 
 PAGE = 1000  # keys of one LIST

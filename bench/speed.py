@@ -40,6 +40,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from worldmodels.context import StoreWorkspace
 from worldmodels.control import stage as control
 from worldmodels.envs import make
 from worldmodels.envs.car_racing import UndrawnCarRacing, generate
@@ -51,10 +52,9 @@ from worldmodels.memory.model import Memory
 from worldmodels.memory.model import play_functions as memory_functions
 from worldmodels.networks import Encoder, Step, parameters
 from worldmodels.rollouts import episodes, stage
-from worldmodels.rollouts.player import Job, play
+from worldmodels.rollouts.player import EpisodeSpec, play
 from worldmodels.rollouts.policies import WorldPolicy, random_actions
 from worldmodels.store import LocalStore
-from worldmodels.task import StoreArea
 from worldmodels.vision import latents, training
 from worldmodels.vision import train as vae_train
 from worldmodels.vision.data import START
@@ -195,12 +195,12 @@ def network_steps(nets: Networks) -> float:
 
 def loop_steps(nets: Networks) -> float:
     environments, weights = make("fast", LANES), controller()
-    jobs = iter([Job(i, i, weights) for i in range(LANES)])
+    specs = iter([EpisodeSpec(i, i, weights) for i in range(LANES)])
     policy, taken = WorldPolicy(nets.encoder, nets.step, LANES), 0
 
     def drive() -> None:
         nonlocal taken
-        taken = sum(o.steps for o in play(environments, policy, lambda: next(jobs, None), steps=STEPS))
+        taken = sum(o.steps for o in play(environments, policy, lambda: next(specs, None), steps=STEPS))
 
     spent = seconds(drive)
     environments.close()
@@ -232,7 +232,10 @@ def stage_steps(nets: Networks, generations: int) -> float:
         settings |= {"growth": "[]", "evaluate_every": 100}
         inputs = {stage: fakes.FolderArtifact(nets.folder) for stage in ("vae", "memory")}
         ctx = fakes.context(folder, "controller", {f"controller.{k}": v for k, v in settings.items()}, **inputs)
-        ctx.area, ctx.lanes = StoreArea(LocalStore(folder / "area"), "bench/iter-1/controller", "work", "{}"), LANES
+        ctx.area, ctx.lanes = (
+            StoreWorkspace(LocalStore(folder / "area"), "bench/iter-1/controller", "work", "{}"),
+            LANES,
+        )
         ctx.area.open()
         spent = seconds(lambda: control.work(ctx), time.monotonic)
         rows = csv.DictReader(io.StringIO((ctx.results / "rewards.csv").read_text()))

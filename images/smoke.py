@@ -125,7 +125,7 @@ def train() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, (player, inputs) in players.items():
             with timed(f"what was trained plays: {name}"):
-                training.write_player(Path(folder) / f"{name}.tflite", functions[f"{name}.tflite"], player, inputs)
+                training.export_tflite(Path(folder) / f"{name}.tflite", functions[f"{name}.tflite"], player, inputs)
 
 
 def say(what: str, value: str) -> None:

@@ -11,7 +11,7 @@ import urllib3
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
-from worldmodels.executors.kubernetes import Cluster, Connection
+from worldmodels.executors.kubernetes import Connection, KubernetesClient
 
 Dict = dict[str, Any]
 HOST = "https://cluster.test:6443"
@@ -46,12 +46,12 @@ class Api:
         self.logins = 0
         self.made: Callable[[Dict], None] = lambda job: None
 
-    def cluster(self, **options: Any) -> Cluster:
+    def cluster(self, **options: Any) -> KubernetesClient:
         def connect() -> Connection:
             self.logins += 1
             return Connection(HOST, self, lambda: {})  # type: ignore[arg-type]
 
-        return Cluster(connect, "wm", say=self.said.append, sleep=lambda seconds: None, **options)
+        return KubernetesClient(connect, "wm", say=self.said.append, sleep=lambda seconds: None, **options)
 
     def request(self, method: str, url: str, body: str | None = None, **_: Any) -> urllib3.HTTPResponse:
         parts = urlsplit(url)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from worldmodels.config import resolve
+from worldmodels.context import Checkpoints, Context, ProgressReporter
 from worldmodels.rollouts.episodes import Episode, encode
 from worldmodels.store import LocalStore
-from worldmodels.task import Checkpoints, Context, Pulse
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def context(folder: Path, stage: str, overrides: dict[str, Any], **inputs: Any) 
         inputs={name: value if isinstance(value, tuple) else (value,) for name, value in inputs.items()},
         results=folder / "results", telemetry=folder / "telemetry",
         checkpoints=Checkpoints(LocalStore(folder / "store"), "checkpoints", log),
-        area=None, worker=0, workers=1, lanes=1, log=log, pulse=Pulse(log),
+        area=None, worker=0, workers=1, lanes=1, log=log, pulse=ProgressReporter(log),
     )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "results").iterdir())}
 
 
-class Sees:
+class EncoderFn:
     """V of three pixels; takes a file's path like the real one, and does not read it."""
 
     z = 3
@@ -125,7 +125,7 @@ class Sees:
         return z, z
 
 
-class Remembers:
+class RecurrentFn:
     """M of two numbers."""
 
     hidden = 2

@@ -36,13 +36,13 @@ import small_run
 from small_run import RUN
 
 from worldmodels import artifacts, npz, runner, stored
+from worldmodels.context import Checkpoints
 from worldmodels.errors import CorruptArtifact, WmError
 from worldmodels.reports import sources
 from worldmodels.rollouts import episodes
 from worldmodels.rollouts.stage import load_parameters
 from worldmodels.store import LocalStore
 from worldmodels.store.lease import _parsed
-from worldmodels.task import Checkpoints
 from worldmodels.terminal import UNSEEN
 from worldmodels.vision import latents
 

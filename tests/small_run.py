@@ -13,7 +13,7 @@ from worldmodels import artifacts, evaluation, publishing, runner, stages
 from worldmodels.config import Config, Origins, resolve
 from worldmodels.control.exchange import Exchange, run
 from worldmodels.evaluation import TrackScore
-from worldmodels.executors import pipeline
+from worldmodels.executors import planning
 from worldmodels.rollouts import episodes
 from worldmodels.runner import Task
 from worldmodels.store import LocalStore, Store
@@ -41,7 +41,7 @@ def config() -> tuple[Config, Origins]:
 def build(root: Path, scratch: Path) -> LocalStore:
     """Commit every stage but the report of the run `small`, iteration 1, in a folder store at `root`."""
     store, settled = LocalStore(root), config()
-    pipeline.store_config(store, RUN, 1, *settled)
+    planning.store_config(store, RUN, 1, *settled)
     rng = np.random.default_rng(0)
     found = [[fakes.episode(rng, 6 + i + j, 10 * i + j) for j in range(2)] for i in range(2)]
     encoded = [[Latents(*(rng.normal(size=(len(e), 4)).astype(np.float32) for _ in "ab"), e.actions) for e in shard]

@@ -15,9 +15,9 @@ import worldmodels
 from worldmodels import publishing
 from worldmodels.artifacts import Identity, Name
 from worldmodels.config import resolve
+from worldmodels.context import Checkpoints, StoreWorkspace
 from worldmodels.runner import Task
 from worldmodels.store.s3 import S3Store, make_client
-from worldmodels.task import Checkpoints, StoreArea
 
 POLICY = Path(worldmodels.__file__).parents[1] / "k8s/s3-worker-policy.json"
 CREATED_ONCE, NOT_REMOVED, OF_PEOPLE = json.loads(POLICY.read_text())["Statement"]
@@ -56,7 +56,9 @@ def test_workers_create_what_the_policy_says_is_created_once(endpoint, prefix):
     publishing.commit_shard(store, WORK, 0, "attempt", {"frames": b"data"})
     publishing.commit_failed_shard(store, WORK, 1, "it cannot be made")
     publishing.commit(store, WORK, files={}, telemetry={}, shards=[], resolved={}, made={"finished": "now"})
-    StoreArea(store, "demo/iter-2/controller", "0123456789abcdef", "{}").create("generations/00001/params", b"data")
+    StoreWorkspace(store, "demo/iter-2/controller", "0123456789abcdef", "{}").create(
+        "generations/00001/params", b"data"
+    )
     Checkpoints(store, WORK.work_key("checkpoints"), None).save(1, {})
     store.put(WORK.name.key("live", "training.csv"), b"data")
     written = {

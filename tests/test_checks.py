@@ -5,7 +5,7 @@ import pytest
 from api import Api, status
 
 from worldmodels.config import resolve
-from worldmodels.executors import checks, manifest
+from worldmodels.executors import cluster_checks, job_spec
 
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 CORE = "/api/v1/namespaces/wm"
@@ -41,7 +41,7 @@ def server():
 
 def look(server, *overrides, store="./runs", endpoint=""):
     settings = resolve("demo", (), overrides)[0].kubernetes
-    found = checks.visit(server.cluster(), settings, store, lambda words: None, endpoint)
+    found = cluster_checks.check(server.cluster(), settings, store, lambda words: None, endpoint)
     return {finding.name: finding for finding in found}
 
 
@@ -228,9 +228,9 @@ def test_a_pod_of_its_own_looks_at_the_bucket_and_goes(server, said, code, state
 
 
 def test_what_a_doctor_who_was_killed_left_is_no_hindrance(server, monkeypatch):
-    monkeypatch.setattr(checks, "PROBE_SECONDS", 1.0)
+    monkeypatch.setattr(cluster_checks, "PROBE_SECONDS", 1.0)
     ends(server, "[]")
-    left = manifest.probe_job(resolve("demo")[0].kubernetes, "s3://bucket")
+    left = job_spec.probe_job(resolve("demo")[0].kubernetes, "s3://bucket")
     server.cluster().create(left)
     assert look(server, store="s3://bucket")["pod"].state == "ok"
     server.made = lambda job: None

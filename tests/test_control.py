@@ -13,21 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FolderArtifact, Remembers, Sees, context
+from fakes import EncoderFn, FolderArtifact, RecurrentFn, context
 
+from worldmodels.context import StoreWorkspace, Workspace
 from worldmodels.control import history, stage
 from worldmodels.control.blocks import MEAN, divide
+from worldmodels.control.episode_queue import Limits
 from worldmodels.control.evolution import Evolution, Settings
-from worldmodels.control.exchange import Exchange, Plan, run
-from worldmodels.control.feed import Limits
-from worldmodels.control.host import Process
+from worldmodels.control.exchange import EvolutionPlan, Exchange, run
 from worldmodels.control.members import Members
 from worldmodels.control.pace import Timing
 from worldmodels.control.records import Generation, claim_key, final_key, params_key, result_key
+from worldmodels.control.runtime import Process
 from worldmodels.errors import ConfigError, Conflict, MissingInput, WorkFailed
-from worldmodels.rollouts.player import Job
+from worldmodels.rollouts.player import EpisodeSpec
 from worldmodels.store import LocalStore
-from worldmodels.task import Area, StoreArea
 
 pytestmark = pytest.mark.filterwarnings("ignore:TPA")
 LOG = logging.getLogger("test")
@@ -37,13 +37,13 @@ SETTINGS = Settings(seed=3, parameters=7, population=6, tracks=3, sigma=0.1)
 
 @dataclass(frozen=True)
 class Played:
-    job: Job
+    spec: EpisodeSpec
     score: float
     steps: int
 
 
-def plan(settings: Settings = SETTINGS, generations: int = 5) -> Plan:
-    return Plan(
+def plan(settings: Settings = SETTINGS, generations: int = 5) -> EvolutionPlan:
+    return EvolutionPlan(
         settings,
         generations,
         Limits(8, 3),
@@ -56,34 +56,36 @@ def plan(settings: Settings = SETTINGS, generations: int = 5) -> Plan:
 def player(lanes: int, pause: float = 0.0) -> Callable[..., Iterator[Played]]:
     """Environments whose tracks are noise on a quadratic and whose episodes differ in length."""
 
-    def play(next_job: Callable[[], Job | None], limits: Limits, on_step: Callable[[int], None]) -> Iterator[Played]:
+    def play(
+        next_episode: Callable[[], EpisodeSpec | None], limits: Limits, on_step: Callable[[int], None]
+    ) -> Iterator[Played]:
         active: list[list] = []
         while True:
-            while len(active) < lanes and (job := next_job()) is not None:
-                active.append([job, 0])
+            while len(active) < lanes and (spec := next_episode()) is not None:
+                active.append([spec, 0])
             if not active:
                 return
             time.sleep(pause)
             on_step(len(active))
             for lane in list(active):
                 lane[1] += 1
-                job, steps = lane
-                noise = np.random.default_rng(job.track)
+                spec, steps = lane
+                noise = np.random.default_rng(spec.track)
                 if steps >= min(limits.steps, int(noise.integers(4, 12))):
                     active.remove(lane)
-                    yield Played(job, float(noise.normal() - ((job.parameters - 0.3) ** 2).sum()), steps)
+                    yield Played(spec, float(noise.normal() - ((spec.parameters - 0.3) ** 2).sum()), steps)
 
     return play
 
 
-def area(folder: Path, work: str = "own") -> StoreArea:
-    found = StoreArea(LocalStore(folder), "run/iter-1/controller", work, "{}")
+def area(folder: Path, work: str = "own") -> StoreWorkspace:
+    found = StoreWorkspace(LocalStore(folder), "run/iter-1/controller", work, "{}")
     found.open()
     return found
 
 
 def work(
-    where: Area, what: Plan, worker: int = 0, lanes: int = 4, pause: float = 0.0, timing: Timing = QUICK
+    where: Workspace, what: EvolutionPlan, worker: int = 0, lanes: int = 4, pause: float = 0.0, timing: Timing = QUICK
 ) -> dict[str, bytes]:
     return run(Exchange(where, what, worker, lanes, LOG, timing), player(lanes, pause), lambda rate: None)
 
@@ -154,7 +156,7 @@ class Dies(Exception):
 class Mortal:
     """An area that fails for good before or after its n-th writing operation."""
 
-    def __init__(self, inner: StoreArea, writes: int, after: bool) -> None:
+    def __init__(self, inner: StoreWorkspace, writes: int, after: bool) -> None:
         self._inner, self._left, self._after, self._lock = inner, writes, after, threading.Lock()
         self.get, self.keys, self.age, self.put, self.parent = inner.get, inner.keys, inner.age, inner.put, inner.parent
         self.written, self.now = inner.written, inner.now
@@ -267,7 +269,7 @@ def test_area_of_other_settings_is_refused(tmp_path: Path) -> None:
         work(area(tmp_path), plan(replace(SETTINGS, population=8)))
 
 
-def child(**changes: object) -> Plan:
+def child(**changes: object) -> EvolutionPlan:
     return plan(replace(SETTINGS, start_from=3, **changes))
 
 
@@ -357,8 +359,8 @@ def test_a_generation_survives_its_bytes(tmp_path: Path) -> None:
 @pytest.fixture
 def evolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, bytes]]]:
     """The stage on the real simulator, as so many workers of one area."""
-    monkeypatch.setattr(stage, "Encoder", Sees)
-    monkeypatch.setattr(stage, "Step", Remembers)
+    monkeypatch.setattr(stage, "Encoder", EncoderFn)
+    monkeypatch.setattr(stage, "Step", RecurrentFn)
     monkeypatch.setattr(stage, "VALIDATION_STEPS", 25)
     settings = {"population": 4, "tracks": 2, "steps": 20, "generations": 3, "evaluate_every": 2, "evaluate_tracks": 2}
 

@@ -14,23 +14,23 @@ import numpy as np
 import pytest
 from test_control import LOG, QUICK, SETTINGS, Dies, Mortal, area, plan, player, work
 
+from worldmodels.context import StoreWorkspace
 from worldmodels.control import describe
-from worldmodels.control.course import Course, Goals
 from worldmodels.control.evolution import Level, Settings
-from worldmodels.control.exchange import Exchange, Plan, run
-from worldmodels.control.host import Process
+from worldmodels.control.exchange import EvolutionPlan, Exchange, run
 from worldmodels.control.members import Members
 from worldmodels.control.pace import Pace
 from worldmodels.control.records import Generation, params_key
+from worldmodels.control.runtime import Process
 from worldmodels.control.status import Status, Watch
-from worldmodels.task import StoreArea
+from worldmodels.control.stopping import RunStats, StoppingCriteria
 
 pytestmark = pytest.mark.filterwarnings("ignore:TPA")
 GROWTH = (Level(-0.3, tracks=5, sigma=0.05), Level(0.3, steps=10))
 
 
-def ending(generations: int = 8, **goals: float) -> Plan:
-    return replace(plan(generations=generations), goals=Goals(**goals))  # type: ignore[arg-type]
+def ending(generations: int = 8, **goals: float) -> EvolutionPlan:
+    return replace(plan(generations=generations), goals=StoppingCriteria(**goals))  # type: ignore[arg-type]
 
 
 def rows(files: dict[str, bytes]) -> list[str]:
@@ -45,25 +45,25 @@ def without_reason(files: dict[str, bytes]) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("goals", "reached"),
     [
-        (Goals(), False),
-        (Goals(target=500), True),
-        (Goals(target=501), False),
-        (Goals(stagnation=6), True),
-        (Goals(stagnation=7), False),
-        (Goals(core_hours=1), True),
-        (Goals(wall_hours=1), False),
+        (StoppingCriteria(), False),
+        (StoppingCriteria(target=500), True),
+        (StoppingCriteria(target=501), False),
+        (StoppingCriteria(stagnation=6), True),
+        (StoppingCriteria(stagnation=7), False),
+        (StoppingCriteria(core_hours=1), True),
+        (StoppingCriteria(wall_hours=1), False),
     ],
 )
-def test_goals(goals: Goals, reached: bool) -> None:
-    course = Course(best=500.0, since=1, longest=6, seconds=1800, cores=7200)
+def test_goals(goals: StoppingCriteria, reached: bool) -> None:
+    course = RunStats(best=500.0, since=1, longest=6, seconds=1800, cores=7200)
     assert bool(goals.reached(course)) == reached
 
 
 def test_a_course_counts_generations_since_the_best() -> None:
-    course = Course()
+    course = RunStats()
     for score in (math.nan, 3.0, math.nan, math.nan, 2.0, 4.0, math.nan, 1.0):
         course = course.after(score, 10.0, workers=2)
-    assert course == Course(best=4.0, since=2, longest=3, seconds=80.0, cores=160.0)
+    assert course == RunStats(best=4.0, since=2, longest=3, seconds=80.0, cores=160.0)
 
 
 def test_it_ends_at_the_target_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -111,11 +111,11 @@ def test_hours_end_it(tmp_path: Path) -> None:
 # Growth.
 
 
-def grown(generations: int = 10, **changes: object) -> Plan:
+def grown(generations: int = 10, **changes: object) -> EvolutionPlan:
     return plan(replace(SETTINGS, sigma=0.3, growth=GROWTH, **changes), generations)  # type: ignore[arg-type]
 
 
-def drawn(where: StoreArea, number: int) -> Generation:
+def drawn(where: StoreWorkspace, number: int) -> Generation:
     return Generation.decode(where.get(params_key(number)) or b"", params_key(number))
 
 
@@ -170,7 +170,7 @@ def test_sigma_does_not_grow_beyond_its_bound(tmp_path: Path) -> None:
     assert sigmas[True][-1] <= 0.01 < sigmas[False][-1]
 
 
-def played(folder: Path, *settings: Settings) -> Iterator[tuple[Settings, StoreArea]]:
+def played(folder: Path, *settings: Settings) -> Iterator[tuple[Settings, StoreWorkspace]]:
     for number, each in enumerate(settings):
         where = area(folder / str(number))
         work(where, plan(each, generations=10))
@@ -180,7 +180,7 @@ def played(folder: Path, *settings: Settings) -> Iterator[tuple[Settings, StoreA
 # Which parameters are validated and handed on.
 
 
-def averages(generations: int = 6, select: str = "last", count: int = 3) -> Plan:
+def averages(generations: int = 6, select: str = "last", count: int = 3) -> EvolutionPlan:
     return replace(plan(replace(SETTINGS, average=count), generations), select=select)
 
 
@@ -265,7 +265,7 @@ def test_what_cannot_be_read_is_no_status() -> None:
 class Hangs:
     """An area whose calls hang while told to: a partition, from one worker's side."""
 
-    def __init__(self, inner: StoreArea) -> None:
+    def __init__(self, inner: StoreWorkspace) -> None:
         self._inner, self.through = inner, threading.Event()
         self.through.set()
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import scale
-from scale import Cluster, Scenario, overheads
+from scale import Scenario, SimulatedCluster, overheads
 
 from worldmodels.control.blocks import Lengths, divide, firm
 from worldmodels.control.pace import Pace, Timing
@@ -17,21 +17,21 @@ SMALL = Scenario(workers=6, generations=6, population=8, tracks=6, evaluate_ever
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> Cluster:
-    return Cluster(SMALL).run()
+def undisturbed() -> SimulatedCluster:
+    return SimulatedCluster(SMALL).run()
 
 
-def seconds(cluster: Cluster) -> list[float]:
+def seconds(cluster: SimulatedCluster) -> list[float]:
     """Of each generation but the first, in which no rate is known."""
     begun = [cluster.began[g] for g in sorted(cluster.began)][1:]
     return [after - before for before, after in pairwise(begun)]
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_schedule_of_failures_shows(undisturbed: Cluster, seed: int) -> None:
+def test_no_schedule_of_failures_shows(undisturbed: SimulatedCluster, seed: int) -> None:
     draw = random.Random(seed)
     workers = draw.choice([1, 3, 6, 20])
-    disturbed = Cluster(
+    disturbed = SimulatedCluster(
         replace(
             SMALL, workers=workers, seed=1, lanes=draw.choice([1, 8]), hours=draw.choice([0.02, 0.1, math.inf]),
             leader_every=draw.choice([0, 1, 3]), hang_every=draw.choice([0, 2]),
@@ -63,20 +63,20 @@ def test_most_of_the_work_is_for_whoever_is_free() -> None:
 
 def test_a_straggler_costs_at_most_a_block_a_generation() -> None:
     quiet = replace(SMALL, generations=10, population=16, tracks=16, evaluate_every=100)
-    slow = Cluster(replace(quiet, slow={3: 0.1})).run()
+    slow = SimulatedCluster(replace(quiet, slow={3: 0.1})).run()
     block = 16 * 1000 / 700
-    assert max(seconds(slow)) < max(seconds(Cluster(quiet).run())) * 6 / 5 + block
+    assert max(seconds(slow)) < max(seconds(SimulatedCluster(quiet).run())) * 6 / 5 + block
 
 
 def test_a_late_worker_takes_its_share_within_the_generation() -> None:
     one = replace(SMALL, workers=2, generations=1, population=16, tracks=16, evaluate_every=100)
-    alone, both = (Cluster(replace(one, late={1: late})).run() for late in (1e6, 20.0))
+    alone, both = (SimulatedCluster(replace(one, late={1: late})).run() for late in (1e6, 20.0))
     assert both.ended < 0.65 * alone.ended
 
 
 def test_the_dead_cost_a_crowd_seconds() -> None:
     crowd = replace(SMALL, workers=256, generations=5, population=64, tracks=8, evaluate_every=100)
-    quiet, struck = Cluster(crowd).run(), Cluster(crowd)
+    quiet, struck = SimulatedCluster(crowd).run(), SimulatedCluster(crowd)
     struck.simulation.at(quiet.began[3], lambda: struck.kill_all(range(40, 50), back=math.inf))
     assert max(seconds(struck.run())) < max(seconds(quiet)) + 8
 
@@ -84,18 +84,18 @@ def test_the_dead_cost_a_crowd_seconds() -> None:
 @pytest.mark.parametrize("workers", [16, 64])
 def test_nothing_waits_for_the_first_in_line(workers: int) -> None:
     """They take the last blocks of the dead, unless they are dead themselves."""
-    cluster = Cluster(replace(SMALL, workers=workers, population=workers, generations=2, evaluate_every=100))
+    cluster = SimulatedCluster(replace(SMALL, workers=workers, population=workers, generations=2, evaluate_every=100))
     cluster.simulation.at(10.0, lambda: cluster.kill_all(range(workers // 4), back=math.inf))
     cluster.run(hours=0.1)
 
 
 @pytest.mark.parametrize("workers", [4, 64])
 def test_another_leads_soon_after_the_leader_died(workers: int) -> None:
-    cluster = Cluster(replace(SMALL, workers=workers, generations=4))
+    cluster = SimulatedCluster(replace(SMALL, workers=workers, generations=4))
     cluster.simulation.at(6.0, lambda: cluster.kill_all(range(min(workers - 1, 20)), back=math.inf))
     cluster.run()
     timing = Timing()
-    assert max(overheads(cluster)) < 3 * timing.takeover + max(seconds(Cluster(SMALL).run()))
+    assert max(overheads(cluster)) < 3 * timing.takeover + max(seconds(SimulatedCluster(SMALL).run()))
 
 
 def test_takeover_hardly_waits_for_the_dead() -> None:
@@ -108,17 +108,17 @@ def test_workers_that_are_alike_play_all_the_time() -> None:
     alike = Scenario(
         32, 8, population=32, evaluate_every=100, latency=swift, rates=(780, 800, 820), shares=(1, 1)
     )  # 16 episodes of 1.25 s each
-    played = seconds(Cluster(alike).run())
+    played = seconds(SimulatedCluster(alike).run())
     assert sum(played) / len(played) < 20 / 0.95
 
 
 def test_requests_stay_few() -> None:
-    cluster = Cluster(replace(SMALL, workers=64, generations=5, population=64, tracks=16)).run()
+    cluster = SimulatedCluster(replace(SMALL, workers=64, generations=5, population=64, tracks=16)).run()
     each = {kind: count / 5 / 64 for kind, count in cluster.bucket.requests.items()}
     assert each["PUT"] < 20 and each["GET"] < 40 and cluster.bucket.requests["LIST"] / 5 < 60
 
 
 def test_the_next_generation_begins_within_a_second() -> None:
     swift = dict.fromkeys(scale.LATENCY, scale.Latency(0.02, 0.4))
-    cluster = Cluster(replace(SMALL, workers=64, generations=6, population=64, tracks=16, latency=swift)).run()
+    cluster = SimulatedCluster(replace(SMALL, workers=64, generations=6, population=64, tracks=16, latency=swift)).run()
     assert max(overheads(cluster)) < 1.0

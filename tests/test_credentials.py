@@ -9,8 +9,8 @@ from faults import Clock
 from identity import given, refuses, server, sts
 
 from worldmodels.errors import ConfigError, StoreError
+from worldmodels.store.retry import DEADLINE_SECONDS
 from worldmodels.store.s3 import S3Store, make_client
-from worldmodels.store.tries import DEADLINE_SECONDS
 
 ROLE = "arn:aws:iam::123456789012:role/wm"
 

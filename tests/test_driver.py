@@ -5,8 +5,8 @@ from api import Api
 from worldmodels import publishing, runner
 from worldmodels.config import resolve
 from worldmodels.errors import Conflict, WorkFailed
-from worldmodels.executors import driver
-from worldmodels.executors.manifest import Pipeline
+from worldmodels.executors import pipeline
+from worldmodels.executors.job_spec import Pipeline
 from worldmodels.runner import Task
 from worldmodels.stages import STAGES
 from worldmodels.store import LocalStore
@@ -36,7 +36,7 @@ def fail(store, job):
 def drive(server, store, iterations=1, *overrides):
     configs = tuple(resolve("demo", (), overrides, iteration=i)[0] for i in range(1, iterations + 1))
     said = []
-    driver.drive(server.cluster(), store, Pipeline("demo", configs), said.append)
+    pipeline.drive(server.cluster(), store, Pipeline("demo", configs), said.append)
     return said
 
 

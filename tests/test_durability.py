@@ -113,7 +113,7 @@ def test_a_file_system_without_hard_links_is_refused_by_name(monkeypatch, tmp_pa
 
 
 def test_scratch_needs_no_locks(monkeypatch, tmp_path):
-    from worldmodels.store.disk import scratch
+    from worldmodels.store.disk_cache import scratch
 
     def flock(file, how):
         raise OSError(errno.ENOLCK, "No locks available")

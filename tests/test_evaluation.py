@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import FolderArtifact, Remembers, Sees, context, folder_shards
+from fakes import EncoderFn, FolderArtifact, RecurrentFn, context, folder_shards
 from PIL import Image
 
 from worldmodels import evaluation
@@ -76,13 +76,14 @@ def test_summary_without_a_lap() -> None:
 
 
 def test_lanes_do_not_change_a_score() -> None:
-    one, many = (evaluation.score(Sees(), Remembers(), C, TRACKS, "fast", 40, lanes) for lanes in (1, 3))
+    one, many = (evaluation.score(EncoderFn(), RecurrentFn(), C, TRACKS, "fast", 40, lanes) for lanes in (1, 3))
     assert one == many and [s.track for s in one] == TRACKS
 
 
 def test_renderers_do_not_change_what_the_same_actions_earn() -> None:
     fast, reference = (
-        evaluation.score(Sees(), Remembers(), C * 0, TRACKS[:1], renderer, 40) for renderer in ("fast", "gymnasium")
+        evaluation.score(EncoderFn(), RecurrentFn(), C * 0, TRACKS[:1], renderer, 40)
+        for renderer in ("fast", "gymnasium")
     )
     assert fast == reference
 
@@ -99,8 +100,8 @@ def test_the_difference_between_renderers_is_taken_track_by_track() -> None:
 @pytest.fixture
 def ctx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A context of four short tracks, with networks of a few numbers."""
-    monkeypatch.setattr(stage, "Encoder", Sees)
-    monkeypatch.setattr(stage, "Step", Remembers)
+    monkeypatch.setattr(stage, "Encoder", EncoderFn)
+    monkeypatch.setattr(stage, "Step", RecurrentFn)
     np.save(tmp_path / "mean.npy", C)
     settings = {"tracks": 4, "shard_tracks": 2, "steps": 20, "reference_tracks": 1}
     inputs = {name: FolderArtifact(tmp_path) for name in ("vae", "memory", "controller")}
@@ -122,7 +123,7 @@ def test_a_shard_is_the_same_alone(ctx) -> None:
 
 
 def test_film_is_an_animation_below_two_megabytes() -> None:
-    data = drive.film(Sees(), Remembers(), C, TRACKS[0], steps=60)
+    data = drive.film(EncoderFn(), RecurrentFn(), C, TRACKS[0], steps=60)
     picture = Image.open(io.BytesIO(data))
     assert picture.n_frames == 15 and picture.size == drive.SIZE and len(data) <= drive.LARGEST
 

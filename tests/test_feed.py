@@ -14,14 +14,14 @@ import pytest
 from fakes import rollouts
 from faults import Clock, Unlucky, fine, refused
 
-from worldmodels import mapping
+from worldmodels import mmap_array
 from worldmodels.artifacts import FileSet, Reading, Shard, digest
+from worldmodels.context import ProgressReporter
 from worldmodels.errors import CorruptArtifact, Stopped, StoreError
 from worldmodels.rollouts import episodes
 from worldmodels.store import LocalStore
-from worldmodels.store.disk import ALIVE, Disk, scratch
+from worldmodels.store.disk_cache import ALIVE, Disk, scratch
 from worldmodels.store.s3 import CHUNK_BYTES, PARTS_AT_ONCE, S3Store
-from worldmodels.task import Pulse
 from worldmodels.vision import data
 
 
@@ -80,7 +80,7 @@ def test_a_closed_disk_writes_no_more(tmp_path):
 
 
 HOLD = """
-import sys, pathlib, worldmodels.store.disk as disk
+import sys, pathlib, worldmodels.store.disk_cache as disk
 with disk.scratch("x", pathlib.Path(sys.argv[1])) as folder:
     print(folder, flush=True)
     input()
@@ -159,7 +159,7 @@ def test_a_pool_that_cannot_be_read_ends_the_stream_with_its_error(endpoint, tmp
 
 
 def test_arriving_bytes_are_a_sign_of_life(far, tmp_path):
-    pulse, heard = Pulse(None), []
+    pulse, heard = ProgressReporter(None), []
     hear = lambda: (pulse.touch(), heard.append(pulse.beat))  # noqa: E731
     (shard,) = shards(far, Reading(tmp_path, heard=hear), {"a": bytes(2**20)})
     before = pulse.beat
@@ -248,7 +248,7 @@ def test_200_mb_stream_through_a_cache_of_12_mb_two_pools_of_4_and_a_few_batches
 @pytest.mark.parametrize("count", [10, 100_000])
 def test_a_mapped_array_is_an_array(count):
     array = np.arange(count, dtype=np.float32).reshape(-1, 5)
-    found = mapping.copy(array)
+    found = mmap_array.copy(array)
     assert np.array_equal(found, array) and found.flags.writeable and not np.shares_memory(found, array)
 
 
@@ -257,7 +257,7 @@ def resident():
 
 
 def test_a_mapped_array_goes_back_to_the_system_though_others_stay():
-    arrays = [mapping.copy(np.ones(2**20, np.uint8)) for _ in range(100)]
+    arrays = [mmap_array.copy(np.ones(2**20, np.uint8)) for _ in range(100)]
     before = resident()
     del arrays[::2]
     assert before - resident() > 45 * 2**20

@@ -19,11 +19,11 @@ from processes import kill_one_of
 from worldmodels import artifacts, publishing, runner
 from worldmodels.artifacts import Name
 from worldmodels.config import resolve
+from worldmodels.context import ProgressReporter
 from worldmodels.runner import Task
 from worldmodels.stages import STAGES
 from worldmodels.store import LocalStore
-from worldmodels.store.tries import DEADLINE_SECONDS
-from worldmodels.task import Pulse
+from worldmodels.store.retry import DEADLINE_SECONDS
 
 WRITERS = 64
 MADE = {"finished": "now"}
@@ -97,7 +97,7 @@ def test_64_workers_with_the_same_work_all_succeed(reopen):
     few = ["rollouts.episodes=2", "rollouts.shard_episodes=1", "rollouts.steps=5", "execution.lanes=1"]
     task = Task("run", 1, "rollouts", resolve("demo", (), few)[0])
     quiet = logging.getLogger("quiet")
-    manifests = together(lambda i: runner.run(reopen(), task, 0, 1, Pulse(quiet)))
+    manifests = together(lambda i: runner.run(reopen(), task, 0, 1, ProgressReporter(quiet)))
     assert len(manifests) == WRITERS
     assert all(manifest == manifests[0] for manifest in manifests)
     assert runner.find(reopen(), task.name, task.config) == manifests[0]

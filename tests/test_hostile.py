@@ -25,11 +25,11 @@ from wm import machine, main
 
 from worldmodels import artifacts, config, npz, runner, stored
 from worldmodels.artifacts import Name
+from worldmodels.context import Checkpoints
 from worldmodels.control.records import pack, unpack
 from worldmodels.errors import Busy, ConfigError, CorruptArtifact, WmError
 from worldmodels.rollouts import episodes
-from worldmodels.store import LocalStore, process
-from worldmodels.task import Checkpoints
+from worldmodels.store import LocalStore, process_identity
 from worldmodels.terminal import plain
 from worldmodels.upkeep import verifying
 
@@ -259,7 +259,7 @@ def test_an_evolutions_files_get_no_other_names(tmp_path):
 def test_a_heartbeats_process_is_no_path(tmp_path):
     fifo = tmp_path / "stat"
     os.mkfifo(fifo)
-    beat = json.dumps({"machine": process.machine(), "process": f"../..{tmp_path}", "began": "1"}).encode()
+    beat = json.dumps({"machine": process_identity.machine(), "process": f"../..{tmp_path}", "began": "1"}).encode()
     assert stored.advice(beat, stored.SIGNATURE) is None
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import worldmodels
 from worldmodels.config import resolve
-from worldmodels.executors import manifest
+from worldmodels.executors import job_spec
 from worldmodels.runner import Task
 from worldmodels.stages import STAGES
 
@@ -34,8 +34,8 @@ PLAIN_VOLUMES = {
 def job(what, *overrides):
     config, _ = resolve("demo", (), overrides)
     if what == "pipeline":
-        return manifest.pipeline_job(manifest.Pipeline("demo", (config,)), "s3://bucket")
-    return manifest.job(Task("demo", 1, what, config), "s3://bucket")
+        return job_spec.pipeline_job(job_spec.Pipeline("demo", (config,)), "s3://bucket")
+    return job_spec.job(Task("demo", 1, what, config), "s3://bucket")
 
 
 JOBS = [job(what) for what in (*STAGES, "pipeline")]

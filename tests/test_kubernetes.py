@@ -8,7 +8,7 @@ from urllib3.exceptions import ProtocolError, SSLError
 
 from worldmodels.errors import ClusterError
 from worldmodels.executors import kubernetes
-from worldmodels.executors.kubernetes import Cluster, Expired
+from worldmodels.executors.kubernetes import Expired, KubernetesClient
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_dead_proxy_is_not_a_dead_cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:hush@127.0.0.1:1")
     connect = partial(kubernetes.connect, "lab", str(tmp_path / "config"))
     with pytest.raises(ClusterError, match=r"the proxy http://127\.0\.0\.1:1 does not serve: .*refused") as caught:
-        Cluster(connect, "wm", first_seconds=0.2).job("a")
+        KubernetesClient(connect, "wm", first_seconds=0.2).job("a")
     assert "hush" not in caught.value.message
     assert caught.value.next.startswith("env | grep -i _proxy")
 

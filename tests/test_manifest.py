@@ -5,7 +5,7 @@ import pytest
 
 from worldmodels.config import resolve
 from worldmodels.errors import ConfigError
-from worldmodels.executors import manifest
+from worldmodels.executors import job_spec
 from worldmodels.runner import Task
 from worldmodels.stages import STAGES
 
@@ -14,7 +14,7 @@ STORE = "s3://bucket/prefix"
 
 def job(stage="rollouts", *overrides, run="demo", iteration=1, store=STORE):
     config, _ = resolve("demo", (), overrides, iteration=iteration)
-    return manifest.job(Task(run, iteration, stage, config), store)
+    return job_spec.job(Task(run, iteration, stage, config), store)
 
 
 def container(job):
@@ -53,8 +53,8 @@ def test_a_name_follows_from_store_run_iteration_stage_and_results():
     assert len({each["metadata"]["name"] for each in names}) == len(names)
     same = job("rollouts", "execution.lanes=3", "kubernetes.pods.rollouts=9")
     assert same["metadata"]["name"] == job()["metadata"]["name"]
-    assert manifest.spec_digest(same) != manifest.spec_digest(job())
-    assert manifest.spec_digest(job()) == manifest.spec_digest(job())
+    assert job_spec.spec_digest(same) != job_spec.spec_digest(job())
+    assert job_spec.spec_digest(job()) == job_spec.spec_digest(job())
 
 
 def test_exit_codes_decide_who_tries_again():
@@ -67,7 +67,7 @@ def test_exit_codes_decide_who_tries_again():
 def test_the_evolution_ends_with_its_first_success_and_is_restarted_for_a_night():
     spec = job("controller")["spec"]
     assert spec["successPolicy"] == {"rules": [{"succeededCount": 1}]}
-    assert spec["backoffLimitPerIndex"] == manifest.NIGHT
+    assert spec["backoffLimitPerIndex"] == job_spec.NIGHT
     assert "successPolicy" not in job("rollouts")["spec"]
 
 
@@ -100,8 +100,8 @@ def test_one_setting_keeps_meshes_out(what):
     def template(*overrides):
         config, _ = resolve("demo", (), overrides)
         if what == "pipeline":
-            return manifest.pipeline_job(manifest.Pipeline("demo", (config,)), STORE)["spec"]["template"]
-        return manifest.job(Task("demo", 1, what, config), STORE)["spec"]["template"]
+            return job_spec.pipeline_job(job_spec.Pipeline("demo", (config,)), STORE)["spec"]["template"]
+        return job_spec.job(Task("demo", 1, what, config), STORE)["spec"]["template"]
 
     metadata = template("kubernetes.sidecars=false")["metadata"]
     assert metadata["labels"]["sidecar.istio.io/inject"] == "false"
@@ -138,13 +138,13 @@ def test_overrides_reach_the_whole_job_and_can_remove_what_a_cluster_refuses():
     plain = job()
     assert made["metadata"]["name"] == plain["metadata"]["name"]  # by these it is found again
     assert made["metadata"]["labels"] == plain["metadata"]["labels"]
-    assert manifest.spec_digest(made) != manifest.spec_digest(plain)
+    assert job_spec.spec_digest(made) != job_spec.spec_digest(plain)
 
 
 def test_labels_alone_make_another_job():
     labelled = job("rollouts", 'kubernetes.job_overrides={metadata={labels={team="cars"}}}')
     assert labelled["metadata"]["labels"]["team"] == "cars"
-    assert manifest.spec_digest(labelled) != manifest.spec_digest(job())
+    assert job_spec.spec_digest(labelled) != job_spec.spec_digest(job())
 
 
 @pytest.mark.parametrize("field", ["spec.pods", "spec.template.spec.containers.proxy.env", "spec.a.b"])
@@ -195,8 +195,8 @@ def test_pods_meet_in_a_bucket(store, words):
 
 def test_the_pipeline_carries_every_iterations_config():
     configs = tuple(resolve("demo", iteration=i)[0] for i in (1, 2))
-    made = manifest.pipeline_job(manifest.Pipeline("demo", configs), STORE)
-    back = manifest.Pipeline.from_json(environment(made)["WM_PIPELINE"].replace("$$", "$"))
+    made = job_spec.pipeline_job(job_spec.Pipeline("demo", configs), STORE)
+    back = job_spec.Pipeline.from_json(environment(made)["WM_PIPELINE"].replace("$$", "$"))
     assert [config.rollouts.controller for config in back.configs] == ["random", "mean"]
     spec = made["spec"]["template"]["spec"]
     assert spec["serviceAccountName"] == "wm-pipeline"
@@ -205,35 +205,35 @@ def test_the_pipeline_carries_every_iterations_config():
 
 def test_no_job_has_a_variable_that_linux_refuses():
     config, _ = resolve("demo")
-    assert manifest.pipeline_job(manifest.Pipeline("demo", (config,) * 20), STORE)
+    assert job_spec.pipeline_job(job_spec.Pipeline("demo", (config,) * 20), STORE)
     with pytest.raises(ConfigError, match="WM_PIPELINE would have 2"):
-        manifest.pipeline_job(manifest.Pipeline("demo", (config,) * 99), STORE)
+        job_spec.pipeline_job(job_spec.Pipeline("demo", (config,) * 99), STORE)
 
 
 def test_a_pipelines_run_has_a_name_too():
     with pytest.raises(ConfigError, match="run name 'Bad Name'"):
-        manifest.Pipeline("Bad Name", (resolve("demo")[0],))
+        job_spec.Pipeline("Bad Name", (resolve("demo")[0],))
 
 
 def test_a_pod_of_another_version_says_so():
     with pytest.raises(ConfigError, match="another version"):
         Task.from_json(json.dumps({"run": "a", "iteration": 1, "stage": "vae", "config": {"vae": {"new": 1}}}))
     with pytest.raises(ConfigError, match="another version"):
-        manifest.Pipeline.from_json(json.dumps({"run": "a", "configs": [{"vae": {"new": 1}}]}))
+        job_spec.Pipeline.from_json(json.dumps({"run": "a", "configs": [{"vae": {"new": 1}}]}))
 
 
 def test_the_pipeline_does_not_go_on_when_a_stage_gave_up():
-    made = manifest.pipeline_job(manifest.Pipeline("demo", (resolve("demo")[0],)), STORE)
+    made = job_spec.pipeline_job(job_spec.Pipeline("demo", (resolve("demo")[0],)), STORE)
     rules = made["spec"]["podFailurePolicy"]["rules"]
     assert [rule["onExitCodes"]["values"] for rule in rules if rule["action"] == "FailIndex"] == [[14, 16, 42, 44, 45]]
 
 
 def test_prices_and_contexts_make_no_other_pipeline():
     def made(*overrides):
-        return manifest.pipeline_job(manifest.Pipeline("demo", (resolve("demo", (), overrides)[0],)), STORE)
+        return job_spec.pipeline_job(job_spec.Pipeline("demo", (resolve("demo", (), overrides)[0],)), STORE)
 
     assert made("kubernetes.context=mine", "kubernetes.prices.gpu_hour=2.5") == made()
-    assert manifest.spec_digest(made("kubernetes.pending_seconds=5")) != manifest.spec_digest(made())
+    assert job_spec.spec_digest(made("kubernetes.pending_seconds=5")) != job_spec.spec_digest(made())
 
 
 def test_a_trailing_slash_is_no_other_store():

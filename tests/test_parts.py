@@ -8,9 +8,9 @@ import pytest
 
 from worldmodels import runner
 from worldmodels.config import resolve
+from worldmodels.context import ProgressReporter
 from worldmodels.errors import Conflict
 from worldmodels.store import LocalStore
-from worldmodels.task import Pulse
 
 
 def evaluate(wm, *arguments):
@@ -71,7 +71,7 @@ def test_a_worker_refuses_a_mixture_itself(copy, stage, iteration):
     config, _ = resolve(None, [copy.toml], ["vae.epochs=2"], iteration=iteration)
     store, task = LocalStore(copy.store), runner.Task("tiny", iteration, stage, config)
     with pytest.raises(Conflict, match="do not belong together"):
-        runner.run(store, task, 0, 1, Pulse(logging.getLogger("mixture")))
+        runner.run(store, task, 0, 1, ProgressReporter(logging.getLogger("mixture")))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from worldmodels import publishing, runner
 from worldmodels.config import resolve
 from worldmodels.errors import StoreError, WorkFailed
-from worldmodels.executors import manifest, patience, pod
+from worldmodels.executors import job_spec, patience, pod
 from worldmodels.runner import Task
 from worldmodels.store import LocalStore
 
@@ -89,12 +89,12 @@ def test_a_pod_asks_before_it_works_and_ends_its_index(store, starts, caplog):
     for failures in (1, 2):
         starts(failures)
     assert pod.main({**environment, "WM_FAILURES": "3"}) == 42
-    rules = manifest.job(TASK, "s3://bucket")["spec"]["podFailurePolicy"]["rules"]
+    rules = job_spec.job(TASK, "s3://bucket")["spec"]["podFailurePolicy"]["rules"]
     assert {"FailIndex": [42]} in [{r["action"]: r.get("onExitCodes", {}).get("values")} for r in rules]
     assert "nothing was gained in between" in caplog.text
 
 
 def test_kubernetes_tells_a_pod_how_often_its_index_failed():
-    (container,) = manifest.job(TASK, "s3://bucket")["spec"]["template"]["spec"]["containers"]
+    (container,) = job_spec.job(TASK, "s3://bucket")["spec"]["template"]["spec"]["containers"]
     told = {each["name"]: each.get("valueFrom") for each in container["env"]}["WM_FAILURES"]
     assert told == {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"}}

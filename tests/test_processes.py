@@ -19,11 +19,11 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from processes import alive, workers
 
+from worldmodels.context import ProgressReporter
 from worldmodels.executors import local
 from worldmodels.executors import worker as one_worker
 from worldmodels.store.causes import CAUSES, explain
-from worldmodels.store.tries import Tries
-from worldmodels.task import Pulse
+from worldmodels.store.retry import Retry
 
 LONG = ("--workers", "1", "-o", "rollouts.episodes=4000", "-o", "rollouts.shard_episodes=4")
 
@@ -106,7 +106,7 @@ class Watched(Exception):
 def watch(monkeypatch, pauses, beating=False):
     """Let a watch sleep as `pauses` say, with a limit of 10 s; returns the exit code it ended the process with."""
     now, codes = [0.0], []
-    pulse = Pulse(logging.getLogger("watched"), clock=lambda: now[0], beat=0.0)
+    pulse = ProgressReporter(logging.getLogger("watched"), clock=lambda: now[0], beat=0.0)
     todo = iter(pauses)
 
     def sleep(seconds):
@@ -149,7 +149,7 @@ def test_time_in_which_a_process_was_suspended_does_not_count_for_its_store():
     def sleep(seconds):
         now[0] += seconds
 
-    again = Tries("s3://bucket", "http://127.0.0.1", deadline=120.0, clock=lambda: now[0], sleep=sleep)
+    again = Retry("s3://bucket", "http://127.0.0.1", deadline=120.0, clock=lambda: now[0], sleep=sleep)
     again.answered = True
     assert again("read", "key", operation) == "there"
 

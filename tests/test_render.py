@@ -11,7 +11,7 @@ from wm.main import cli
 
 import worldmodels
 from worldmodels.config import resolve
-from worldmodels.executors import manifest
+from worldmodels.executors import job_spec
 from worldmodels.runner import Task
 from worldmodels.stages import STAGES
 
@@ -30,13 +30,13 @@ def test_a_stage_is_rendered_as_it_is_submitted(stage):
     override = "kubernetes.pod_overrides={metadata={annotations={a=\"$(HOME): 'ü'\"}}}"
     config, _ = resolve("laptop", (), [override], iteration=2)
     rendered = yaml.safe_load(render(stage, "--preset", "laptop", "--iteration", "2", "-o", override))
-    assert rendered == manifest.job(Task("demo", 2, stage, config), STORE)
+    assert rendered == job_spec.job(Task("demo", 2, stage, config), STORE)
 
 
 def test_the_pipeline_is_rendered_with_all_its_iterations():
     configs = tuple(resolve("demo", iteration=i)[0] for i in (1, 2, 3))
     rendered = yaml.safe_load(render("pipeline", "--iterations", "3"))
-    assert rendered == manifest.pipeline_job(manifest.Pipeline("demo", configs), STORE)
+    assert rendered == job_spec.pipeline_job(job_spec.Pipeline("demo", configs), STORE)
 
 
 def test_the_first_line_says_how_to_make_it_again_and_send_it(tmp_path):

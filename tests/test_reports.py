@@ -11,6 +11,7 @@ from PIL import Image
 from worldmodels import artifacts, durations, publishing
 from worldmodels.artifacts import Name
 from worldmodels.config import Config
+from worldmodels.context import Context, ProgressReporter
 from worldmodels.errors import CorruptArtifact
 from worldmodels.evaluation import TrackScore, comparison, summary
 from worldmodels.reports import dream, page, pictures, stage
@@ -18,7 +19,6 @@ from worldmodels.reports.figures import THEME, Line, Panel, curves
 from worldmodels.reports.sources import table
 from worldmodels.rollouts.episodes import Episode
 from worldmodels.store import LocalStore
-from worldmodels.task import Context, Pulse
 
 TRACKS = [
     TrackScore(
@@ -81,7 +81,7 @@ def context(tmp_path: Path, stages) -> Context:
     return Context(
         config=Config(), run="trial", iteration=1, stage="report", inputs=inputs, results=tmp_path / "results",
         telemetry=tmp_path / "telemetry", checkpoints=None, area=None, worker=0, workers=1, lanes=1, log=log,
-        pulse=Pulse(log),
+        pulse=ProgressReporter(log),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from worldmodels.errors import CorruptArtifact, MissingInput
 from worldmodels.networks import linear
 from worldmodels.rollouts import episodes, stage
 from worldmodels.rollouts.episodes import Episode
-from worldmodels.rollouts.player import Job, play
+from worldmodels.rollouts.player import EpisodeSpec, play
 from worldmodels.rollouts.policies import RandomPolicy, WorldPolicy, random_actions
 
 
@@ -45,15 +45,15 @@ class Counting:
 
 
 class Idle:
-    def begin(self, lane, job): ...
+    def begin(self, lane, spec): ...
 
     def act(self, lanes, frames):
         return np.zeros((len(lanes), 3), np.float32)
 
 
 def feed(tracks):
-    jobs = iter([Job(i, track) for i, track in enumerate(tracks)])
-    return lambda: next(jobs, None)
+    specs = iter([EpisodeSpec(i, track) for i, track in enumerate(tracks)])
+    return lambda: next(specs, None)
 
 
 class Shard(SimpleNamespace):
@@ -120,7 +120,7 @@ def test_damaged_frames_are_refused(tmp_path):
 
 def test_play_ends_at_the_step_limit_or_when_terminated():
     outcomes = list(play(Counting(2), Idle(), feed([4, 10]), steps=6))
-    assert [(o.job.key, o.steps, o.terminated) for o in outcomes] == [(0, 4, True), (1, 6, False)]
+    assert [(o.spec.key, o.steps, o.terminated) for o in outcomes] == [(0, 4, True), (1, 6, False)]
     assert outcomes[1].score == pytest.approx(2 - 0.6)
     assert (outcomes[1].tiles_visited, outcomes[1].tiles_total) == (2, 100)
 
@@ -186,23 +186,25 @@ class Sums:
 def test_the_world_policy_begins_without_memory_and_advances_it():
     parameters = np.zeros(linear.parameters(2, 1), np.float32)
     parameters[2] = 0.1  # steering from h alone
-    job = Job(0, 5, parameters)
+    spec = EpisodeSpec(0, 5, parameters)
     policy = WorldPolicy(Shown(), Sums(), 2)
     for _ in range(2):
-        policy.begin(1, job)
+        policy.begin(1, spec)
         steering = [policy.act([1], np.zeros((1, 64, 64, 3), np.uint8))[0, 0] for _ in range(3)]
         np.testing.assert_allclose(steering, np.tanh([0, 0.1, 0.2]), rtol=1e-6)
 
 
 def test_the_world_policy_keeps_lanes_apart():
-    jobs = [Job(i, 11 + 7 * i, row) for i, row in enumerate(np.random.default_rng(0).random((7, 12), np.float32))]
+    specs = [
+        EpisodeSpec(i, 11 + 7 * i, row) for i, row in enumerate(np.random.default_rng(0).random((7, 12), np.float32))
+    ]
 
     def driven(lanes):
-        queue = iter(jobs)
+        queue = iter(specs)
         played = play(
             Counting(lanes), WorldPolicy(Shown(), Sums(), lanes), lambda: next(queue, None), steps=9, record=True
         )
-        return {outcome.job.key: outcome.episode.actions.tobytes() for outcome in played}
+        return {outcome.spec.key: outcome.episode.actions.tobytes() for outcome in played}
 
     assert driven(4) == driven(1)
 

@@ -6,7 +6,7 @@ from api import Api
 
 from worldmodels.config import resolve
 from worldmodels.errors import ClusterError
-from worldmodels.executors import manifest
+from worldmodels.executors import job_spec
 from worldmodels.executors.scaling import pause, scale
 from worldmodels.executors.submission import Work, submit
 from worldmodels.runner import Task
@@ -19,7 +19,7 @@ def server():
 
 def submitted(server, *overrides):
     config, _ = resolve("demo", (), overrides)
-    work = Work(manifest.job(Task("demo", 1, "controller", config), "s3://bucket"), lambda: False)
+    work = Work(job_spec.job(Task("demo", 1, "controller", config), "s3://bucket"), lambda: False)
     submit(server.cluster(), work)
     return Work(server.jobs[work.name], work.committed)
 

@@ -7,7 +7,7 @@ from api import Api, away, status
 
 from worldmodels.config import resolve
 from worldmodels.errors import ClusterError, ConfigError, Conflict, Pending, WorkFailed
-from worldmodels.executors import manifest, submission, watching
+from worldmodels.executors import job_spec, job_status, submission
 from worldmodels.executors.submission import Pods, Work, submit, wait
 from worldmodels.runner import Task
 
@@ -22,7 +22,7 @@ def server():
 
 def rollouts(*overrides):
     config, _ = resolve("demo", (), overrides)
-    return manifest.job(Task("demo", 1, "rollouts", config), STORE)
+    return job_spec.job(Task("demo", 1, "rollouts", config), STORE)
 
 
 def work(*overrides, committed=lambda: False):
@@ -245,7 +245,7 @@ def disrupted(index, *, ago=0.0, ignored=5, code=143):
     ended = datetime.fromtimestamp(time.time() - ago, UTC).isoformat()
     pod = api.fell(code, index)
     pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = ended
-    pod["metadata"]["annotations"][watching.IGNORED] = str(ignored)
+    pod["metadata"]["annotations"][job_status.IGNORED] = str(ignored)
     return pod
 
 
@@ -291,7 +291,7 @@ def test_a_pod_that_failed_is_remembered_though_it_was_deleted(server):
     server.streams = [[{"type": kind, "object": api.fell(143)} for kind in ("MODIFIED", "DELETED")]]
     pods = Pods(server.cluster(), work().name)
     list(pods.follow(0.01))
-    assert [watching.phase(pod) for pod in pods.now()] == ["Failed"]
+    assert [job_status.phase(pod) for pod in pods.now()] == ["Failed"]
 
 
 def test_pods_are_kept_without_the_config_that_each_carries(server):

@@ -265,7 +265,7 @@ def test_a_warm_start_from_another_network_says_how_to_go_on(trained, episodes, 
 
 def test_a_network_that_plays_otherwise_is_refused(tmp_path):
     from worldmodels.vision.model import Vae, play_functions
-    from worldmodels.vision.training import write_player
+    from worldmodels.vision.training import export_tflite
 
     class Off(Decoder):
         def run(self, *inputs):
@@ -274,9 +274,9 @@ def test_a_network_that_plays_otherwise_is_refused(tmp_path):
     vae = Vae(4, 0.0625)
     function = play_functions(vae)["decoder.tflite"]
     z = np.zeros((2, 4), np.float32)
-    write_player(tmp_path / "decoder.tflite", function, Decoder, [z])
+    export_tflite(tmp_path / "decoder.tflite", function, Decoder, [z])
     with pytest.raises(WorkFailed, match=r"decoder.tflite plays otherwise"):
-        write_player(tmp_path / "decoder.tflite", function, Off, [z])
+        export_tflite(tmp_path / "decoder.tflite", function, Off, [z])
 
 
 def test_latents_are_what_the_encoder_says_of_every_frame(trained, episodes, tmp_path):

@@ -4,8 +4,8 @@ import api
 import pytest
 
 from worldmodels import errors
-from worldmodels.executors import watching
-from worldmodels.executors.watching import Teller, View, exit_words, failure, view
+from worldmodels.executors import job_status
+from worldmodels.executors.job_status import Teller, View, exit_words, failure, view
 
 SCHEDULER = (
     "0/3 nodes are available: 1 node(s) had untolerated taint {a: b}, 2 Insufficient nvidia.com/gpu."
@@ -62,7 +62,7 @@ def test_a_queue_says_why_it_holds_a_job_back():
     job = api.job()
     job["spec"]["suspend"] = True
     assert view(job, []).pending == ("the Job is suspended",)
-    job["metadata"]["labels"][watching.QUEUE] = "research"
+    job["metadata"]["labels"][job_status.QUEUE] = "research"
     held = [{"reason": "Pending", "message": "insufficient quota"}]
     assert view(job, [], held).pending == ("the Job waits in the queue research: insufficient quota",)
 
@@ -79,7 +79,7 @@ def tried(index, failures, ignored, code=143, after=0):
     pod = api.fell(code, index)
     ended = (BASE + timedelta(seconds=after)).isoformat().replace("+00:00", "Z")
     pod["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = ended
-    counts = {watching.COUNTED: str(failures), watching.IGNORED: str(ignored)}
+    counts = {job_status.COUNTED: str(failures), job_status.IGNORED: str(ignored)}
     pod["metadata"]["annotations"] |= counts
     return pod
 
@@ -96,10 +96,10 @@ def test_how_long_kubernetes_waits_is_said_and_until_when(failures, ignored, del
 
 
 def test_an_index_that_is_over_is_not_waited_for():
-    assert watching.waiting_to_retry(api.job(failedIndexes="0,2-3"), [tried(n, 0, 0) for n in range(4)]) == [
+    assert job_status.waiting_to_retry(api.job(failedIndexes="0,2-3"), [tried(n, 0, 0) for n in range(4)]) == [
         tried(1, 0, 0)
     ]
-    assert watching.waiting_to_retry(api.job(), [tried(0, 0, 0), api.pod(1, "Running")]) == []
+    assert job_status.waiting_to_retry(api.job(), [tried(0, 0, 0), api.pod(1, "Running")]) == []
 
 
 def test_a_pod_that_does_not_end_on_a_lost_node_is_explained():
@@ -207,7 +207,7 @@ def test_the_code_that_the_policy_stopped_at_counts_though_its_pod_is_gone():
 
 def test_of_a_long_farewell_the_error_and_the_end_are_shown():
     lines = ["a E first", *"bcd", "2026-01-01 00:00:00 E no progress", *map(str, range(9))]
-    words = watching.last_words(api.fell(44, message="\n".join(lines))).split()
+    words = job_status.last_words(api.fell(44, message="\n".join(lines))).split()
     assert words == ["2026-01-01", "00:00:00", "E", "no", "progress", "…", "6", "7", "8"]
 
 

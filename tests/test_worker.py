@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from worldmodels.config import resolve
+from worldmodels.context import ProgressReporter
 from worldmodels.runner import Task
-from worldmodels.task import Pulse
 
 
 @pytest.mark.parametrize(("pods", "said"), [({"WM_PODS": "4"}, "next: wm submit"), ({}, "next: wm run")])
@@ -24,7 +24,7 @@ def test_in_a_pod_what_comes_next_is_submitted(pods, said, tmp_path):
 
 def test_the_time_left_of_work_that_is_gone_on_with_follows_from_what_is_done_now(caplog):
     moments = iter([0.0, 10.0])
-    pulse = Pulse(logging.getLogger("pulse"), log_seconds=0.0, clock=lambda: next(moments))
+    pulse = ProgressReporter(logging.getLogger("pulse"), log_seconds=0.0, clock=lambda: next(moments))
     with caplog.at_level(logging.INFO, "pulse"):
         pulse(80, 100, "steps", 1.0, {})
         pulse(90, 100, "steps", 1.0, {})

@@ -26,7 +26,7 @@ from .config import EXECUTION, EXTENT, LATER, Config, fields, flatten
 from .errors import ConfigError, CorruptArtifact, MissingInput, StoreError
 from .store import Store, bounded, read
 from .store.causes import explain
-from .store.disk import Disk
+from .store.disk_cache import Disk
 
 Files = dict[str, dict[str, Any]]
 RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?")

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from . import stored
-from .cluster import Kubernetes
+from .cluster_settings import ClusterSettings
 from .errors import ConfigError
-from .section import EXECUTION, EXTENT, LATER, MOST, Count, Positive, Section, fields, flatten, leaves
+from .settings import EXECUTION, EXTENT, LATER, MOST, Count, Positive, Section, fields, flatten, leaves
 from .stored import SHARDS
 
 __all__ = ["EXECUTION", "EXTENT", "LATER", "Config", "Origins", "fields", "flatten", "leaves", "resolve"]
@@ -111,7 +111,7 @@ class Memory(Section):
     precision: Precision = Field("float32", description=PRECISION, json_schema_extra=LATER)
 
 
-class Growth(Section):
+class GrowthLevel(Section):
     """What an evolution plays once the mean's validation score has reached `score`; 0: as before."""
 
     score: Score
@@ -160,7 +160,7 @@ class Controller(Section):
     start_from: Annotated[int, Field(ge=1, le=GENERATIONS)] | None = Field(
         None, description="begin with the state after that generation of an earlier evolution"
     )
-    growth: list[Growth] = Field(
+    growth: list[GrowthLevel] = Field(
         [],
         max_length=100,
         description="from the mean's validation score on: tracks, longest episode, sigma, [{score=400, tracks=4}, …]",
@@ -182,7 +182,7 @@ class Controller(Section):
 
     @field_validator("growth")
     @classmethod
-    def _rising(cls, growth: list[Growth]) -> list[Growth]:
+    def _rising(cls, growth: list[GrowthLevel]) -> list[GrowthLevel]:
         scores = [level.score for level in growth]
         if scores != sorted(set(scores)):
             raise ValueError(f"scores must rise from level to level, not {scores}")
@@ -276,7 +276,7 @@ class Config(Section):
     controller: Controller = Controller()
     evaluate: Evaluate = Evaluate()
     execution: Execution = Execution()
-    kubernetes: Kubernetes = Kubernetes()
+    kubernetes: ClusterSettings = ClusterSettings()
 
     def storable(self) -> dict[str, Any]:
         """Return the settings that a store is given: all but the personal ones."""

@@ -24,10 +24,10 @@ from . import __version__ as VERSION
 from . import artifacts, publishing, stages
 from .artifacts import Artifact, Identity, Name, Reading
 from .config import Config
+from .context import Checkpoints, Context, Outlook, ProgressReporter, StoreWorkspace
 from .errors import ConfigError, Conflict, MissingInput, ShardFailed, StoreError, WorkFailed
-from .store import Store, process
-from .store.disk import Disk, scratch
-from .task import Checkpoints, Context, Outlook, Pulse, StoreArea
+from .store import Store, process_identity
+from .store.disk_cache import Disk, scratch
 
 PACKAGES = (
     "wm", "numpy", "tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert",
@@ -126,9 +126,9 @@ def committed(store: Store, task: Task, work: Identity) -> dict[str, Any] | None
     return manifest
 
 
-def meeting(store: Store, task: Task, work: Identity) -> StoreArea:
+def meeting(store: Store, task: Task, work: Identity) -> StoreWorkspace:
     """Where the workers of that work meet."""
-    return StoreArea(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
+    return StoreWorkspace(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
 
 
 def by_digest(store: Store, name: Name, digest: str) -> dict[str, Any] | None:
@@ -187,7 +187,7 @@ def outlook(store: Store, task: Task, inputs: Mapping[Name, Mapping[str, Any]], 
     )
 
 
-def run(store: Store, task: Task, worker: int, workers: int, pulse: Pulse) -> dict[str, Any] | None:
+def run(store: Store, task: Task, worker: int, workers: int, pulse: ProgressReporter) -> dict[str, Any] | None:
     """Do this worker's part of the task. Returns the manifest, or None while others still have shards to make."""
     inputs = input_manifests(store, task)
     work = identify(task, inputs)
@@ -229,7 +229,7 @@ class Heartbeat:
 
     def __init__(self, store: Store, key: str, worker: int, log: logging.Logger, seconds: float = BEAT_SECONDS) -> None:
         self._store, self._key, self._log, self._seconds = store, key, log, seconds
-        who = process.signature() | {"worker": worker}
+        who = process_identity.signature() | {"worker": worker}
         self._text = json.dumps(who).encode()
         self._begun, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -272,7 +272,7 @@ class Attempt:
         disk: Disk,
         worker: int,
         workers: int,
-        pulse: Pulse,
+        pulse: ProgressReporter,
     ) -> None:
         self.store, self.task, self.work, self.pulse = store, task, work, pulse
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"

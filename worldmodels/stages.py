@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .config import Config
+from .context import Context
 from .errors import ConfigError
-from .task import Context
 
 Kind = Literal["single", "sharded", "exchange"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`entrypoint` is `module:function`; `kind` says its signature (see `task.py`). `count` is the number of shards.
+    """`entrypoint` is `module:function`; `kind` says its signature (see `context.py`). `count` is the number of shards.
 
     `packages` are those that not every image has, and without which the stage cannot begin.
     """

@@ -153,7 +153,7 @@ class StoredConfig(TypedDict):
 
 @with_config(_OPEN)
 class Signature(TypedDict):
-    """Which process wrote a lease or a heartbeat (`store/process.py`)."""
+    """Which process wrote a lease or a heartbeat (`store/process_identity.py`)."""
 
     host: NotRequired[Word]
     machine: NotRequired[Word]

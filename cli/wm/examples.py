@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wm import render
 from worldmodels import stages
-from worldmodels.executors.manifest import PIPELINE
+from worldmodels.executors.job_spec import PIPELINE
 
 STORE = "s3://my-bucket/world-models"
 ITERATIONS = 2

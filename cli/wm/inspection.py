@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wm import machine, options
+from wm.formatting import size
 from wm.out import echo
-from wm.words import size
 from worldmodels import durations
 from worldmodels.terminal import plain
 

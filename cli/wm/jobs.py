@@ -13,9 +13,9 @@ from wm import machine, options
 from wm.out import echo
 
 if TYPE_CHECKING:
-    from wm.wish import Wish
-    from worldmodels.cluster import Kubernetes
-    from worldmodels.executors.kubernetes import Cluster
+    from wm.selection import Selection
+    from worldmodels.cluster_settings import ClusterSettings
+    from worldmodels.executors.kubernetes import KubernetesClient
     from worldmodels.executors.submission import Work
     from worldmodels.runner import Task
     from worldmodels.store import Store
@@ -83,28 +83,28 @@ def submit(
     wm submit pipeline --iterations 2 --preset demo --config cluster.toml
     wm submit vae --dry-run server
     """
-    from wm.wish import wish
+    from wm.selection import select
 
     if "pipeline" not in names:
         if iterations:
             raise click.UsageError("--iterations goes with `wm submit pipeline`; a stage takes --iteration")
-        _stages(wish(names, run_name, store_uri, iteration, preset, files, overrides), How(**how))
+        _stages(select(names, run_name, store_uri, iteration, preset, files, overrides), How(**how))
         return
     if names != ("pipeline",) or iteration != 1 or how["redo"]:
         raise click.UsageError("`wm submit pipeline` takes no stage beside it, no --iteration and no --redo")
-    wishes = []
+    selections = []
     for each in range(1, (iterations or 1) + 1):
-        wishes.append(wish((), run_name, store_uri, each, preset, files, overrides))
-    _pipeline(wishes, How(**how))
+        selections.append(select((), run_name, store_uri, each, preset, files, overrides))
+    _pipeline(selections, How(**how))
 
 
-def _stages(wanted: "Wish", how: How) -> None:
+def _stages(wanted: "Selection", how: How) -> None:
     from worldmodels.errors import MissingInput
-    from worldmodels.executors import manifest, pipeline
+    from worldmodels.executors import job_spec, planning
 
     store, settings = wanted.store, wanted.config.kubernetes
     _warn(store, settings)
-    jobs = {task.stage: manifest.job(task, store.uri) for task in wanted.tasks if task.stage in wanted.chosen}
+    jobs = {task.stage: job_spec.job(task, store.uri) for task in wanted.tasks if task.stage in wanted.chosen}
     if how.dry_run:
         _dry_run(settings, list(jobs.values()), how)
         return
@@ -112,15 +112,15 @@ def _stages(wanted: "Wish", how: How) -> None:
     from worldmodels.executors import submission
 
     told: list[dict[str, Any]] = []
-    with pipeline.lock(store, wanted.run, LOCK_SECONDS):
+    with planning.lock(store, wanted.run, LOCK_SECONDS):
         steps = wanted.begin(redo=how.redo)
     for step in steps:
-        with pipeline.lock(store, wanted.run, LOCK_SECONDS):
+        with planning.lock(store, wanted.run, LOCK_SECONDS):
             try:
-                if not pipeline.due(store, step, redo=how.redo):
+                if not planning.due(store, step, redo=how.redo):
                     if how.as_json:
                         told.append(
-                            _row(str(step.task.name), manifest.name(step.task, store.uri), cluster, "committed", 0)
+                            _row(str(step.task.name), job_spec.name(step.task, store.uri), cluster, "committed", 0)
                         )
                         _tell(how, told)
                     else:
@@ -138,16 +138,16 @@ def _stages(wanted: "Wish", how: How) -> None:
     _conclude(store, [step.task for step in steps], how, told)
 
 
-def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
-    from worldmodels.executors import manifest, pipeline
-    from worldmodels.executors.manifest import Pipeline
+def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
+    from worldmodels.executors import job_spec, planning
+    from worldmodels.executors.job_spec import Pipeline
 
-    first = wishes[0]
+    first = selections[0]
     store, settings = first.store, first.config.kubernetes
     _warn(store, settings)
-    wanted = Pipeline(first.run, tuple(each.config for each in wishes))
+    wanted = Pipeline(first.run, tuple(each.config for each in selections))
     if how.dry_run:
-        _dry_run(settings, [manifest.pipeline_job(wanted, store.uri)], how)
+        _dry_run(settings, [job_spec.pipeline_job(wanted, store.uri)], how)
         return
     cluster = options.cluster(settings)
     from worldmodels.executors import submission
@@ -158,33 +158,33 @@ def _pipeline(wishes: "Sequence[Wish]", how: How) -> None:
         _announce(cluster, settings, work, "attached", how, told)
         _conclude(store, [], how, told)
         return
-    with pipeline.lock(store, first.run, LOCK_SECONDS):
-        pipeline.refuse(steps := pipeline.plan(store, submission.pipeline_tasks(wanted)))
-        pipeline.check(store, steps)
+    with planning.lock(store, first.run, LOCK_SECONDS):
+        planning.refuse(steps := planning.plan(store, submission.pipeline_tasks(wanted)))
+        planning.check(store, steps)
     _estimate(submission.pipeline_tasks(wanted), how)
     outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
-    for each in wishes:
+    for each in selections:
         each.remember()
     told = []
     _announce(cluster, settings, work, outcome, how, told)
     _conclude(store, submission.pipeline_tasks(wanted), how, told)
 
 
-def _warn(store: "Store", settings: "Kubernetes") -> None:
-    from worldmodels.executors import manifest
+def _warn(store: "Store", settings: "ClusterSettings") -> None:
+    from worldmodels.executors import job_spec
 
-    if words := manifest.elsewhere(getattr(store, "endpoint", ""), settings):
+    if words := job_spec.elsewhere(getattr(store, "endpoint", ""), settings):
         _say(f"warning: {words}\nnext: submit with -o kubernetes.s3_endpoint=URL, as pods reach it")
 
 
-def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], how: How) -> None:
-    from worldmodels.executors import manifest
+def _dry_run(settings: "ClusterSettings", jobs: Sequence[dict[str, Any]], how: How) -> None:
+    from worldmodels.executors import job_spec
 
     if how.dry_run == "client":
         if how.as_json:
             machine.document(jobs=list(jobs))
         else:
-            echo("---\n".join(map(manifest.to_yaml, jobs)), nl=False)
+            echo("---\n".join(map(job_spec.to_yaml, jobs)), nl=False)
         return
     cluster, rows = options.cluster(settings), []
     for job in jobs:
@@ -198,7 +198,7 @@ def _dry_run(settings: "Kubernetes", jobs: Sequence[dict[str, Any]], how: How) -
         machine.document(jobs=rows)
 
 
-def _row(work: str, job: str, cluster: "Cluster", outcome: str, pods: int) -> dict[str, Any]:
+def _row(work: str, job: str, cluster: "KubernetesClient", outcome: str, pods: int) -> dict[str, Any]:
     """Make the entry of one Job in the output of `wm submit --json`."""
     return {"work": work, "job": job, "namespace": cluster.namespace, "outcome": outcome, "pods": pods}
 
@@ -210,7 +210,7 @@ def _tell(how: How, told: list[dict[str, Any]]) -> None:
 
 
 def _conclude(store: "Store", tasks: "Sequence[Task]", how: How, told: list[dict[str, Any]]) -> None:
-    from wm.wish import conclude
+    from wm.selection import conclude
 
     if how.as_json and not how.wait:
         machine.document(jobs=told)
@@ -219,10 +219,15 @@ def _conclude(store: "Store", tasks: "Sequence[Task]", how: How, told: list[dict
 
 
 def _announce(
-    cluster: "Cluster", settings: "Kubernetes", work: "Work", outcome: str, how: How, told: list[dict[str, Any]]
+    cluster: "KubernetesClient",
+    settings: "ClusterSettings",
+    work: "Work",
+    outcome: str,
+    how: How,
+    told: list[dict[str, Any]],
 ) -> None:
     """Say what came of it, and what to type next; then wait, if that was asked for."""
-    from wm.following import follow
+    from wm.attach import follow
 
     name, pods = work.name, work.job["spec"]["completions"]
     words = {
@@ -250,7 +255,7 @@ def _announce(
         )
 
 
-def _hints(settings: "Kubernetes", work: "Work", pods: int) -> str:
+def _hints(settings: "ClusterSettings", work: "Work", pods: int) -> str:
 
     context = f" --context {settings.context}" if settings.context else ""
     which = f"-l batch.kubernetes.io/job-name={work.name} --prefix --max-log-requests {pods}"
@@ -298,7 +303,7 @@ def attach(
     wm attach controller --run demo
     wm attach pipeline
     """
-    from wm.following import follow
+    from wm.attach import follow
     from worldmodels import runner
     from worldmodels.store import open_store
 
@@ -362,7 +367,7 @@ def cancel(
     store, name = open_store(store_uri), options.stage_or_pipeline(stage_name) if stage_name else ""
     run, config, _ = options.resolve(store, run_name, iteration, None, files, overrides)
     cluster = options.cluster(config.kubernetes)
-    from worldmodels.executors import submission, watching
+    from worldmodels.executors import job_status, submission
 
     found = submission.find(cluster, store, run, name, iteration if name not in ("", "pipeline") else 0)
     if not found:
@@ -373,6 +378,6 @@ def cancel(
         submission.remove(cluster, *jobs)  # the pipeline first: it would submit the others again
         for job in jobs:
             echo(f"Job {job['metadata']['name']} is deleted")
-    if name not in ("", "pipeline") and any(not watching.ended(job) for job in drivers):
+    if name not in ("", "pipeline") and any(not job_status.ended(job) for job in drivers):
         command = options.complete(f"wm cancel --all --run {run}")
         echo(f"the pipeline is at work and will submit {name} again; next: {command}", err=True)

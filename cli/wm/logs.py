@@ -12,8 +12,8 @@ from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.artifacts import Name
-    from worldmodels.cluster import Kubernetes
-    from worldmodels.executors.kubernetes import Cluster
+    from worldmodels.cluster_settings import ClusterSettings
+    from worldmodels.executors.kubernetes import KubernetesClient
     from worldmodels.store import Store
 
 FOLLOW_SECONDS = 1.0
@@ -81,7 +81,7 @@ def logs(
     _from_store(store, names, file, index, follow=follow)
 
 
-def _cluster(settings: "Kubernetes", needed: bool) -> "Cluster | None":
+def _cluster(settings: "ClusterSettings", needed: bool) -> "KubernetesClient | None":
     """The cluster, or None if there is none and it is not `needed`."""
     from worldmodels.errors import ClusterError, ConfigError
 
@@ -96,24 +96,24 @@ def _cluster(settings: "Kubernetes", needed: bool) -> "Cluster | None":
 
 
 def _from_pods(
-    cluster: "Cluster", store: "Store", which: tuple[str, str, int], index: int | None, *, follow: bool
+    cluster: "KubernetesClient", store: "Store", which: tuple[str, str, int], index: int | None, *, follow: bool
 ) -> bool:
     """Print what the pods of the newest Job say; False if it has none."""
-    from worldmodels.executors import submission, watching
-    from worldmodels.executors.manifest import CONTAINER
+    from worldmodels.executors import job_status, submission
+    from worldmodels.executors.job_spec import CONTAINER
 
     shown: dict[str, str] = {}
     while True:
         job = next(iter(submission.find(cluster, store, *which)), None)
         pods = submission.pods_of(cluster, job) if job else []
         for pod in pods:
-            place, name = watching.index(pod), pod["metadata"]["name"]
+            place, name = job_status.index(pod), pod["metadata"]["name"]
             if index not in (None, place):
                 continue
             for moment, line in cluster.log(name, CONTAINER, since=shown.get(name, "")):
                 shown[name] = moment
                 echo(f"[{place}] {line}" if index is None and len(pods) > 1 else line)
-        if not follow or job is None or watching.ended(job):
+        if not follow or job is None or job_status.ended(job):
             return bool(pods or shown)
         time.sleep(PODS_SECONDS)
 

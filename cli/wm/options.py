@@ -12,9 +12,9 @@ from click.core import ParameterSource
 from wm.out import echo
 
 if TYPE_CHECKING:
-    from worldmodels.cluster import Kubernetes
+    from worldmodels.cluster_settings import ClusterSettings
     from worldmodels.config import Config, Origins
-    from worldmodels.executors.kubernetes import Cluster
+    from worldmodels.executors.kubernetes import KubernetesClient
     from worldmodels.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -122,12 +122,12 @@ def resolve(
 ) -> "tuple[str, Config, Origins]":
     """The run's name and its config: what it was started with before, unless a preset is named."""
     from worldmodels import config
-    from worldmodels.executors import pipeline
+    from worldmodels.executors import planning
 
     name = run_name or preset or DEFAULT_RUN
     stored = None
     for i in (iteration, iteration - 1):
-        if i and stored is None and (found := pipeline.stored_config(opened, name, i)):
+        if i and stored is None and (found := planning.stored_config(opened, name, i)):
             stored = (found["config"], found["origins"])
     resolved, origins = config.resolve(preset, files, overrides, iteration=iteration, stored=stored)
     if stored and click.get_current_context().info_name in ON_CLUSTERS:
@@ -182,7 +182,7 @@ def complete(hint: str) -> str:
     return hints.complete(hint, given)
 
 
-def cluster(settings: "Kubernetes", first_seconds: float = 5.0) -> "Cluster":
+def cluster(settings: "ClusterSettings", first_seconds: float = 5.0) -> "KubernetesClient":
     """The cluster that the settings name, which has so long to give its first answer; ClusterError if none is known."""
     from functools import partial
 
@@ -200,4 +200,4 @@ def cluster(settings: "Kubernetes", first_seconds: float = 5.0) -> "Cluster":
         echo(f"wm: {words}", err=True)
 
     connect = partial(kubernetes.connect, settings.context)
-    return kubernetes.Cluster(connect, settings.namespace, say=say, first_seconds=first_seconds)
+    return kubernetes.KubernetesClient(connect, settings.namespace, say=say, first_seconds=first_seconds)

@@ -38,9 +38,9 @@ def render(
 
     \b
     wm render rollouts --store s3://bucket/prefix | kubectl create -f -
-    wm render pipeline --store s3://bucket/prefix --preset paper --iterations 2 > pipeline.yaml
+    wm render pipeline --store s3://bucket/prefix --preset paper --iterations 2 > planning.yaml
     """
-    from worldmodels.executors.manifest import PIPELINE
+    from worldmodels.executors.job_spec import PIPELINE
 
     if what == PIPELINE and iteration != 1:
         raise click.UsageError("The pipeline begins with iteration 1; say how many with --iterations N.")
@@ -60,32 +60,32 @@ def text(
 ) -> str:
     """The Job of a stage in that iteration, or of the pipeline up to it, below the command that makes and sends it."""
     from worldmodels.config import resolve
-    from worldmodels.executors import manifest
+    from worldmodels.executors import job_spec
 
     run = run_name or preset or options.DEFAULT_RUN
     configs = [resolve(preset, files, overrides, iteration=i)[0] for i in range(1, iteration + 1)]
-    pipeline = what == manifest.PIPELINE
+    pipeline = what == job_spec.PIPELINE
     made = _pipeline(run, configs, store_uri) if pipeline else _stage(what, run, configs, store_uri)
     which = ["--iterations" if pipeline else "--iteration", str(iteration)] if iteration > 1 else []
     chosen = [("--preset", preset)] if preset else []
     chosen += [("--config", str(path)) for path in files] + [("-o", override) for override in overrides]
     words = ["wm", "render", what, "--run", run, "--store", store_uri, *which, *(w for pair in chosen for w in pair)]
-    return f"# {shlex.join(words)} | kubectl create -f -\n{manifest.to_yaml(made)}"
+    return f"# {shlex.join(words)} | kubectl create -f -\n{job_spec.to_yaml(made)}"
 
 
 def _stage(name: str, run: str, configs: "list[Config]", store_uri: str) -> dict[str, Any]:
     from worldmodels import stages
-    from worldmodels.executors import manifest, pipeline
+    from worldmodels.executors import job_spec, planning
     from worldmodels.runner import Task
 
     task = Task(run, len(configs), stages.stage(name).name, configs[-1])
-    pipeline.check_iteration(task)
-    return manifest.job(task, store_uri)
+    planning.check_iteration(task)
+    return job_spec.job(task, store_uri)
 
 
 def _pipeline(run: str, configs: "list[Config]", store_uri: str) -> dict[str, Any]:
-    from worldmodels.executors import manifest, pipeline
+    from worldmodels.executors import job_spec, planning
     from worldmodels.runner import Task
 
-    pipeline.check_iteration(Task(run, 1, "rollouts", configs[0]))
-    return manifest.pipeline_job(manifest.Pipeline(run, tuple(configs)), store_uri)
+    planning.check_iteration(Task(run, 1, "rollouts", configs[0]))
+    return job_spec.pipeline_job(job_spec.Pipeline(run, tuple(configs)), store_uri)

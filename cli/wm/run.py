@@ -9,8 +9,8 @@ from wm import options
 from wm.out import echo
 
 if TYPE_CHECKING:
-    from wm.wish import Wish
-    from worldmodels.executors.pipeline import Step
+    from wm.selection import Selection
+    from worldmodels.executors.planning import PlannedStage
 
 
 @click.command()
@@ -46,11 +46,11 @@ def run(
     wm run controller -o controller.generations=40
     wm run --iteration 2                     drive with the controller, collect, retrain
     """
-    from wm.wish import conclude, wish
+    from wm.selection import conclude, select
 
     if workers is not None:
         overrides = (*overrides, f"execution.workers={workers}")
-    wanted = wish(names, run_name, store_uri, iteration, preset, files, overrides)
+    wanted = select(names, run_name, store_uri, iteration, preset, files, overrides)
     if dry_run:
         wanted.show(redo=redo, as_json=as_json)
         return
@@ -60,16 +60,16 @@ def run(
     conclude(wanted.store, [step.task for step in steps], as_json=as_json)
 
 
-def _work(wanted: "Wish", store_uri: str, steps: "list[Step]", redo: bool, as_json: bool) -> None:
+def _work(wanted: "Selection", store_uri: str, steps: "list[PlannedStage]", redo: bool, as_json: bool) -> None:
     """Do the steps. The settings are remembered once it is certain that the work can begin."""
     from wm.machine import Events
     from wm.progress import Screen
-    from worldmodels import checks
-    from worldmodels.executors import local, pipeline
+    from worldmodels import preflight
+    from worldmodels.executors import local, planning
 
     for step in steps:
         if step.state != "committed":
-            checks.installed(step.task.stage)
+            preflight.installed(step.task.stage)
     done = all(step.state == "committed" for step in steps)
     if done:
         wanted.remember()
@@ -86,4 +86,4 @@ def _work(wanted: "Wish", store_uri: str, steps: "list[Step]", redo: bool, as_js
             with screen.stage(task.stage) as report:
                 local.run(store_uri, task, report, say=screen.say)
 
-        pipeline.execute(wanted.store, steps, one, redo=redo)
+        planning.execute(wanted.store, steps, one, redo=redo)

@@ -104,12 +104,12 @@ def _evolution(store: "Store", run: str, iteration: int, stage: str) -> dict[str
     """How far an evolution is that is not committed; None before its first generation, and for other stages."""
     from worldmodels import config, runner, stages
     from worldmodels.errors import ConfigError, CorruptArtifact, MissingInput
-    from worldmodels.executors import pipeline
+    from worldmodels.executors import planning
 
     if stages.stage(stage).kind != "exchange":
         return None
     try:
-        if not (stored := pipeline.stored_config(store, run, iteration)):
+        if not (stored := planning.stored_config(store, run, iteration)):
             return None
         settled, _ = config.resolve(iteration=iteration, stored=(stored["config"], stored["origins"]))
         task = runner.Task(run, iteration, stage, settled)
@@ -125,7 +125,7 @@ def _evolution(store: "Store", run: str, iteration: int, stage: str) -> dict[str
 
 
 def _job(job: dict[str, Any], seen: Any) -> dict[str, Any]:
-    from worldmodels.executors.manifest import ITERATION
+    from worldmodels.executors.job_spec import ITERATION
 
     labels = job["metadata"]["labels"]
     return {

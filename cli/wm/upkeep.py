@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wm import machine, options
+from wm.formatting import objects, size
 from wm.out import echo
-from wm.words import objects, size
 from worldmodels.terminal import plain
 
 if TYPE_CHECKING:
     from worldmodels.store import Store
-    from worldmodels.upkeep.copying import Plan
-    from worldmodels.upkeep.findings import Finding
+    from worldmodels.upkeep.checks import Finding
+    from worldmodels.upkeep.copying import CopyPlan
     from worldmodels.upkeep.garbage import Garbage, Kept, Survey
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "bright_black"}
@@ -56,15 +56,15 @@ def doctor(
     """
     from worldmodels.errors import ClusterError
     from worldmodels.store import open_store
-    from worldmodels.upkeep import doctor, findings
+    from worldmodels.upkeep import checks, doctor
 
     store = open_store(store_uri, deadline=doctor.DEADLINE_SECONDS)
-    found = _told(doctor.visit(store), as_json)
+    found = _told(doctor.check(store), as_json)
     there = _told(_cluster(store_uri, files, overrides), as_json) if with_cluster else []
     if as_json:
         machine.document(checks=[asdict(finding) for finding in found + there])
-    findings.require(found, f"store {store_uri}")
-    findings.require(there, "cluster", ClusterError)
+    checks.require(found, f"store {store_uri}")
+    checks.require(there, "cluster", ClusterError)
 
 
 def _cluster(store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...]) -> "Iterator[Finding]":
@@ -73,10 +73,10 @@ def _cluster(store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...]
 
     settings = resolve(None, files, overrides)[0].kubernetes
     cluster = options.cluster(settings)
-    from worldmodels.executors import checks
+    from worldmodels.executors import cluster_checks
 
     endpoint = getattr(open_store(store_uri), "endpoint", "")
-    return checks.visit(cluster, settings, store_uri, lambda words: echo(words, err=True), endpoint)
+    return cluster_checks.check(cluster, settings, store_uri, lambda words: echo(words, err=True), endpoint)
 
 
 def _told(visit: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
@@ -228,7 +228,7 @@ def cp(source_uri: str, target_uri: str, run_names: tuple[str, ...], verify: boo
             _carry(plan, source, target)
 
 
-def _carry(plan: "Plan", source: "Store", target: "Store") -> None:
+def _carry(plan: "CopyPlan", source: "Store", target: "Store") -> None:
     from wm.progress import bar
     from worldmodels.upkeep import copying
 

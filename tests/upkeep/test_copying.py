@@ -10,7 +10,7 @@ from places import CONTROLLER, VAE, WORK, commit, commit_shards, keys
 
 from worldmodels import artifacts, stored
 from worldmodels.errors import ConfigError, Conflict, CorruptArtifact, MissingInput, StoreError
-from worldmodels.executors import pipeline
+from worldmodels.executors import planning
 from worldmodels.store import LocalStore
 from worldmodels.upkeep import copying
 from worldmodels.upkeep.entries import runs
@@ -50,7 +50,7 @@ def test_settings_that_say_where_to_compute_stay_behind(folder, target):
     folder.put("run/iter-1/config.json", json.dumps({"config": config, "origins": origins}).encode())
     copy(folder, target)
     assert b"s3cret" not in target.get("run/iter-1/config.json")
-    there = pipeline.stored_config(target, "run", 1)
+    there = planning.stored_config(target, "run", 1)
     assert (there["config"], there["origins"]) == (REMEMBERED["config"], REMEMBERED["origins"])
 
 

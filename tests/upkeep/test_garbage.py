@@ -12,13 +12,13 @@ from places import PREFIX, ROLLOUTS, VAE, WORK, Careless, commit, commit_shards,
 
 from worldmodels import artifacts, publishing, runner
 from worldmodels.config import resolve
+from worldmodels.context import ProgressReporter
 from worldmodels.errors import CorruptArtifact, StoreError
-from worldmodels.store import LocalStore, process, sweep
+from worldmodels.store import LocalStore, cleanup, process_identity
 from worldmodels.store.s3 import S3Store
-from worldmodels.task import Pulse
-from worldmodels.upkeep import garbage, visit
+from worldmodels.upkeep import garbage, store_checks
 
-DEAD = {"machine": process.machine(), "process": 2**30}
+DEAD = {"machine": process_identity.machine(), "process": 2**30}
 
 
 def collect(store, horizon=0.0):
@@ -153,7 +153,7 @@ def test_half_written_files_of_a_folder_go(folder):
 
 def test_unfinished_uploads_and_ended_locks_of_a_bucket_go(bucket):
     for key in (VAE.key("data", "a", "large"), VAE.key("data", "alive", "large"), "other/x"):
-        sweep.begin(bucket, key)
+        cleanup.begin(bucket, key)
     bucket.put(runner.alive_key(VAE, "alive"), b"{}")
     for name in (".run.lock", ".gone.lock"):
         bucket.put(name, b'{"holder": "dead", "seconds": -5}')
@@ -165,7 +165,7 @@ def test_unfinished_uploads_and_ended_locks_of_a_bucket_go(bucket):
 
 
 def test_what_a_killed_doctor_left_goes(store):
-    store.put(f"{visit.CORNER}1/object", b"12")
+    store.put(f"{store_checks.CORNER}1/object", b"12")
     garbage.remove(store, garbage.outside(store, 0))
     assert keys(store) == []
 
@@ -202,7 +202,7 @@ def test_many_uploads_are_told_in_pages(endpoint):
         buckets.BUCKET,
         buckets.fresh_prefix(),
     )
-    begun = {sweep.begin(store, f"key-{i}") for i in range(5)}
+    begun = {cleanup.begin(store, f"key-{i}") for i in range(5)}
     found = list(store.leftovers(""))
     assert (len(found), {left.id for left in found}) == (5, begun)
     for left in found + found[:1]:
@@ -213,7 +213,7 @@ def test_many_uploads_are_told_in_pages(endpoint):
 def test_an_attempt_says_that_it_lives_until_it_ends(store):
     with runner.Heartbeat(store, "alive/a", 3, logging.getLogger("wm")):
         who = json.loads(store.get("alive/a"))
-        assert (who["worker"], who["machine"]) == (3, process.machine())
+        assert (who["worker"], who["machine"]) == (3, process_identity.machine())
     assert store.get("alive/a") is None
 
 
@@ -239,7 +239,7 @@ class Remembering(LocalStore):
 def test_a_task_says_that_it_lives_before_it_stores_anything(tmp_path):
     store, small = Remembering(tmp_path / "store"), ("episodes=2", "shard_episodes=1", "steps=10")
     config = resolve("demo", (), [f"rollouts.{one}" for one in small])[0]
-    runner.run(store, runner.Task("run", 1, "rollouts", config), 0, 1, Pulse(logging.getLogger("wm.test")))
+    runner.run(store, runner.Task("run", 1, "rollouts", config), 0, 1, ProgressReporter(logging.getLogger("wm.test")))
     first, *rest = store.written
     assert first.startswith(runner.alive_key(ROLLOUTS, "")) and len(rest) >= 2
     assert keys(store, runner.alive_key(ROLLOUTS, "")) == []

@@ -6,12 +6,12 @@ import random
 import re
 from collections.abc import Iterable
 
+from ..context import Workspace
 from ..errors import StoreError
-from ..task import Area
-from .host import Host
 from .members import Members, holder
 from .pace import Pace
-from .records import BlockResult, Generation, Outcome, claim_key, gather, result_key
+from .records import BlockResult, Generation, GenerationResult, claim_key, gather, result_key
+from .runtime import Runtime
 from .status import Status
 
 TRIES = 2  # to get somebody else's block, between two looks; in a crowd one
@@ -31,12 +31,12 @@ class Board:
 
     def __init__(
         self,
-        area: Area,
+        area: Workspace,
         generation: Generation,
         members: Members,
         pace: Pace,
         log: logging.Logger,
-        host: Host,
+        host: Runtime,
         *,
         joining: bool = False,
     ) -> None:
@@ -268,7 +268,7 @@ class Board:
     def _decoded(self, index: int, data: bytes) -> BlockResult:
         return BlockResult.decode(data, result_key(self.generation.number, index), self.generation.blocks[index].count)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> GenerationResult:
         return gather(self.generation, self._results)
 
     def abandoned(self) -> set[int]:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ..task import Area
+from ..context import Workspace
 from . import status
 from .pace import Pace, Timing
 
@@ -33,7 +33,7 @@ class Description:
     silent: float
 
 
-def describe(area: Area, timing: Timing = Timing()) -> Description | None:  # noqa: B008 - frozen
+def describe(area: Workspace, timing: Timing = Timing()) -> Description | None:  # noqa: B008 - frozen
     """None while no generation has begun, or if what its leader says is not understood."""
     said = status.Status.decode(area.get(status.KEY))
     if said is None or not {name for name, value in said.figures.items() if value is not None} >= FIGURES:

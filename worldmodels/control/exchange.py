@@ -1,8 +1,8 @@
 """How workers share an evolution: one implementation for a process, a machine's processes, and pods.
 
-Workers meet in an Area only. What is committed is created once, so any worker may die, wait, or do another's work at
-any moment, and the results are the same bytes. Every process has two threads: the main one plays; the other exchanges,
-and leads when it is its turn, so that no generation waits behind a leader's own block.
+Workers meet in a Workspace only. What is committed is created once, so any worker may die, wait, or do another's work
+at any moment, and the results are the same bytes. Every process has two threads: the main one plays; the other
+exchanges, and leads when it is its turn, so that no generation waits behind a leader's own block.
 
     exchange thread    newest generation -> blocks, their results -> all there? tell, commit the next generation
     main thread        play what the exchange thread feeds it
@@ -25,24 +25,24 @@ from dataclasses import replace
 from functools import partial
 from types import TracebackType
 
+from ..context import Workspace
 from ..errors import Conflict
-from ..rollouts.player import Job
-from ..task import Area
+from ..rollouts.player import EpisodeSpec
 from . import history
 from .blocks import MEAN
 from .board import Board
+from .episode_queue import Closed, EpisodeQueue, FinishedEpisode, Limits, Speed, Superseded
 from .evolution import Settings
-from .feed import Closed, Episode, Feed, Limits, Speed, Superseded
 from .history import Row
-from .host import Host, Joinable, Process
-from .leader import Leader, Plan
+from .leader import EvolutionPlan, Leader
 from .members import Members
 from .pace import Pace, Timing
 from .records import Generation, final_key, params_key, unpack
+from .runtime import Joinable, Process, Runtime
 from .status import Watch
 from .turns import Turns
 
-__all__ = ["Exchange", "Plan", "Timing", "run"]
+__all__ = ["EvolutionPlan", "Exchange", "Timing", "run"]
 
 RATE_SECONDS = 30.0  # that blocks are dealt by
 FEWEST_EPISODES = 4  # in flight per process: below that the cost of a Python step shows
@@ -53,18 +53,18 @@ class Exchange:
 
     def __init__(
         self,
-        area: Area,
-        plan: Plan,
+        area: Workspace,
+        plan: EvolutionPlan,
         worker: int,
         lanes: int,
         log: logging.Logger,
         timing: Timing = Timing(),  # noqa: B008 - frozen
         told: Callable[[list[Row]], None] = lambda rows: None,
-        host: Host | None = None,
+        host: Runtime | None = None,
     ) -> None:
         """`told` is called in the exchange thread of the worker that leads, with the rows of all generations so far."""
         self.host = host or Process()
-        self.feed = Feed(self.host)
+        self.feed = EpisodeQueue(self.host)
         self.files: dict[str, bytes] = {}
         self.ended = ""  # why, if before the last generation
         self.done = 0.0  # generations, with the fraction of the one in hand that this worker knows of
@@ -84,7 +84,7 @@ class Exchange:
 
     @property
     def latest(self) -> Row | None:
-        """The last generation's row; None in an area's first."""
+        """The last generation's row; None in a workspace's first."""
         now = self._newest
         if self._row is None and now and now.before:
             self._row = history.row(now)
@@ -255,7 +255,9 @@ class Exchange:
         tracks = (now.validation if mean else now.tracks)[block.first : block.first + block.count]
         training = self._plan.training
         limits = self._plan.validating if mean else replace(training, steps=now.steps or training.steps)
-        self.feed.add(index, limits, [Job((now.number, index, i), track, parameters) for i, track in enumerate(tracks)])
+        self.feed.add(
+            index, limits, [EpisodeSpec((now.number, index, i), track, parameters) for i, track in enumerate(tracks)]
+        )
 
     def _obtain(self, key: str, pace: Pace, make: Callable[[], bytes]) -> bytes:
         """The object `key`: made by whoever leads, or what somebody else made."""
@@ -274,14 +276,14 @@ class Exchange:
             self.feed.pause(pace.pause(0.0, now - began, now - asked))
 
 
-Play = Callable[[Callable[[], Job | None], Limits, Callable[[int], None]], Iterator[Episode]]
+Play = Callable[[Callable[[], EpisodeSpec | None], Limits, Callable[[int], None]], Iterator[FinishedEpisode]]
 
 
 def run(exchange: Exchange, play: Play, tick: Callable[[float], None]) -> dict[str, bytes]:
     """Play this worker's part to the end. Returns the stage's result files, the same bytes for every worker.
 
-    `play(next_job, limits, on_step)` yields episodes as they end; on_step is given the number of steps. `tick(steps per
-    second)` is called after every step and while waiting.
+    `play(next_episode, limits, on_step)` yields episodes as they end; on_step is given the number of steps. `tick(steps
+    per second)` is called after every step and while waiting.
     """
     speed, lately, feed = Speed(exchange.host, RATE_SECONDS), Speed(exchange.host), exchange.feed
 
@@ -297,7 +299,7 @@ def run(exchange: Exchange, play: Play, tick: Callable[[float], None]) -> dict[s
             for each in (speed, lately):
                 each.begin()
             try:
-                for episode in play(partial(feed.next_job, limits), limits, on_step):
+                for episode in play(partial(feed.next_episode, limits), limits, on_step):
                     feed.finished(episode)
             except Superseded:
                 continue

@@ -11,26 +11,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..task import Area
+from ..context import Workspace
 from . import history
 from .blocks import Lengths, divide, known
 from .board import Board
-from .course import Course, Goals
+from .episode_queue import EpisodeQueue, Limits
 from .evolution import Evolution, Settings
-from .feed import Feed, Limits
 from .history import Row
-from .host import Host, Joinable
-from .lineage import Lineage, ancestry
 from .members import Members
 from .pace import PROBES, Pace
-from .records import Generation, Outcome, pack
+from .records import Generation, GenerationResult, pack
+from .replay import ReplayedState, ancestry
+from .runtime import Joinable, Runtime
 from .status import Watch
+from .stopping import RunStats, StoppingCriteria
 
 HEIRS = 2  # workers behind the leader that are ready to lead at once
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvolutionPlan:
     """An evolution: its settings, how many generations in all, and the tracks of each.
 
     `training.steps` holds until `Settings.growth` says otherwise.
@@ -42,7 +42,7 @@ class Plan:
     validating: Limits
     training_tracks: Callable[[int, int], tuple[int, ...]]  # of a generation, and how many
     validation_tracks: Callable[[int], tuple[int, ...]]  # () in a generation that does not score the mean
-    goals: Goals = field(default_factory=Goals)
+    goals: StoppingCriteria = field(default_factory=StoppingCriteria)
     evolution: Callable[[Settings], Evolution] = Evolution
     select: str = "last"  # see `history.selected`
 
@@ -57,18 +57,18 @@ class Leader:
 
     def __init__(
         self,
-        area: Area,
-        plan: Plan,
+        area: Workspace,
+        plan: EvolutionPlan,
         members: Members,
         watch: Watch,
-        feed: Feed,
+        feed: EpisodeQueue,
         log: logging.Logger,
-        host: Host,
+        host: Runtime,
         told: Callable[[list[Row]], None],
     ) -> None:
         self._area, self._plan, self._members, self._watch = area, plan, members, watch
         self._feed, self._log, self._host, self._told = feed, log, host, told
-        self._lineage: Lineage | None = None
+        self._lineage: ReplayedState | None = None
         self._warming: Joinable | None = None
         self._looked = -1e9
         self._board: Board | None = None
@@ -110,7 +110,7 @@ class Leader:
         return self._draw(now.number + 1, now, outcome, now.course.after(score, board.elapsed, len(alive))).encode()
 
     def first(self, number: int) -> bytes:
-        return self._draw(number, None, None, Course()).encode()
+        return self._draw(number, None, None, RunStats()).encode()
 
     def finals(self, after: Generation) -> bytes:
         lineage = self._state(after.number)
@@ -128,7 +128,9 @@ class Leader:
         if not np.array_equal(ours.candidates, committed.candidates):
             self._lineage = None
 
-    def _draw(self, number: int, before: Generation | None, outcome: Outcome | None, course: Course) -> Generation:
+    def _draw(
+        self, number: int, before: Generation | None, outcome: GenerationResult | None, course: RunStats
+    ) -> Generation:
         """Ask for generation `number` and divide its work among those who live, by their speed."""
         plan, me = self._plan, self._members.worker
         lineage = self._state(number)
@@ -148,7 +150,7 @@ class Leader:
             tuple(alive[worker] for worker in order), lengths, steps, course, validated,
         )  # fmt: skip
 
-    def _lengths(self, before: Generation | None, outcome: Outcome | None, steps: int) -> Lengths:
+    def _lengths(self, before: Generation | None, outcome: GenerationResult | None, steps: int) -> Lengths:
         """As long as the last generation's episodes, scaled to what they may last now."""
         validating = float(self._plan.validating.steps)
         if before is None or outcome is None:
@@ -158,7 +160,7 @@ class Leader:
 
     # State.
 
-    def _state(self, generation: int) -> Lineage:
+    def _state(self, generation: int) -> ReplayedState:
         """The evolution's state before `generation` is told."""
         while self._warming and self._warming.is_alive():
             self._breathe()
@@ -168,8 +170,8 @@ class Leader:
         self._lineage.advance(generation, self._breathe)
         return self._lineage
 
-    def _new(self) -> Lineage:
-        return Lineage(ancestry(self._area, self._plan.settings), self._log, self._host, self._plan.evolution)
+    def _new(self) -> ReplayedState:
+        return ReplayedState(ancestry(self._area, self._plan.settings), self._log, self._host, self._plan.evolution)
 
     def _warm(self, generation: int) -> None:
         def run() -> None:

@@ -1,4 +1,4 @@
-"""Who is alive: heartbeats of the workers that meet in an area. They only advise; no result rests on them."""
+"""Who is alive: heartbeats of the workers that meet in a workspace. They only advise; no result rests on them."""
 
 import json
 import re
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .. import stored
+from ..context import Workspace
 from ..errors import StoreError
 from ..stored import BEAT
-from ..task import Area
-from .host import Host, Joinable
 from .pace import Timing
+from .runtime import Joinable, Runtime
 
 WORKER = re.compile(r"workers/([0-9]{1,6})")
 READ_AT_ONCE = 64  # heartbeats at each look
@@ -39,7 +39,7 @@ class Members:
     With `stretch`, heartbeats are so much rarer and count for so much longer.
     """
 
-    def __init__(self, area: Area, worker: int, timing: Timing, host: Host) -> None:
+    def __init__(self, area: Workspace, worker: int, timing: Timing, host: Runtime) -> None:
         self.worker = worker
         self.incarnation = uuid.uuid4().hex
         self.rate = 0.0

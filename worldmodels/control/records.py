@@ -21,7 +21,7 @@ import numpy as np
 from .. import npz, stored
 from ..errors import CorruptArtifact
 from .blocks import MEAN, Block, Lengths, firm, known
-from .course import Course
+from .stopping import RunStats
 
 FINAL = ("mean.npy", "best.npy", "generations.npz", "rewards.csv")
 """Names of the files that `final` packs; others are refused."""
@@ -60,7 +60,7 @@ def arrays(members: Mapping[str, Any]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GenerationResult:
     """What the generation before gave: `scores` float64 [N, T], `validation` float64 [V], environment steps in all."""
 
     scores: np.ndarray
@@ -73,8 +73,8 @@ class Generation:
     """One committed generation. `mean` and `sigma` are those its candidates were drawn with.
 
     `alive` are the workers known to run, the one that committed this first, with their `rates` in steps per second (0:
-    not measured). `steps` is the longest training episode (0: as the config says). `before` is None in an area's first
-    generation. `averaged` are the parameters that validation scores (None: the mean).
+    not measured). `steps` is the longest training episode (0: as the config says). `before` is None in a workspace's
+    first generation. `averaged` are the parameters that validation scores (None: the mean).
     """
 
     number: int
@@ -85,11 +85,11 @@ class Generation:
     validation: tuple[int, ...]
     blocks: tuple[Block, ...]
     alive: tuple[int, ...]
-    before: Outcome | None
+    before: GenerationResult | None
     rates: tuple[float, ...] = ()
     lengths: Lengths = field(default_factory=Lengths)
     steps: int = 0
-    course: Course = field(default_factory=Course)
+    course: RunStats = field(default_factory=RunStats)
     averaged: np.ndarray | None = None
 
     @cached_property
@@ -130,7 +130,7 @@ class Generation:
         return found
 
     def encode(self) -> bytes:
-        before = self.before or Outcome(np.zeros((0, 0)), np.zeros(0), 0)
+        before = self.before or GenerationResult(np.zeros((0, 0)), np.zeros(0), 0)
         blocks = [[b.candidate, b.first, b.count, b.owner] for b in self.blocks]
         averaged = {} if self.averaged is None else {"averaged": self.averaged}
         return arrays(
@@ -160,7 +160,7 @@ class Generation:
         """The generation stored as `key`; CorruptArtifact if these are not its bytes."""
         try:
             a = npz.load(data)
-            before = Outcome(a["before_scores"], a["before_validation"], int(a["before_steps"]))
+            before = GenerationResult(a["before_scores"], a["before_validation"], int(a["before_steps"]))
             found = cls(
                 number=int(a["number"]),
                 candidates=a["candidates"],
@@ -216,7 +216,7 @@ def _advice(a: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "rates": tuple(a["rates"].tolist()),
         "lengths": Lengths(*a["lengths"].tolist()),
         "steps": int(a["steps"]),
-        "course": Course(best, int(since), int(longest), seconds, cores),
+        "course": RunStats(best, int(since), int(longest), seconds, cores),
         "averaged": a.get("averaged"),
     }
 
@@ -243,14 +243,14 @@ class BlockResult:
         return cls(tuple(value["scores"]), tuple(value["steps"]))
 
 
-def gather(generation: Generation, results: Mapping[int, BlockResult]) -> Outcome:
+def gather(generation: Generation, results: Mapping[int, BlockResult]) -> GenerationResult:
     """All blocks' results, by candidate and track."""
     scores = np.full((len(generation.candidates), len(generation.tracks)), np.nan)
     validation = np.full(len(generation.validation), np.nan)
     for index, block in enumerate(generation.blocks):
         row = validation if block.candidate < 0 else scores[block.candidate]
         row[block.first : block.first + block.count] = results[index].scores
-    return Outcome(scores, validation, sum(sum(result.steps) for result in results.values()))
+    return GenerationResult(scores, validation, sum(sum(result.steps) for result in results.values()))
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:

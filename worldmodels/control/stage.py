@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterator
 
 from ..config import Config
+from ..context import Context
 from ..envs import make, tracks
 from ..networks import Encoder, Step, parameters
-from ..rollouts.player import Job, Outcome, play
+from ..rollouts.player import EpisodeResult, EpisodeSpec, play
 from ..rollouts.policies import WorldPolicy
-from ..task import Context
 from . import history
-from .course import Goals
+from .episode_queue import Limits
 from .evolution import Level, Settings
-from .exchange import Exchange, Plan, run
-from .feed import Limits
+from .exchange import EvolutionPlan, Exchange, run
 from .history import Row
+from .stopping import StoppingCriteria
 
 VALIDATION_STEPS = 1000
 
@@ -27,8 +27,10 @@ def work(ctx: Context) -> None:
     evolution = plan(ctx, parameters(encoder.z, step.hidden))
     exchange = Exchange(ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, told=lambda rows: _show(ctx, rows))
 
-    def drive(next_job: Callable[[], Job | None], limits: Limits, on_step: Callable[[int], None]) -> Iterator[Outcome]:
-        return play(lanes, policy, next_job, steps=limits.steps, patience=limits.patience, on_step=on_step)
+    def drive(
+        next_episode: Callable[[], EpisodeSpec | None], limits: Limits, on_step: Callable[[int], None]
+    ) -> Iterator[EpisodeResult]:
+        return play(lanes, policy, next_episode, steps=limits.steps, patience=limits.patience, on_step=on_step)
 
     def tick(rate: float) -> None:
         if not exchange.begun:  # an evolution that is gone on with has not done nothing
@@ -69,7 +71,7 @@ def settings(config: Config, length: int) -> Settings:
     )
 
 
-def plan(ctx: Context, length: int) -> Plan:
+def plan(ctx: Context, length: int) -> EvolutionPlan:
     """The evolution that the config asks for, of candidates of `length` parameters."""
     c, seed, iteration = ctx.config.controller, ctx.config.seed, ctx.iteration
 
@@ -77,14 +79,14 @@ def plan(ctx: Context, length: int) -> Plan:
         due = c.evaluate_every and generation % c.evaluate_every == 0
         return tuple(tracks.validation_tracks(seed, c.evaluate_tracks)) if due else ()
 
-    return Plan(
+    return EvolutionPlan(
         settings=settings(ctx.config, length),
         generations=c.generations,
         training=Limits(c.steps, c.patience),
         validating=Limits(VALIDATION_STEPS, 0),
         training_tracks=lambda g, n: tuple(tracks.training_tracks(seed, iteration, g, n)),
         validation_tracks=validation_tracks,
-        goals=Goals(c.target, c.stagnation, c.core_hours, c.wall_hours),
+        goals=StoppingCriteria(c.target, c.stagnation, c.core_hours, c.wall_hours),
         select=c.select,
     )
 

@@ -12,10 +12,10 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from .. import stored
-from ..task import Area
-from .host import Host
+from ..context import Workspace
 from .members import Members
 from .pace import STEP, Pace
+from .runtime import Runtime
 
 KEY = "status"
 
@@ -61,7 +61,7 @@ class Status:
 class Watch:
     """Who leads, as far as this worker has heard."""
 
-    def __init__(self, area: Area, members: Members, host: Host) -> None:
+    def __init__(self, area: Workspace, members: Members, host: Runtime) -> None:
         self.leading = False
         self.latest: Status | None = None
         self._area, self._members, self._host = area, members, host

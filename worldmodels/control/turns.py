@@ -2,8 +2,8 @@
 
 import math
 
-from .host import Host
 from .pace import Pace
+from .runtime import Runtime
 
 LONGEST_PAUSE = 10.0
 
@@ -11,7 +11,7 @@ LONGEST_PAUSE = 10.0
 class Turns:
     """Moments of one generation: the next question for its successor, search for others' blocks, look of the leader."""
 
-    def __init__(self, host: Host, pace: Pace, began: float, *, loose: bool) -> None:
+    def __init__(self, host: Runtime, pace: Pace, began: float, *, loose: bool) -> None:
         """`loose`: there are blocks for whoever is free."""
         self._host, self._pace, self._began, self._loose = host, pace, began, loose
         now = host.now()

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ..envs.base import Bools, Floats, Frames
 from ..envs.fast import FastLanes
-from ..rollouts.player import Job, play
-from ..rollouts.policies import Remembers, Sees, WorldPolicy
+from ..rollouts.player import EpisodeSpec, play
+from ..rollouts.policies import EncoderFn, RecurrentFn, WorldPolicy
 
 SIZE = (300, 200)
 STEP_MILLISECONDS = 20  # the environment's 50 steps a second
@@ -46,8 +46,8 @@ class Camera:
 
 
 def film(
-    encoder: Sees,
-    step: Remembers,
+    encoder: EncoderFn,
+    step: RecurrentFn,
     parameters: NDArray[np.float32],
     track: int,
     steps: int,
@@ -56,9 +56,9 @@ def film(
 ) -> bytes:
     """Make an animated WebP of parameters [P] driving a track, in real time; at most LARGEST bytes."""
     camera = Camera(every)
-    jobs = iter([Job(0, track, parameters)])
+    specs = iter([EpisodeSpec(0, track, parameters)])
     try:
-        for _ in play(camera, WorldPolicy(encoder, step, 1), lambda: next(jobs, None), steps=steps, on_step=on_step):
+        for _ in play(camera, WorldPolicy(encoder, step, 1), lambda: next(specs, None), steps=steps, on_step=on_step):
             pass
     finally:
         camera.close()

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs import describe, make
-from ..rollouts.player import Job, Outcome, play
-from ..rollouts.policies import Remembers, Sees, WorldPolicy
+from ..rollouts.player import EpisodeResult, EpisodeSpec, play
+from ..rollouts.policies import EncoderFn, RecurrentFn, WorldPolicy
 from .statistics import deviation, interquartile_interval_95, interquartile_mean, interval_95, mean
 
 
@@ -27,15 +27,15 @@ class TrackScore:
     lap: bool  # every tile was visited
 
     @classmethod
-    def of(cls, outcome: Outcome) -> "TrackScore":
+    def of(cls, outcome: EpisodeResult) -> "TrackScore":
         o = outcome
-        track, score = o.job.track, float(o.score)
+        track, score = o.spec.track, float(o.score)
         return cls(track, score, o.steps, o.terminated, int(o.tiles_visited), int(o.tiles_total), o.lap_complete)
 
 
 def score(
-    encoder: Sees,
-    step: Remembers,
+    encoder: EncoderFn,
+    step: RecurrentFn,
     parameters: NDArray[np.float32],
     tracks: Sequence[int],
     renderer: str,
@@ -47,12 +47,12 @@ def score(
 
     `on_step` is told how many steps were just taken. Raises EpisodeFailed.
     """
-    jobs = (Job(i, track, parameters) for i, track in enumerate(tracks))
+    specs = (EpisodeSpec(i, track, parameters) for i, track in enumerate(tracks))
     count = min(lanes, len(tracks))
     environments, policy = make(renderer, count), WorldPolicy(encoder, step, count)
     try:
-        outcomes = play(environments, policy, lambda: next(jobs, None), steps=steps, on_step=on_step)
-        found = {outcome.job.key: TrackScore.of(outcome) for outcome in outcomes}
+        outcomes = play(environments, policy, lambda: next(specs, None), steps=steps, on_step=on_step)
+        found = {outcome.spec.key: TrackScore.of(outcome) for outcome in outcomes}
     finally:
         environments.close()
     return [found[i] for i in range(len(tracks))]

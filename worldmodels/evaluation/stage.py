@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import npz, stored
+from ..context import Context, Shard
 from ..envs import tracks
 from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder, Step
 from ..rollouts.player import EpisodeFailed
-from ..task import Context, Shard
 from .drive import film
 from .scoring import TrackScore, comparison, score, summary
 

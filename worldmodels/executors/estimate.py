@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..config import Config
 from ..runner import Task
 from ..stages import stage
-from .manifest import cores
+from .job_spec import cores
 
 # A second on one core of a 2-core AMD EPYC, all of them at work.
 RANDOM_STEPS, CLOSED_LOOP_STEPS, GYMNASIUM_STEPS = 2400.0, 2500.0, 110.0

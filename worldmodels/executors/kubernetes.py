@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError, ProxyError, SSLError
 
 from ..errors import ClusterError
 from ..store.address import redacted
-from . import refusals
+from . import api_errors
 
 Dict = dict[str, Any]
 log = logging.getLogger("wm.cluster")
@@ -157,7 +157,7 @@ def _unusable(files: str, context: str, error: Exception) -> ClusterError:
     return ClusterError(f"the kubeconfig {files} cannot be used: {reason}", next="kubectl config view")
 
 
-class Cluster:
+class KubernetesClient:
     """One namespace of a cluster."""
 
     def __init__(
@@ -344,15 +344,15 @@ class Cluster:
         except _Away as error:
             spent = time.monotonic() - began
             if error.status:
-                raise refusals.failing(self.host, f"{method} {path.partition('?')[0]}", str(error), spent) from error
-            raise refusals.unreachable(self.host, str(error), spent) from error
+                raise api_errors.failing(self.host, f"{method} {path.partition('?')[0]}", str(error), spent) from error
+            raise api_errors.unreachable(self.host, str(error), spent) from error
         if again.statistics.get("attempt_number", 1) > 1 and self._answered:
             self._say(f"{self.host} answers again after {time.monotonic() - began:.0f} s")
         self._answered = True
-        said = refusals.parsed(reply.body)
+        said = api_errors.parsed(reply.body)
         good = reply.status < 300 and (plain or said or reply.body.strip() == b"{}")
         if not (good or (reply.status in okay and said.get("kind") == "Status")):
-            raise refusals.refusal(reply.status, reply.body, f"the cluster at {self.host}", self.namespace)
+            raise api_errors.refusal(reply.status, reply.body, f"the cluster at {self.host}", self.namespace)
         return reply
 
     def _once(self, method: str, path: str, query: Mapping[str, str] | None, body: Any, okay: tuple[int, ...]) -> Reply:
@@ -362,11 +362,11 @@ class Cluster:
                 self._connection = self._connect()
                 reply = self._read(method, path, query, body)
         except SSLError as error:
-            raise refusals.unreachable(self.host, f"its certificate is not trusted: {error}", 0) from error
+            raise api_errors.unreachable(self.host, f"its certificate is not trusted: {error}", 0) from error
         except HTTPError as error:
             raise _Away(self._reason(error)) from error
         if reply.status in AWAY and reply.status not in okay:
-            message = " ".join(str(refusals.parsed(reply.body).get("message", "")).split())
+            message = " ".join(str(api_errors.parsed(reply.body).get("message", "")).split())
             raise _Away(f"{reply.status}" + (f": {message}" if message else ""), reply.status)
         return reply
 
@@ -375,7 +375,7 @@ class Cluster:
         cause = error.original_error if isinstance(error, ProxyError) else error
         words = CONNECTION.sub("", str(cause)).strip("'\"") or type(cause).__name__
         if isinstance(error, ProxyError):
-            return f"{refusals.PROXY} {redacted(self._connection.proxy)} does not serve: {words}"
+            return f"{api_errors.PROXY} {redacted(self._connection.proxy)} does not serve: {words}"
         return words
 
     def _read(self, method: str, path: str, query: Mapping[str, str] | None, body: Any) -> Reply:

@@ -7,14 +7,14 @@ https://kubernetes.io/docs/concepts/workloads/controllers/job/#elastic-indexed-j
 from typing import Any
 
 from ..errors import ClusterError
-from . import watching
-from .kubernetes import Cluster
+from . import job_status
+from .kubernetes import KubernetesClient
 from .submission import Work
 
 Dict = dict[str, Any]
 
 
-def scale(cluster: Cluster, work: Work, pods: int) -> int:
+def scale(cluster: KubernetesClient, work: Work, pods: int) -> int:
     """Let the work's Job have so many pods; returns how many it had. ClusterError if it may not be changed."""
     _changeable(work)
     before = int(work.job["spec"]["completions"])
@@ -23,7 +23,7 @@ def scale(cluster: Cluster, work: Work, pods: int) -> int:
     return before
 
 
-def pause(cluster: Cluster, work: Work, *, paused: bool) -> bool:
+def pause(cluster: KubernetesClient, work: Work, *, paused: bool) -> bool:
     """Take all pods away and make none, or make them again; False if it was so already."""
     _changeable(work)
     if bool(work.job["spec"].get("suspend")) == paused:
@@ -34,9 +34,9 @@ def pause(cluster: Cluster, work: Work, *, paused: bool) -> bool:
 
 def _changeable(work: Work) -> None:
     job = work.job
-    if watching.ended(job) or job["metadata"].get("deletionTimestamp"):
+    if job_status.ended(job) or job["metadata"].get("deletionTimestamp"):
         raise ClusterError(f"{work}: Job {work.name} has ended", next=work.command("submit"))
-    if queue := job["metadata"]["labels"].get(watching.QUEUE):
+    if queue := job["metadata"]["labels"].get(job_status.QUEUE):
         raise ClusterError(
             f"{work}: Job {work.name} is in the queue {queue}: Kueue admitted it with the pods that it has",
             next=f"{work.command('submit')} -o kubernetes.pods.{work.stage}=N --replace",

@@ -14,16 +14,16 @@ from typing import Any, Literal
 from .. import runner
 from ..errors import ClusterError, Conflict, Pending, WorkFailed
 from ..runner import Task
-from ..section import flatten
+from ..settings import flatten
 from ..stages import STAGES
 from ..store import Store
-from . import manifest, watching
-from .kubernetes import Cluster, Expired
-from .manifest import ITERATION, PIPELINE, Pipeline
-from .watching import JOB_NAME, View
+from . import job_spec, job_status
+from .job_spec import ITERATION, PIPELINE, Pipeline
+from .job_status import JOB_NAME, View
+from .kubernetes import Expired, KubernetesClient
 
 Dict = dict[str, Any]
-Outcome = Literal["created", "attached", "committed"]
+SubmissionOutcome = Literal["created", "attached", "committed"]
 
 POLL_SECONDS = 3.0
 EVENTS_SECONDS = 10.0
@@ -76,12 +76,12 @@ class Work:
 def stage_work(store: Store, task: Task) -> Work:
     """The work of one stage; MissingInput if an input is not committed."""
     identity = runner.identify(task, runner.input_manifests(store, task))
-    return Work(manifest.job(task, store.uri), lambda: runner.committed(store, task, identity) is not None)
+    return Work(job_spec.job(task, store.uri), lambda: runner.committed(store, task, identity) is not None)
 
 
 def pipeline_work(store: Store, pipeline: Pipeline) -> Work:
     """The work of every stage of every iteration."""
-    return Work(manifest.pipeline_job(pipeline, store.uri), _all_committed(store, pipeline))
+    return Work(job_spec.pipeline_job(pipeline, store.uri), _all_committed(store, pipeline))
 
 
 def carried_work(store: Store, job: Dict) -> Work:
@@ -103,18 +103,18 @@ def _all_committed(store: Store, pipeline: Pipeline) -> Callable[[], bool]:
     return committed
 
 
-def find(cluster: Cluster, store: Store, run: str = "", stage: str = "", iteration: int = 0) -> list[Dict]:
+def find(cluster: KubernetesClient, store: Store, run: str = "", stage: str = "", iteration: int = 0) -> list[Dict]:
     """The Jobs of this store on the cluster, newest first: all of them, or those of a run, a stage, an iteration."""
     labels = {"app.kubernetes.io/managed-by": "wm"}
     labels |= {"app.kubernetes.io/instance": run} if run else {}
     labels |= {"app.kubernetes.io/component": stage} if stage else {}
     labels |= {ITERATION: str(iteration)} if iteration else {}
-    ours = [job for job in cluster.jobs(labels) if _annotation(job, manifest.STORE) == store.uri]
-    ours = [job for job in ours if job["metadata"]["labels"]["app.kubernetes.io/component"] != manifest.DOCTOR]
+    ours = [job for job in cluster.jobs(labels) if _annotation(job, job_spec.STORE) == store.uri]
+    ours = [job for job in ours if job["metadata"]["labels"]["app.kubernetes.io/component"] != job_spec.DOCTOR]
     return sorted(ours, key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
 
 
-def no_job(cluster: Cluster, store: Store, run: str, stage: str) -> ClusterError:
+def no_job(cluster: KubernetesClient, store: Store, run: str, stage: str) -> ClusterError:
     """The error for a Job that `find` does not find."""
     submit = f"wm submit {stage} --run {run}"
     return ClusterError(
@@ -123,13 +123,13 @@ def no_job(cluster: Cluster, store: Store, run: str, stage: str) -> ClusterError
     )
 
 
-def pods_of(cluster: Cluster, job: Dict) -> list[Dict]:
+def pods_of(cluster: KubernetesClient, job: Dict) -> list[Dict]:
     """The pods that a Job has, by index and age."""
     pods, _ = cluster.objects(cluster.pods(), {JOB_NAME: job["metadata"]["name"]})
-    return sorted(pods, key=lambda pod: (watching.index(pod), str(pod["metadata"]["creationTimestamp"])))
+    return sorted(pods, key=lambda pod: (job_status.index(pod), str(pod["metadata"]["creationTimestamp"])))
 
 
-def overview(cluster: Cluster, store: Store, run: str = "") -> list[tuple[Dict, View]]:
+def overview(cluster: KubernetesClient, store: Store, run: str = "") -> list[tuple[Dict, View]]:
     """Every Job of this store, or of one run, and how it is, newest first."""
     jobs = find(cluster, store, run)
     pods, _ = cluster.objects(cluster.pods(), {"app.kubernetes.io/managed-by": "wm"})
@@ -139,17 +139,17 @@ def overview(cluster: Cluster, store: Store, run: str = "") -> list[tuple[Dict, 
     views = []
     for job in jobs:
         there = own.get(job["metadata"]["name"], [])
-        seen = watching.view(job, there)
+        seen = job_status.view(job, there)
         if not seen.ended and not seen.running:
-            seen = watching.view(job, there, explanations(cluster, job))
+            seen = job_status.view(job, there, explanations(cluster, job))
         views.append((job, seen))
     return views
 
 
-def active(cluster: Cluster, job: Dict) -> bool:
+def active(cluster: KubernetesClient, job: Dict) -> bool:
     """Whether this very Job is at work already."""
     there = cluster.job(job["metadata"]["name"])
-    return there is not None and not watching.ended(there) and _annotation(there) == manifest.spec_digest(job)
+    return there is not None and not job_status.ended(there) and _annotation(there) == job_spec.spec_digest(job)
 
 
 def pipeline_tasks(pipeline: Pipeline) -> list[Task]:
@@ -158,13 +158,13 @@ def pipeline_tasks(pipeline: Pipeline) -> list[Task]:
 
 
 def submit(
-    cluster: Cluster,
+    cluster: KubernetesClient,
     work: Work,
     *,
     replace: bool = False,
     say: Callable[[str], None] = lambda words: None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Outcome:
+) -> SubmissionOutcome:
     """See to it that there is one Job for the work, or that it is done.
 
     Raises Conflict if a Job of that name with another spec is active, unless `replace`.
@@ -182,10 +182,10 @@ def submit(
             continue  # somebody else was quicker: look at theirs
         if there["metadata"].get("deletionTimestamp"):
             say(f"Job {work.name} is being deleted; waiting for its end")
-        elif watching.ended(there):
-            say(f"Job {work.name} ended, and its work is not in {there['metadata']['annotations'][manifest.STORE]}:"
+        elif job_status.ended(there):
+            say(f"Job {work.name} ended, and its work is not in {there['metadata']['annotations'][job_spec.STORE]}:"
                 " making it again")  # fmt: skip
-        elif _annotation(there) == manifest.spec_digest(work.job):
+        elif _annotation(there) == job_spec.spec_digest(work.job):
             return "attached"
         elif not replace:
             raise _conflict(work, there)
@@ -194,7 +194,7 @@ def submit(
         remove(cluster, there, sleep=sleep)
 
 
-def remove(cluster: Cluster, *jobs: Dict, sleep: Callable[[float], None] = time.sleep) -> None:
+def remove(cluster: KubernetesClient, *jobs: Dict, sleep: Callable[[float], None] = time.sleep) -> None:
     """Delete Jobs with their pods, and wait until they are gone; ClusterError if that takes too long."""
     for job in jobs:
         cluster.delete(job)
@@ -242,7 +242,7 @@ def _environment(job: Dict) -> dict[str, str]:
     return {each["name"]: each.get("value", "").replace("$$", "$") for each in container.get("env") or ()}
 
 
-def _annotation(job: Mapping[str, Any], key: str = manifest.SPEC) -> str:
+def _annotation(job: Mapping[str, Any], key: str = job_spec.SPEC) -> str:
     return str((job["metadata"].get("annotations") or {}).get(key, ""))
 
 
@@ -252,7 +252,7 @@ class Pods:
     Those that were seen to fail are remembered when they are deleted, as evicted ones soon are.
     """
 
-    def __init__(self, cluster: Cluster, job_name: str) -> None:
+    def __init__(self, cluster: KubernetesClient, job_name: str) -> None:
         self._cluster, self._labels = cluster, {JOB_NAME: job_name}
         self._there: dict[str, Dict] = {}
         self._fallen: dict[str, Dict] = {}
@@ -286,7 +286,7 @@ class Pods:
 
     def _take(self, event: Dict) -> None:
         pod = event["object"]
-        if watching.phase(pod) == "Failed":
+        if job_status.phase(pod) == "Failed":
             self._fallen[pod["metadata"]["uid"]] = _slim(pod)
         if event["type"] == "DELETED":
             self._there.pop(pod["metadata"]["uid"], None)
@@ -301,7 +301,7 @@ def _slim(pod: Dict) -> Dict:
 
 
 def wait(
-    cluster: Cluster,
+    cluster: KubernetesClient,
     work: Work,
     report: Callable[[View, Pods], None],
     *,
@@ -333,16 +333,16 @@ def wait(
             continue
         missed = 0
         pods.look()
-        seen = watching.view(job, pods.now(), events)
+        seen = job_status.view(job, pods.now(), events)
         if not seen.running and time.monotonic() - explained > EVENTS_SECONDS:
             explained, events = time.monotonic(), explanations(cluster, job)
-            seen = watching.view(job, pods.now(), events)
+            seen = job_status.view(job, pods.now(), events)
         report(seen, pods)
         if seen.ended:
             raise _ended(work, job, pods.now(), seen)
-        open_since = min(open_since, time.monotonic()) if watching.all_kept_open(pods.now()) else math.inf
+        open_since = min(open_since, time.monotonic()) if job_status.all_kept_open(pods.now()) else math.inf
         if time.monotonic() - open_since > OPEN_LOOKS * poll_seconds:
-            raise watching.kept_open_failure(job, pods.now(), str(work), work.command("submit"))
+            raise job_status.kept_open_failure(job, pods.now(), str(work), work.command("submit"))
         if _disrupted_for_long(job, pods.now()):
             say(f"{work}: Kubernetes would wait with all pods, which were disrupted: Job {work.name} is made anew")
             make_anew(cluster, job)
@@ -359,22 +359,24 @@ def wait(
                 next=f"{work.command('attach')}, or {work.command('cancel')}",
             )
         for _ in pods.follow(poll_seconds):
-            report(watching.view(job, pods.now(), events), pods)
+            report(job_status.view(job, pods.now(), events), pods)
 
 
-def _let_go(cluster: Cluster, work: Work, pods: "Pods", poll_seconds: float, say: Callable[[str], None]) -> None:
+def _let_go(
+    cluster: KubernetesClient, work: Work, pods: "Pods", poll_seconds: float, say: Callable[[str], None]
+) -> None:
     """Delete the Job of committed work if it never ends, because containers that others added do not."""
     job: Dict | None = None
     for _ in range(OPEN_LOOKS):
-        if not watching.has_others(pods.now()):
+        if not job_status.has_others(pods.now()):
             return
         job = cluster.job(work.name)
-        if job is None or watching.ended(job):
+        if job is None or job_status.ended(job):
             return
         for _ in pods.follow(poll_seconds):
             pass
-    if job and watching.all_kept_open(pods.now()):
-        names = ", ".join(sorted({name for pod in pods.now() for name in watching.kept_open(pod)}))
+    if job and job_status.all_kept_open(pods.now()):
+        names = ", ".join(sorted({name for pod in pods.now() for name in job_status.kept_open(pod)}))
         say(f"{work}: Job {work.name} is deleted: its work is committed, and container {names} does not end"
             " (-o kubernetes.sidecars=false does without)")  # fmt: skip
         cluster.delete(job)
@@ -382,13 +384,13 @@ def _let_go(cluster: Cluster, work: Work, pods: "Pods", poll_seconds: float, say
 
 def _disrupted_for_long(job: Dict, pods: list[Dict]) -> bool:
     """Whether all that a Job waits for is Kubernetes' own patience after disruptions; Kueue has another."""
-    retried = watching.waiting_to_retry(job, pods)
-    if not retried or watching.QUEUE in job["metadata"]["labels"] or not all(map(watching.disrupted, retried)):
+    retried = job_status.waiting_to_retry(job, pods)
+    if not retried or job_status.QUEUE in job["metadata"]["labels"] or not all(map(job_status.disrupted, retried)):
         return False
-    return min(map(watching.backoff_until, retried)) - time.time() > ANEW_SECONDS
+    return min(map(job_status.backoff_until, retried)) - time.time() > ANEW_SECONDS
 
 
-def make_anew(cluster: Cluster, job: Dict) -> None:
+def make_anew(cluster: KubernetesClient, job: Dict) -> None:
     """Replace a Job by the same one, whose failures are not counted yet."""
     remove(cluster, job)
     cluster.create(fresh(job))  # or somebody else did
@@ -409,17 +411,17 @@ def fresh(job: Dict) -> Dict:
 
 def _ended(work: Work, job: Dict, pods: list[Dict], seen: View) -> Exception:
     if seen.ended == "Complete":
-        where = job["metadata"]["annotations"][manifest.STORE]
+        where = job["metadata"]["annotations"][job_spec.STORE]
         return WorkFailed(
             f"{work}: Job {work.name} is complete, but its work is not in {where}: do its pods write elsewhere?",
             next=work.command("logs"),
         )
-    return watching.failure(job, pods, str(work), work.command("submit"), work.command("logs"))
+    return job_status.failure(job, pods, str(work), work.command("submit"), work.command("logs"))
 
 
-def explanations(cluster: Cluster, job: Dict) -> list[Dict]:
+def explanations(cluster: KubernetesClient, job: Dict) -> list[Dict]:
     """What the cluster told of a Job that has no running pod: its events, and Kueue's conditions."""
     events = cluster.events("Job", job["metadata"]["name"])
-    if not (job["spec"].get("suspend") and watching.QUEUE in job["metadata"]["labels"]):
+    if not (job["spec"].get("suspend") and job_status.QUEUE in job["metadata"]["labels"]):
         return events
-    return events + cluster.queued(job["metadata"]["uid"], job["metadata"]["labels"][watching.QUEUE])
+    return events + cluster.queued(job["metadata"]["uid"], job["metadata"]["labels"][job_status.QUEUE])

@@ -26,10 +26,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import hints, runner
+from ..context import ProgressReporter
 from ..errors import ConfigError, Hung, Stopped, WmError
 from ..store import Store, open_store
 from ..store.causes import explain
-from ..task import Pulse
 from ..terminal import Formatter
 
 PUBLISH_LOG_SECONDS = 5.0
@@ -42,7 +42,7 @@ def main(environment: Mapping[str, str]) -> int:
     worker, workers = int(environment.get("JOB_COMPLETION_INDEX", "0")), int(environment.get("WM_WORKERS", "1"))
     store = open_store(environment["WM_STORE"])
     log, lines = _logger()
-    pulse = Pulse(log, emit=_emitter(environment.get("WM_EVENTS_FD")))
+    pulse = ProgressReporter(log, emit=_emitter(environment.get("WM_EVENTS_FD")))
     faulthandler.enable()
     signal.signal(signal.SIGTERM, lambda *_: pulse.stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -84,7 +84,7 @@ def command(text: str, environment: Mapping[str, str], task: runner.Task) -> str
     return hints.complete(text, given)
 
 
-def _run(store: Store, task: runner.Task, worker: int, workers: int, pulse: Pulse) -> None:
+def _run(store: Store, task: runner.Task, worker: int, workers: int, pulse: ProgressReporter) -> None:
     try:
         runner.run(store, task, worker, workers, pulse)
     except ModuleNotFoundError as error:
@@ -156,7 +156,7 @@ def _emitter(descriptor: str | None) -> Callable[[dict[str, Any]], None]:
     return emit
 
 
-def _end_with_parent(pulse: Pulse) -> None:
+def _end_with_parent(pulse: ProgressReporter) -> None:
     """Stop as if asked to, once nobody holds the other end of standard input; at once if that takes too long."""
     while os.read(0, 1024):  # not sys.stdin: its lock would be held while the interpreter ends
         pass
@@ -165,7 +165,7 @@ def _end_with_parent(pulse: Pulse) -> None:
     os._exit(Stopped.exit_code)
 
 
-def _watch(pulse: Pulse, stall_seconds: float, again: str) -> None:
+def _watch(pulse: ProgressReporter, stall_seconds: float, again: str) -> None:
     """A worker that says nothing for that long is stuck: show where, and let somebody else try.
 
     Only time in which this process ran counts: it may be suspended, and its machine too.

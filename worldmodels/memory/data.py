@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..task import Shard
+from ..context import Shard
 from ..vision import latents
 from ..vision.data import READERS, START, Cache, Mark, Position, ahead, walk
 from ..vision.latents import Latents

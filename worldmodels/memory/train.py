@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..context import Context
 from ..errors import WorkFailed
 from ..networks import Dream, Step
-from ..task import Context
 from ..vision import data as frames
 from ..vision import training
 from ..vision.latents import Latents
@@ -225,8 +225,8 @@ class Trainer:
 def _write(ctx: Context, memory: Memory, episodes: Episodes, best: Best, steps: int) -> None:
     functions = play_functions(memory)
     inputs = _real_inputs(memory, episodes)
-    training.write_player(ctx.results / "step.tflite", functions["step.tflite"], Step, inputs)
-    training.write_player(ctx.results / "dream.tflite", functions["dream.tflite"], Dream, inputs)
+    training.export_tflite(ctx.results / "step.tflite", functions["step.tflite"], Step, inputs)
+    training.export_tflite(ctx.results / "dream.tflite", functions["dream.tflite"], Dream, inputs)
     memory.save_weights(ctx.results / "memory.weights.h5")
     sizes = {"z": memory.z, "hidden": memory.hidden, "mixtures": memory.mixtures}
     trained = {"parameters": memory.count_params(), "steps": steps, "epoch": best.epoch}

@@ -6,10 +6,10 @@ from types import MappingProxyType
 import numpy as np
 
 from .. import npz
+from ..context import Artifact, Context
 from ..networks import Decoder, Dream, Encoder, Step
 from ..rollouts import episodes
 from ..rollouts.episodes import Episode
-from ..task import Artifact, Context
 from . import page
 from .dream import Networks, roll_out
 from .figures import Line, Panel, Picture, bars, curves

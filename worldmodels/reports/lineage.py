@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from .. import durations, stored
+from ..context import Artifact, Context
 from ..rollouts import episodes
-from ..task import Artifact, Context
 from . import page
 from .page import Part
 from .sources import document, optional, short, table

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .. import stored
-from ..task import Context
+from ..context import Context
 from . import page
 from .figures import Line, Panel, curves, histogram
 from .page import Part

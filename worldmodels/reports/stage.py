@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..context import Context
 from ..errors import MissingInput, WmError
-from ..task import Context
 from . import learning, lineage, page, results
 from .page import Part, Section
 

@@ -19,7 +19,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from .. import mapping, npz
+from .. import mmap_array, npz
 from ..config import SHARD_FRAMES
 from ..errors import CorruptArtifact
 
@@ -153,7 +153,7 @@ def _frames(shard: Files, steps: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
     blob, sizes = memoryview(shard.read(FRAMES)), steps["compressed"].tolist()
     if sum(sizes) != len(blob):
         raise ValueError(f"{FRAMES} has {len(blob)} bytes, {STEPS} says {sum(sizes)}")
-    found = mapping.empty((int(steps["lengths"].sum()), *FRAME_SHAPE), np.uint8)
+    found = mmap_array.empty((int(steps["lengths"].sum()), *FRAME_SHAPE), np.uint8)
     room, cut, end = found.reshape(-1).data, 0, 0
     for length, size in zip(steps["lengths"].tolist(), sizes, strict=True):
         part, raw = blob[cut : cut + size], length * FRAME_BYTES

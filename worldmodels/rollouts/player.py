@@ -13,7 +13,7 @@ from .episodes import FRAME_SHAPE, Episode
 
 
 @dataclass(frozen=True)
-class Job:
+class EpisodeSpec:
     """One episode to play. `key` is the caller's name for it."""
 
     key: Any
@@ -22,8 +22,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    job: Job
+class EpisodeResult:
+    spec: EpisodeSpec
     score: float  # sum of rewards
     steps: int
     terminated: bool  # by the environment: the lap is complete, or the car left the field
@@ -39,15 +39,15 @@ class Outcome:
 class EpisodeFailed(WorkFailed):
     """The simulator could not begin an episode; another try would end the same."""
 
-    def __init__(self, job: Job, reason: Exception) -> None:
-        super().__init__(f"track {job.track} cannot be driven: {type(reason).__name__}: {reason}")
-        self.job = job
+    def __init__(self, spec: EpisodeSpec, reason: Exception) -> None:
+        super().__init__(f"track {spec.track} cannot be driven: {type(reason).__name__}: {reason}")
+        self.spec = spec
 
 
 class Policy(Protocol):
     """Decides for all lanes at once; what it decides for one must not depend on the others."""
 
-    def begin(self, lane: int, job: Job) -> None:
+    def begin(self, lane: int, spec: EpisodeSpec) -> None:
         """A new episode in that lane."""
 
     def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -57,33 +57,33 @@ class Policy(Protocol):
 def play(
     lanes: Lanes,
     policy: Policy,
-    next_job: Callable[[], Job | None],
+    next_episode: Callable[[], EpisodeSpec | None],
     *,
     steps: int,
     patience: int = 0,
     record: bool = False,
     on_step: Callable[[int], None] | None = None,
-) -> Iterator[Outcome]:
-    """Plays jobs until `next_job` gives None while no lane is active; yields each episode as it ends.
+) -> Iterator[EpisodeResult]:
+    """Plays specs until `next_episode` gives None while no lane is active; yields each episode as it ends.
 
     An episode ends when the environment terminates it, after `steps` steps, or (patience > 0) after `patience` steps
     without a new tile. `on_step` is told how many steps were just taken, once for all active lanes. An outcome depends
-    on its job and the policy only, never on the number of lanes or the order of jobs. Raises EpisodeFailed.
+    on its spec and the policy only, never on the number of lanes or the order of specs. Raises EpisodeFailed.
     """
     runs: dict[int, _Run] = {}
     seen = np.empty((lanes.count, *FRAME_SHAPE), np.uint8)
     while True:
         for lane in range(lanes.count):
             if lane not in runs:
-                job = next_job()
-                if job is None:
+                spec = next_episode()
+                if spec is None:
                     break
-                runs[lane] = _Run(job, steps, record)
+                runs[lane] = _Run(spec, steps, record)
                 try:
-                    seen[lane] = lanes.start(lane, job.track)
+                    seen[lane] = lanes.start(lane, spec.track)
                 except Exception as error:
-                    raise EpisodeFailed(job, error) from error
-                policy.begin(lane, job)
+                    raise EpisodeFailed(spec, error) from error
+                policy.begin(lane, spec)
         if not runs:
             return
         active = sorted(runs)
@@ -103,8 +103,8 @@ def play(
 class _Run:
     """One episode under way."""
 
-    def __init__(self, job: Job, steps: int, record: bool) -> None:
-        self.job = job
+    def __init__(self, spec: EpisodeSpec, steps: int, record: bool) -> None:
+        self.spec = spec
         self.steps = 0
         self.score = 0.0
         self.last_tile = 0
@@ -122,9 +122,9 @@ class _Run:
         if reward > 0:
             self.last_tile = self.steps
 
-    def outcome(self, terminated: bool, tiles: tuple[int, int]) -> Outcome:
+    def outcome(self, terminated: bool, tiles: tuple[int, int]) -> EpisodeResult:
         episode = None
         if self._frames is not None:
             actions, rewards = np.array(self._actions, np.float32), np.array(self._rewards, np.float32)
-            episode = Episode(self._frames[: self.steps], actions, rewards, self.job.track, terminated)
-        return Outcome(self.job, self.score, self.steps, terminated, *tiles, episode)
+            episode = Episode(self._frames[: self.steps], actions, rewards, self.spec.track, terminated)
+        return EpisodeResult(self.spec, self.score, self.steps, terminated, *tiles, episode)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..errors import CorruptArtifact
 from ..networks import linear
-from .player import Job
+from .player import EpisodeSpec
 
 Floats = NDArray[np.float32]
 
@@ -32,7 +32,7 @@ def random_actions(rng: np.random.Generator, steps: int, hold: float) -> Floats:
 
 
 class RandomPolicy:
-    """Random actions that follow from (seed, iteration, the job's key: an episode's number) alone."""
+    """Random actions that follow from (seed, iteration, the spec's key: an episode's number) alone."""
 
     def __init__(self, seed: int, iteration: int, steps: int, hold: float) -> None:
         self._seed = (seed, iteration)
@@ -41,8 +41,8 @@ class RandomPolicy:
         self._plans: dict[int, Floats] = {}
         self._at: dict[int, int] = {}
 
-    def begin(self, lane: int, job: Job) -> None:
-        rng = np.random.default_rng((*self._seed, int(job.key)))
+    def begin(self, lane: int, spec: EpisodeSpec) -> None:
+        rng = np.random.default_rng((*self._seed, int(spec.key)))
         self._plans[lane] = random_actions(rng, self._steps, self._hold)
         self._at[lane] = -1
 
@@ -54,7 +54,7 @@ class RandomPolicy:
         return actions
 
 
-class Sees(Protocol):
+class EncoderFn(Protocol):
     """V, as far as driving goes: frames -> mean [n, Z], log-variance [n, Z]."""
 
     @property
@@ -63,7 +63,7 @@ class Sees(Protocol):
     def __call__(self, frames: NDArray[np.uint8], /) -> tuple[Floats, Floats]: ...
 
 
-class Remembers(Protocol):
+class RecurrentFn(Protocol):
     """M, as far as driving goes: z, a, h, c -> h, c."""
 
     @property
@@ -75,24 +75,24 @@ class Remembers(Protocol):
 class WorldPolicy:
     """V, M and C (paper, section 3): z is the encoder's mean, h_t follows from (z, a) of step t - 1, and h_0 = 0."""
 
-    def __init__(self, encoder: Sees, step: Remembers, lanes: int) -> None:
+    def __init__(self, encoder: EncoderFn, step: RecurrentFn, lanes: int) -> None:
         self._encoder = encoder
         self._step = step
         self._h = np.zeros((lanes, step.hidden), np.float32)
         self._c = np.zeros((lanes, step.hidden), np.float32)
         self._parameters = np.zeros((lanes, linear.parameters(encoder.z, step.hidden)), np.float32)
 
-    def begin(self, lane: int, job: Job) -> None:
-        if job.parameters is None:
-            raise ValueError(f"job {job.key!r} has no controller parameters")
+    def begin(self, lane: int, spec: EpisodeSpec) -> None:
+        if spec.parameters is None:
+            raise ValueError(f"spec {spec.key!r} has no controller parameters")
         self._h[lane] = self._c[lane] = 0
-        if job.parameters.shape != self._parameters.shape[1:]:
+        if spec.parameters.shape != self._parameters.shape[1:]:
             raise CorruptArtifact(
-                f"a controller of {job.parameters.shape} parameters cannot drive with V and M, which take"
+                f"a controller of {spec.parameters.shape} parameters cannot drive with V and M, which take"
                 f" {self._parameters.shape[1]}",
                 next="wm verify",
             )
-        self._parameters[lane] = job.parameters
+        self._parameters[lane] = spec.parameters
 
     def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> Floats:
         rows = list(lanes)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import npz
+from ..context import Context
 from ..envs import make, tracks
 from ..errors import MissingInput, ShardFailed
 from ..networks import Encoder, Step
-from ..task import Context
 from . import episodes
-from .player import EpisodeFailed, Job, Policy, play
+from .player import EpisodeFailed, EpisodeSpec, Policy, play
 from .policies import RandomPolicy, WorldPolicy
 
 
@@ -25,8 +25,8 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     settings, seed, iteration = ctx.config.rollouts, ctx.config.seed, ctx.iteration
     size = settings.shard_episodes
     policy, parameters = _driver(ctx)
-    jobs = (
-        Job(episode, tracks.rollout_track(seed, iteration, episode), parameters)
+    specs = (
+        EpisodeSpec(episode, tracks.rollout_track(seed, iteration, episode), parameters)
         for shard in todo
         for episode in range(shard * size, (shard + 1) * size)
     )
@@ -35,17 +35,17 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     lanes = make(settings.renderer, ctx.lanes)
     try:
         for outcome in play(
-            lanes, policy, lambda: next(jobs, None), steps=settings.steps, record=True, on_step=progress.add
+            lanes, policy, lambda: next(specs, None), steps=settings.steps, record=True, on_step=progress.add
         ):
             assert outcome.episode is not None
-            shard, place = divmod(outcome.job.key, size)
+            shard, place = divmod(outcome.spec.key, size)
             finished[shard][place] = episodes.pack(outcome.episode)
             progress.end(settings.steps - outcome.steps, outcome.score)
             if len(finished[shard]) == size:
                 done = finished.pop(shard)
                 yield shard, episodes.join([done[i] for i in range(size)])
     except EpisodeFailed as failure:
-        raise ShardFailed(failure.job.key // size, failure.message) from failure
+        raise ShardFailed(failure.spec.key // size, failure.message) from failure
     finally:
         lanes.close()
 

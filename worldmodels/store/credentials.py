@@ -2,7 +2,7 @@
 
 boto3 looks once, when a client is made, and has none from then on. But a node's identity agent may start after its
 pods, a metadata service may be ill, and a token may be mounted late. So here that is a failure of one request, and
-`tries.py` decides.
+`retry.py` decides.
 """
 
 import logging

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import stored
 from ..errors import Busy, StoreError
-from . import process
+from . import process_identity
 
 if TYPE_CHECKING:
     from .s3 import S3Store, Stored
@@ -78,7 +78,7 @@ class Lease:
         if there is None:
             return None
         left = _parsed(there).get("seconds", self._seconds) - (self._store.now() - there.modified)
-        if left >= 0 and not process.ended(_parsed(there)):
+        if left >= 0 and not process_identity.ended(_parsed(there)):
             raise self._busy(there, left)
         tag = self._store.write_if(self._key, self._text(), IfMatch=there.tag)
         now = self._store.read(self._key)  # for a server that overlooks conditions
@@ -108,7 +108,7 @@ class Lease:
 
     def _text(self) -> bytes:
         words = {"holder": self._id, "beat": self._beat, "seconds": self._seconds}
-        return json.dumps(words | process.signature()).encode()
+        return json.dumps(words | process_identity.signature()).encode()
 
     def _is_ours(self, there: "Stored") -> bool:
         return _parsed(there).get("holder") == self._id

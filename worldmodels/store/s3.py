@@ -23,12 +23,12 @@ from botocore import exceptions as boto
 from botocore.config import Config
 
 from ..errors import ConfigError, StoreError
-from . import sweep
+from . import cleanup
 from .address import bucket_and_prefix, redacted
 from .base import GET_BYTES, Entry, Leftover, bounded, hidden, read, too_large
 from .credentials import Resolver
 from .lease import LEASE_SECONDS, hold
-from .tries import DAMAGED, DEADLINE_SECONDS, FAILURES, Tries, code, status
+from .retry import DAMAGED, DEADLINE_SECONDS, FAILURES, Retry, code, status
 
 ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
 PART_BYTES = 16 * 2**20
@@ -81,7 +81,7 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
         # Other servers know fewer checksums than AWS, and some refuse requests that carry one.
         plain = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
         client = session.client("s3", config=config.merge(plain), **options)
-        client.meta.events.register_last("before-call.s3.DeleteObjects", sweep.sign_by_md5)
+        client.meta.events.register_last("before-call.s3.DeleteObjects", cleanup.sign_by_md5)
     client.meta.events.register_last("before-call.s3", _expect_nothing)
     if encryption := os.environ.get("WM_S3_ENCRYPTION", ""):
         for method in ("PutObject", "CreateMultipartUpload"):
@@ -142,7 +142,7 @@ class S3Store:
         self.uri = f"s3://{bucket}/{self._prefix}".rstrip("/")
         self.endpoint = redacted(client.meta.endpoint_url)
         self._clock, self.lease_seconds, self._part_bytes = clock, lease_seconds, part_bytes
-        self._try = Tries(self.uri, client.meta.endpoint_url, deadline=deadline, clock=clock, sleep=sleep)
+        self._try = Retry(self.uri, client.meta.endpoint_url, deadline=deadline, clock=clock, sleep=sleep)
         self._server: tuple[float, float] | None = None
 
     def get(self, key: str) -> bytes | None:
@@ -202,14 +202,14 @@ class S3Store:
         self._try("delete", key, attempt)
 
     def delete_many(self, keys: Iterable[str]) -> None:
-        sweep.delete_many(self, keys)
+        cleanup.delete_many(self, keys)
 
     def leftovers(self, prefix: str) -> Iterator[Leftover]:
-        yield from sweep.uploads(self, prefix)
-        yield from sweep.ended_leases(self, prefix)
+        yield from cleanup.uploads(self, prefix)
+        yield from cleanup.ended_leases(self, prefix)
 
     def discard(self, leftover: Leftover) -> None:
-        sweep.discard(self, leftover)
+        cleanup.discard(self, leftover)
 
     def now(self) -> float:
         """By the last answer's Date, and what this process measured since: one second's resolution, as `modified`."""

@@ -4,15 +4,15 @@ import contextlib
 from collections.abc import Callable
 
 from ..errors import StoreError
-from ..store import sweep
+from ..store import cleanup
 from ..store.s3 import S3Store
-from .findings import Check, Finding, fail, ok, warn
-from .visit import ANOTHER_STORE, Visit
+from .checks import Check, Finding, fail, ok, warn
+from .store_checks import ANOTHER_STORE, StoreChecks
 
 NO_SUCH_TAG = f'"{"0" * 32}"'
 
 
-class BucketVisit(Visit):
+class BucketVisit(StoreChecks):
     store: S3Store
 
     def __init__(self, store: S3Store, clock: Callable[[], float]) -> None:
@@ -57,16 +57,16 @@ class BucketVisit(Visit):
 
     def uploads(self) -> Finding:
         key = self.key("unfinished")
-        id = sweep.begin(self.store, key)
+        id = cleanup.begin(self.store, key)
         try:
-            listed = any(upload.id == id for upload in sweep.uploads(self.store, self.corner))
+            listed = any(upload.id == id for upload in cleanup.uploads(self.store, self.corner))
         except StoreError as error:
             return warn(f"`wm gc` will not find uploads that were never completed: {error.message}", error.next)
         finally:
-            sweep.abort(self.store, key, id)
+            cleanup.abort(self.store, key, id)
         if not listed:
             return warn("an upload that was begun is not listed: `wm gc` will not find such", "wm gc --help")
-        if any(upload.id == id for upload in sweep.uploads(self.store, self.corner)):
+        if any(upload.id == id for upload in cleanup.uploads(self.store, self.corner)):
             return fail("an upload that was aborted is still there", ANOTHER_STORE)
         return ok("may be listed and aborted")
 
@@ -74,6 +74,6 @@ class BucketVisit(Visit):
         keys = [entry.key for entry in self.store.entries(self.corner)]
         self.store.delete_many([*keys, self.key(".lock.lock")])
         with contextlib.suppress(StoreError):  # told before
-            for upload in sweep.uploads(self.store, self.corner):
+            for upload in cleanup.uploads(self.store, self.corner):
                 self.store.discard(upload)
-        return ok("nothing of this visit is left")
+        return ok("nothing of these checks is left")

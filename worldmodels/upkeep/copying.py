@@ -38,7 +38,7 @@ class Content:
 
 
 @dataclass
-class Plan:
+class CopyPlan:
     """What is to be copied, in the order in which it is; `there` is what the destination has, by key.
 
     `suspects` are there, and are to be read back; `skipped` are there, and are left.
@@ -96,13 +96,13 @@ def plan(
     *,
     verify: bool = False,
     said: Callable[[str], None] = lambda where: None,
-) -> Plan:
+) -> CopyPlan:
     """What of the run is still to be copied; Conflict if the destination has committed something else.
 
     What the destination has in the right size counts as copied: an object is there whole or not at all. With `verify`
     it is read back and checked when its turn comes. `said` is told which stage is being looked at.
     """
-    found = Plan(run, {entry.key: entry for entry in target.entries(f"{run}/")})
+    found = CopyPlan(run, {entry.key: entry for entry in target.entries(f"{run}/")})
     for iteration in artifacts.iterations(source, run):
         _take_latest(found, source.entries(artifacts.config_key(run, iteration)), found.configs)
         for stage in source.folders(f"{run}/iter-{iteration}/"):
@@ -112,7 +112,7 @@ def plan(
     return found
 
 
-def _plan_stage(found: Plan, source: Store, target: Store, name: Name, verify: bool) -> None:
+def _plan_stage(found: CopyPlan, source: Store, target: Store, name: Name, verify: bool) -> None:
     for key in artifacts.manifest_keys(source, name):  # before their data: that cannot go while they name it
         data = source.get(key)
         if data is None:
@@ -146,7 +146,7 @@ def _committed(source: str, target: Store, name: Name, key: str, manifest: Mappi
     return True
 
 
-def _take_contents(found: Plan, name: Name, manifest: Mapping[str, Any], verify: bool) -> None:
+def _take_contents(found: CopyPlan, name: Name, manifest: Mapping[str, Any], verify: bool) -> None:
     for file in artifacts.stored_files(manifest):
         key = _inside(found.run, file["key"])
         there, content = found.there.get(key), Content(key, file["size"], file["sha256"], name)
@@ -158,7 +158,7 @@ def _take_contents(found: Plan, name: Name, manifest: Mapping[str, Any], verify:
             found.skipped.add(key)
 
 
-def _plan_records(found: Plan, source: Store, name: Name, work: str, verify: bool) -> None:
+def _plan_records(found: CopyPlan, source: Store, name: Name, work: str, verify: bool) -> None:
     """Records of shards that the destination has not, and their files; one that it has stays, as among workers."""
     keys = [entry.key for entry in source.entries(name.key(work, "shards/"))]
     found.skipped |= found.there.keys() & set(keys)
@@ -169,7 +169,7 @@ def _plan_records(found: Plan, source: Store, name: Name, work: str, verify: boo
             _take_contents(found, name, record, verify)
 
 
-def _plan_work(found: Plan, source: Store, prefix: str) -> None:
+def _plan_work(found: CopyPlan, source: Store, prefix: str) -> None:
     ordered: list[list[Entry]] = [[] for _ in ONCE]
     for entry in source.entries(prefix):
         rest = _inside(found.run, entry.key).removeprefix(prefix)
@@ -183,7 +183,7 @@ def _plan_work(found: Plan, source: Store, prefix: str) -> None:
     found.once += [new] if new else []
 
 
-def _take_latest(found: Plan, entries: Iterable[Entry], into: list[Entry]) -> None:
+def _take_latest(found: CopyPlan, entries: Iterable[Entry], into: list[Entry]) -> None:
     """Take what is overwritten in its place, unless the destination's was written later, in whole seconds."""
     for entry in entries:
         there = found.there.get(_inside(found.run, entry.key))
@@ -201,7 +201,7 @@ def _inside(run: str, key: str) -> str:
 
 
 def copy(
-    found: Plan, source: Store, target: Store, advance: Callable[[int], None] = lambda bytes: None
+    found: CopyPlan, source: Store, target: Store, advance: Callable[[int], None] = lambda bytes: None
 ) -> list[Content]:
     """Do the plan; `advance` is told the bytes of what has been copied or checked. Returns what was found damaged.
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 
 from ..errors import StoreError
 from ..store import LocalStore, Store
-from .findings import Finding, examine
+from .checks import Finding, examine
 from .folder import FolderVisit
-from .visit import Visit
+from .store_checks import StoreChecks
 
 # A store that is not there should be told soon; `wm run` waits longer.
 DEADLINE_SECONDS = 8.0
 
 
-def visit(store: Store, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
+def check(store: Store, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
     """One finding per check, as they come; nothing is left in the store. `clock` is this machine's, Unix seconds."""
     here = FolderVisit(store, clock) if isinstance(store, LocalStore) else _bucket(store, clock)
     try:
@@ -25,7 +25,7 @@ def visit(store: Store, clock: Callable[[], float] = time.time) -> Iterator[Find
         raise
 
 
-def _bucket(store: Store, clock: Callable[[], float]) -> Visit:
+def _bucket(store: Store, clock: Callable[[], float]) -> StoreChecks:
     from .bucket import BucketVisit  # needs boto3, as the store does
 
     return BucketVisit(store, clock)  # type: ignore[arg-type]

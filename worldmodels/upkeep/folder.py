@@ -5,14 +5,14 @@ import shutil
 from collections.abc import Callable
 
 from ..store import LocalStore
-from .findings import Check, Finding, fail, ok, warn
-from .visit import ANOTHER_STORE, Visit
+from .checks import Check, Finding, fail, ok, warn
+from .store_checks import ANOTHER_STORE, StoreChecks
 
 LITTLE_SPACE_BYTES = 2e9
 
 
-class FolderVisit(Visit):
-    """A folder may be made by the first command that writes; then this visit does not leave it either."""
+class FolderVisit(StoreChecks):
+    """A folder may be made by the first command that writes; then the checks do not leave it either."""
 
     store: LocalStore
 
@@ -41,4 +41,4 @@ class FolderVisit(Visit):
                 path.rmdir()
         if (left := self.store.root / self.corner).exists():
             return fail(f"left behind: {left}", f"rm -r {left}")
-        return ok("nothing of this visit is left")
+        return ok("nothing of these checks is left")

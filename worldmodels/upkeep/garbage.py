@@ -14,10 +14,10 @@ from ..artifacts import Identity, Name
 from ..config import Config
 from ..errors import CorruptArtifact, WmError
 from ..runner import Task
-from ..store import Entry, Leftover, Store, process
+from ..store import Entry, Leftover, Store, process_identity
 from .entries import split, works
 from .parallel import each
-from .visit import CORNER
+from .store_checks import CORNER
 
 # Ten beats of `runner.Heartbeat`: a process that is suspended for longer is as good as dead.
 LIVE_SECONDS = 600.0
@@ -144,7 +144,7 @@ def _attempts(store: Store, name: Name) -> tuple[set[str], list[Entry]]:
 
 def _ended(beat: bytes | None) -> bool:
     """Whether it is sure that the process of this heartbeat has ended: it was one of this machine's, and is not now."""
-    return process.ended(stored.advice(beat, stored.SIGNATURE) or {})
+    return process_identity.ended(stored.advice(beat, stored.SIGNATURE) or {})
 
 
 def _without(entries: list[Entry], manifests: Iterable[dict[str, Any]]) -> list[Entry]:

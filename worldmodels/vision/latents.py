@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import mapping, npz
+from .. import mmap_array, npz
+from ..context import Context, Shard
 from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder
 from ..rollouts import episodes
-from ..task import Context, Shard
 from .data import ahead
 
 Floats = NDArray[np.float32]
@@ -91,7 +91,7 @@ def read(shard: Shard) -> list[Latents]:
         ):
             raise ValueError(f"{total} frames have arrays {mean.shape}, {logvar.shape} and {actions.shape}")
         ends = np.cumsum(found)[:-1]
-        split = [np.split(mapping.copy(array), ends) for array in (mean, logvar, actions)]
+        split = [np.split(mmap_array.copy(array), ends) for array in (mean, logvar, actions)]
     return [Latents(*parts) for parts in zip(*split, strict=True)]
 
 

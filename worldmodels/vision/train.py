@@ -9,9 +9,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..context import Context, Shard
 from ..networks import Decoder, Encoder
 from ..rollouts import episodes
-from ..task import Context, Shard
 from . import data, training
 from .model import SIDE, Vae, play_functions
 
@@ -132,9 +132,9 @@ def _write(ctx: Context, vae: Vae, sample: NDArray[np.uint8], steps: int) -> Non
     draw(ctx, vae, sample)
     functions = play_functions(vae)
     encoder, decoder = functions["encoder.tflite"], functions["decoder.tflite"]
-    training.write_player(ctx.results / "encoder.tflite", encoder, Encoder, [sample])
+    training.export_tflite(ctx.results / "encoder.tflite", encoder, Encoder, [sample])
     mean = vae.encode(tf.constant(sample))[0].numpy()
-    training.write_player(ctx.results / "decoder.tflite", decoder, Decoder, [mean])
+    training.export_tflite(ctx.results / "decoder.tflite", decoder, Decoder, [mean])
     vae.save_weights(ctx.results / "vae.weights.h5")
     sizes = {"z": vae.z, "width": ctx.config.vae.width, "parameters": vae.count_params(), "steps": steps}
     training.write_json(ctx.results / "vae.json", sizes)

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..context import Context
 from ..errors import ConfigError, WorkFailed
-from ..task import Context
 
 LOG = logging.getLogger("wm")
 TOLERANCE = 1e-5
@@ -187,7 +187,7 @@ def convert(function: Any) -> bytes:
         absl.setLevel(level)
 
 
-def write_player(
+def export_tflite(
     path: Path, function: Any, open_network: Callable[[Path], Any], inputs: Sequence[np.ndarray[Any, Any]]
 ) -> None:
     """Convert, write, and play it as it will be played. Raises WorkFailed if it deviates from TensorFlow."""

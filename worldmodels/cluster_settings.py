@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from .section import MOST, Count, Section
+from .settings import MOST, Count, Section
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ and …/reference/kubernetes-api/…/quantity
 LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -68,7 +68,7 @@ SUBMITTERS = ("context", "pending_seconds", "prices")
 """What concerns whoever submits, and not the Job."""
 
 
-class Kubernetes(Section):
+class ClusterSettings(Section):
     """Where Jobs go, and how."""
 
     context: str = Field("", description="the kubeconfig's context; empty: its current one")

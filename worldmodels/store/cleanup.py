@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Busy, StoreError
 from .base import Leftover
-from .tries import code
+from .retry import code
 
 if TYPE_CHECKING:
     from .s3 import S3Store

@@ -11,18 +11,18 @@ from wm.out import echo
 from wm.progress import Bar, Screen
 
 if TYPE_CHECKING:
-    from worldmodels.cluster import Kubernetes
-    from worldmodels.executors.kubernetes import Cluster
+    from worldmodels.cluster_settings import ClusterSettings
+    from worldmodels.executors.job_status import View
+    from worldmodels.executors.kubernetes import KubernetesClient
     from worldmodels.executors.submission import Pods, Work
-    from worldmodels.executors.watching import View
 
 LINE_SECONDS, PLAIN_SECONDS = 10.0, 30.0
 
 
 def follow(
-    cluster: "Cluster",
+    cluster: "KubernetesClient",
     work: "Work",
-    settings: "Kubernetes",
+    settings: "ClusterSettings",
     *,
     pending_timeout: int | None,
     cancel_pending: bool,
@@ -63,9 +63,9 @@ def follow(
 class Report:
     """One line that is written again and what is new above it; plain lines where there is no terminal."""
 
-    def __init__(self, screen: Screen, cluster: "Cluster", work: "Work") -> None:
-        from worldmodels.executors.listening import Listener
-        from worldmodels.executors.watching import Teller
+    def __init__(self, screen: Screen, cluster: "KubernetesClient", work: "Work") -> None:
+        from worldmodels.executors.job_status import Teller
+        from worldmodels.executors.log_tail import Listener
 
         self._screen, self._work = screen, work
         self._bar: Bar | None = screen.bar(str(work))
@@ -90,8 +90,8 @@ class Report:
 class Told:
     """The same for programs: an event whenever something changes."""
 
-    def __init__(self, cluster: "Cluster", work: "Work") -> None:
-        from worldmodels.executors.listening import Listener
+    def __init__(self, cluster: "KubernetesClient", work: "Work") -> None:
+        from worldmodels.executors.log_tail import Listener
 
         self._work, self._last = str(work), dict[str, Any]()
         self._listener = Listener(cluster, PLAIN_SECONDS)

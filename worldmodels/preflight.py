@@ -9,8 +9,8 @@ import importlib.util
 from collections.abc import Callable
 
 from . import stages, stored
+from .context import Outlook, chosen_episodes
 from .errors import ConfigError, MissingInput
-from .task import Outlook, chosen_episodes
 
 
 def check(outlook: Outlook) -> None:
@@ -88,7 +88,7 @@ def _controller(outlook: Outlook) -> None:
             f"controller.start_from = {start}: V or M is made first, and no evolution with them can have begun",
             next="wm run controller -o controller.start_from=none",
         )
-    from .control.lineage import ancestry
+    from .control.replay import ancestry
     from .control.stage import settings
     from .networks import parameters
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from .. import artifacts, stages
 from ..artifacts import digest
-from ..cluster import SUBMITTERS, Kubernetes, Resources
+from ..cluster_settings import SUBMITTERS, ClusterSettings, Resources
 from ..config import Config
 from ..errors import ConfigError
 from ..runner import Task, misunderstood
@@ -93,7 +93,7 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     pod = _pod(
         settings,
         image=settings.image_cpu,
-        command=["python", "-P", "-m", "worldmodels.executors.driver"],
+        command=["python", "-P", "-m", "worldmodels.executors.pipeline"],
         environment={"WM_PIPELINE": carried.to_json(), "WM_STORE": store_uri},
         resources=settings.resources.pipeline,
         gpu=False,
@@ -107,7 +107,7 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
     return _job(settings, PIPELINE, pipeline.run, 1, _name(PIPELINE, pipeline.run, identity), store_uri, spec)
 
 
-def probe_job(settings: Kubernetes, store_uri: str, *, gpu: bool = False) -> Dict:
+def probe_job(settings: ClusterSettings, store_uri: str, *, gpu: bool = False) -> Dict:
     """A Job of one pod like a worker's (`gpu`: a training's), which looks at the store, and is not tried again."""
     store_uri, settings = _reachable(store_uri), settings.model_copy(update={"ttl_seconds": 300})
     pod = _pod(
@@ -125,7 +125,7 @@ def probe_job(settings: Kubernetes, store_uri: str, *, gpu: bool = False) -> Dic
     )
 
 
-def elsewhere(endpoint: str, settings: Kubernetes) -> str:
+def elsewhere(endpoint: str, settings: ClusterSettings) -> str:
     """Why pods would look for the bucket at another server than `endpoint`, which this machine uses; empty if not."""
     aws = (urlsplit(endpoint).hostname or "amazonaws.com").endswith(("amazonaws.com", "amazonaws.com.cn"))
     told = settings.s3_endpoint or "AWS_ENDPOINT_URL" in json.dumps([settings.pod_overrides, settings.job_overrides])
@@ -176,7 +176,7 @@ def _carried(task: Task) -> str:
 
 def _without(config: Config, settings: tuple[str, ...]) -> Config:
     """The config with the defaults of these Kubernetes settings."""
-    kubernetes = config.kubernetes.model_copy(update={key: getattr(Kubernetes(), key) for key in settings})
+    kubernetes = config.kubernetes.model_copy(update={key: getattr(ClusterSettings(), key) for key in settings})
     return config.model_copy(update={"kubernetes": kubernetes})
 
 
@@ -200,7 +200,9 @@ def _reachable(store_uri: str) -> str:
     return store_uri.rstrip("/")
 
 
-def _job(settings: Kubernetes, stage: str, run: str, iteration: int, name: str, store_uri: str, spec: Dict) -> Dict:
+def _job(
+    settings: ClusterSettings, stage: str, run: str, iteration: int, name: str, store_uri: str, spec: Dict
+) -> Dict:
     labels = {
         "app.kubernetes.io/name": "wm",
         "app.kubernetes.io/instance": run,
@@ -253,7 +255,7 @@ def _without_field(tree: Any, path: list[str], whole: str) -> Any:
     )
 
 
-def _spec(settings: Kubernetes, pod: Dict, pods: int, limit: int, hopeless: tuple[int, ...] = (42,)) -> Dict:
+def _spec(settings: ClusterSettings, pod: Dict, pods: int, limit: int, hopeless: tuple[int, ...] = (42,)) -> Dict:
     def on_exit(action: str, *codes: int) -> Dict:
         return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [*codes]}}
 
@@ -280,7 +282,7 @@ def _spec(settings: Kubernetes, pod: Dict, pods: int, limit: int, hopeless: tupl
 
 
 def _pod(
-    settings: Kubernetes,
+    settings: ClusterSettings,
     *,
     image: str,
     command: list[str],

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ..errors import Busy
 from ..store import Store
-from .findings import Check, Finding, fail, ok, warn
+from .checks import Check, Finding, fail, ok, warn
 from .parallel import THREADS, each
 
-# Everything that a visit writes is below this and a random name; the dot keeps it from being listed as a run.
+# Everything that the checks write is below this and a random name; the dot keeps it from being listed as a run.
 CORNER = ".wm-doctor-"
 SKEW_SECONDS = 300.0
 ROUNDS, RACES = 5, 2  # SeaweedFS makes those wait a second that lose a race
@@ -24,7 +24,7 @@ SMALL_BYTES, LARGE_BYTES = 1024, 16 * 2**20 + 1  # one byte more than goes in on
 ANOTHER_STORE = "wm doctor --store DIR"
 
 
-class Visit:
+class StoreChecks:
     """The checks that every kind of store must pass."""
 
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
@@ -162,7 +162,7 @@ class Visit:
 
     def clear(self) -> Finding:
         self.store.delete_many([entry.key for entry in self.store.entries(self.corner)])
-        return ok("nothing of this visit is left")
+        return ok("nothing of these checks is left")
 
 
 def _seconds(action: Callable[[], object]) -> float:

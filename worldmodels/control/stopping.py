@@ -7,7 +7,7 @@ HOUR = 3600.0
 
 
 @dataclass(frozen=True)
-class Course:
+class RunStats:
     """Of one area's generations so far. Nothing in it ever shrinks but `since`, so the first generation at which a goal
     is reached can be found by bisection, also long after.
 
@@ -24,7 +24,7 @@ class Course:
     seconds: float = 0.0
     cores: float = 0.0
 
-    def after(self, validation: float, seconds: float, workers: int) -> "Course":
+    def after(self, validation: float, seconds: float, workers: int) -> "RunStats":
         """A generation later, whose `validation` score is nan if it had none."""
         spent = replace(self, seconds=self.seconds + seconds, cores=self.cores + seconds * workers)
         if validation > self.best:
@@ -35,7 +35,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Goals:
+class StoppingCriteria:
     """What ends an evolution before its last generation; None: nothing."""
 
     target: float | None = None  # validation score of the mean
@@ -43,7 +43,7 @@ class Goals:
     core_hours: float | None = None
     wall_hours: float | None = None
 
-    def reached(self, course: Course) -> str:
+    def reached(self, course: RunStats) -> str:
         """Why the evolution ends here, in words; empty if it goes on."""
         if self.target is not None and course.best >= self.target:
             return f"controller.target = {self.target:g}: the mean scored {course.best:.1f} on validation tracks"

@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .kubernetes import Cluster
-from .manifest import CONTAINER
-from .watching import phase
+from .job_spec import CONTAINER
+from .job_status import phase
+from .kubernetes import KubernetesClient
 
 HEAD = re.compile(r"\S+ \S+ [A-Z] ")  # date, time and level, as workers write them
 
@@ -15,7 +15,7 @@ HEAD = re.compile(r"\S+ \S+ [A-Z] ")  # date, time and level, as workers write t
 class Listener:
     """The last line of one of a Job's running pods, asked for every so many seconds."""
 
-    def __init__(self, cluster: Cluster, seconds: float) -> None:
+    def __init__(self, cluster: KubernetesClient, seconds: float) -> None:
         self.line = ""
         self._cluster, self._seconds, self._asked = cluster, seconds, time.monotonic()
 

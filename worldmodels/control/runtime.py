@@ -17,7 +17,7 @@ class Joinable(Protocol):
     def join(self, timeout: float | None = None) -> None: ...
 
 
-class Host(Protocol):
+class Runtime(Protocol):
     def now(self) -> float:
         """Seconds, from any beginning."""
 

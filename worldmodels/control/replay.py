@@ -8,32 +8,32 @@ from functools import partial
 
 import numpy as np
 
+from ..context import Workspace
 from ..errors import CorruptArtifact, MissingInput
-from ..task import Area
 from . import history
 from .evolution import Evolution, Level, Settings
 from .history import Best, Row
-from .host import READERS, Host
-from .records import Generation, Outcome, params_key
+from .records import Generation, GenerationResult, params_key
+from .runtime import READERS, Runtime
 
 
 @dataclass(frozen=True)
-class Segment:
+class Branch:
     """Generations `first` to `last` (None: open) of one area."""
 
-    area: Area
+    area: Workspace
     settings: Settings
     first: int
     last: int | None
 
 
-def ancestry(area: Area, settings: Settings) -> list[Segment]:
+def ancestry(area: Workspace, settings: Settings) -> list[Branch]:
     """The areas that an evolution's generations are in, oldest first.
 
     ConfigError if it cannot continue its parent; MissingInput if the parent has not finished that generation.
     """
     if settings.start_from is None:
-        return [Segment(area, settings, 1, None)]
+        return [Branch(area, settings, 1, None)]
     parent = area.parent(settings.start_from)
     stored = parent.get("settings")
     if stored is None or parent.get(params_key(settings.start_from + 1)) is None:
@@ -44,11 +44,11 @@ def ancestry(area: Area, settings: Settings) -> list[Segment]:
     theirs = Settings.decode(stored)
     settings.continues(theirs)
     *older, last = ancestry(parent, theirs)
-    ended = Segment(last.area, last.settings, last.first, settings.start_from)
-    return [*older, ended, Segment(area, settings, settings.start_from + 1, None)]
+    ended = Branch(last.area, last.settings, last.first, settings.start_from)
+    return [*older, ended, Branch(area, settings, settings.start_from + 1, None)]
 
 
-class Lineage:
+class ReplayedState:
     """The state before generation `self.generation` is told, and the rows of all before it.
 
     `best` is of the open segment's last level only: with other tracks, luck is another. `level`, of `Settings.growth`,
@@ -57,9 +57,9 @@ class Lineage:
 
     def __init__(
         self,
-        segments: list[Segment],
+        segments: list[Branch],
         log: logging.Logger,
-        host: Host,
+        host: Runtime,
         evolution: Callable[[Settings], Evolution] = Evolution,
     ) -> None:
         self.rows: list[Row] = []
@@ -88,7 +88,7 @@ class Lineage:
             self.rows.append(history.row(after))
             tick()
 
-    def tell(self, now: Generation, outcome: Outcome) -> None:
+    def tell(self, now: Generation, outcome: GenerationResult) -> None:
         """What `now`, the next generation to be told, gave."""
         validation = self._tell(now, outcome)
         scores = history.candidate_scores(outcome.scores)
@@ -110,7 +110,7 @@ class Lineage:
         """Return the parameters that validation scores before the next tell, float32 [P]."""
         return history.averaged(self.rows, self._segment(self.generation).settings.average, self.ask()[1])
 
-    def _tell(self, now: Generation, outcome: Outcome) -> float:
+    def _tell(self, now: Generation, outcome: GenerationResult) -> float:
         """Returns the validation score, nan if there is none."""
         self._compare(self.ask()[0], now.candidates)
         self._asked = None
@@ -146,7 +146,7 @@ class Lineage:
                 float(np.max(np.abs(mine - committed))),
             )
 
-    def _segment(self, generation: int) -> Segment:
+    def _segment(self, generation: int) -> Branch:
         return next(s for s in self._segments if generation >= s.first and (s.last is None or generation <= s.last))
 
     def _committed(self, end: int) -> Iterator[tuple[Generation, Generation]]:
@@ -165,7 +165,7 @@ class Lineage:
                     now = after
 
 
-def _read(area: Area, number: int) -> Generation:
+def _read(area: Workspace, number: int) -> Generation:
     data = area.get(params_key(number))
     if data is None:
         raise CorruptArtifact(f"generation {number} of the evolution is gone from the store", next="wm ls")

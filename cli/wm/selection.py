@@ -13,7 +13,7 @@ from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.config import Config, Origins
-    from worldmodels.executors.pipeline import Step
+    from worldmodels.executors.planning import PlannedStage
     from worldmodels.runner import Task
     from worldmodels.store import Store
 
@@ -27,7 +27,7 @@ WORDS = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class Selection:
     """Stages of one run and iteration, under one config."""
 
     store: "Store"
@@ -47,28 +47,28 @@ class Wish:
         last = max(order.index(stage) for stage in self.chosen)
         return [Task(self.run, self.iteration, stage, self.config) for stage in order[: last + 1]]
 
-    def begin(self, *, redo: bool) -> "list[Step]":
+    def begin(self, *, redo: bool) -> "list[PlannedStage]":
         """Plan the steps; raise Conflict if they would undo an artifact, and every error that can be foreseen."""
-        from worldmodels.executors import pipeline
+        from worldmodels.executors import planning
 
-        steps = pipeline.plan(self.store, self.tasks, verify=redo)
+        steps = planning.plan(self.store, self.tasks, verify=redo)
         unfit = [step for step in steps if not redo or step.task.stage not in self.chosen]
-        pipeline.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
+        planning.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
         chosen = [step for step in steps if step.task.stage in self.chosen]
-        pipeline.check(self.store, chosen, steps)
+        planning.check(self.store, chosen, steps)
         return chosen
 
     def remember(self) -> None:
         """Make this the config that later commands on the run go by."""
-        from worldmodels.executors import pipeline
+        from worldmodels.executors import planning
 
-        pipeline.store_config(self.store, self.run, self.iteration, self.config, self.origins)
+        planning.store_config(self.store, self.run, self.iteration, self.config, self.origins)
 
     def show(self, *, redo: bool, as_json: bool = False) -> None:
         """Print the plan, and do nothing."""
-        from worldmodels.executors import pipeline
+        from worldmodels.executors import planning
 
-        steps = pipeline.plan(self.store, self.tasks, verify=redo)
+        steps = planning.plan(self.store, self.tasks, verify=redo)
         if as_json:
             rows = [
                 {"stage": each.task.stage, "state": each.state, "asked_for": each.task.stage in self.chosen,
@@ -85,7 +85,7 @@ class Wish:
             )
 
 
-def wish(
+def select(
     names: Sequence[str],
     run_name: str | None,
     store_uri: str,
@@ -93,15 +93,15 @@ def wish(
     preset: str | None,
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
-) -> Wish:
-    """The wish that a command's arguments are; ConfigError if a stage or a setting is not one."""
+) -> Selection:
+    """Return what the arguments of a command select; ConfigError if a stage or a setting does not exist."""
     from worldmodels import stages
     from worldmodels.store import open_store
 
     chosen = tuple(stages.stage(name).name for name in names) or tuple(stages.STAGES)
     store = open_store(store_uri)
     run, config, origins = options.resolve(store, run_name, iteration, preset, files, overrides)
-    return Wish(store, run, iteration, config, origins, chosen)
+    return Selection(store, run, iteration, config, origins, chosen)
 
 
 def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) -> None:

@@ -24,10 +24,10 @@ from .durations import clock
 from .errors import ConfigError, CorruptArtifact, MissingInput, Stopped
 from .store import Store, read
 
-__all__ = ["Area", "Artifact", "Checkpoints", "Context", "Outlook", "Pulse", "Shard", "StoreArea"]
+__all__ = ["Artifact", "Checkpoints", "Context", "Outlook", "ProgressReporter", "Shard", "StoreWorkspace", "Workspace"]
 
 
-class Area(Protocol):
+class Workspace(Protocol):
     """Where the workers of one piece of work meet: a prefix of the store, apart from every other work's."""
 
     def get(self, key: str) -> bytes | None: ...
@@ -49,12 +49,12 @@ class Area(Protocol):
     def now(self) -> float:
         """The store's clock."""
 
-    def parent(self, generation: int) -> "Area":
+    def parent(self, generation: int) -> "Workspace":
         """The area of an earlier evolution from the same inputs that has that generation, or MissingInput."""
 
 
-class StoreArea:
-    """An Area below `prefix`; `stage_prefix` is where the stage's other areas are."""
+class StoreWorkspace:
+    """An Workspace below `prefix`; `stage_prefix` is where the stage's other areas are."""
 
     def __init__(self, store: Store, stage_prefix: str, work: str, inputs: str) -> None:
         self._store = store
@@ -90,10 +90,10 @@ class StoreArea:
         """Leave a note of what this area's work is made from, so that a later evolution may start from it."""
         self.create("inputs", self._inputs.encode())
 
-    def parent(self, generation: int) -> "StoreArea":
-        found: list[tuple[float, StoreArea]] = []
+    def parent(self, generation: int) -> "StoreWorkspace":
+        found: list[tuple[float, StoreWorkspace]] = []
         for work in self._store.folders(f"{self._stage_prefix}/"):
-            other = StoreArea(self._store, self._stage_prefix, work, self._inputs)
+            other = StoreWorkspace(self._store, self._stage_prefix, work, self._inputs)
             told = f"{other._prefix}generations/{generation + 1:05d}/params"
             if work == self._work or other.get("inputs") != self._inputs.encode():
                 continue
@@ -158,7 +158,7 @@ def chosen_episodes(chosen: str, size: int) -> range:
 
 
 @dataclass
-class Pulse:
+class ProgressReporter:
     """Progress of one worker: events for a screen, a log line now and then, and the place where a stop is noticed."""
 
     log: logging.Logger
@@ -201,7 +201,7 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Outlook:
-    """The facts about a task that are known before it begins (see `checks.py`).
+    """The facts about a task that are known before it begins (see `preflight.py`).
 
     `inputs` are committed artifacts by stage, oldest first, without those that the same command makes first. Only if
     there are none of these is there an `area`: where the task's workers will meet.
@@ -212,7 +212,7 @@ class Outlook:
     iteration: int
     stage: str
     inputs: Mapping[str, tuple[Artifact, ...]]
-    area: Area | None
+    area: Workspace | None
 
 
 @dataclass
@@ -227,12 +227,12 @@ class Context:
     results: Path
     telemetry: Path
     checkpoints: Checkpoints
-    area: Area
+    area: Workspace
     worker: int
     workers: int
     lanes: int
     log: logging.Logger
-    pulse: Pulse
+    pulse: ProgressReporter
     follow: Callable[[str, bytes], None] = lambda name, data: None
     notes: dict[str, str] = field(default_factory=dict)  # for people: the manifest says them, the digest does not
     publish_seconds: float = 2.0

@@ -19,7 +19,7 @@ from .credentials import LOGIN, Unavailable
 
 T = TypeVar("T")
 log = logging.getLogger("wm.store")
-logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each fault; `Tries` tells of an operation, once
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each fault; `Retry` tells of an operation, once
 
 # A worker without progress is given up after `execution.stall_seconds` (300), so the store must give up before.
 DEADLINE_SECONDS = 120.0
@@ -87,7 +87,7 @@ def transient(error: BaseException) -> bool:
     return isinstance(error, (*CUT, *DAMAGED))
 
 
-class Tries:
+class Retry:
     """Calls an operation again, after pauses with full jitter, until `deadline` seconds have brought nothing.
 
     What took more than one try is one line in the log, when it ends, and one more before if that takes long.

@@ -14,8 +14,8 @@ from typing import Any
 
 from .. import errors
 from ..errors import WmError, WorkFailed
-from .manifest import CONTAINER
-from .refusals import QUOTA
+from .api_errors import QUOTA
+from .job_spec import CONTAINER
 
 Dict = Mapping[str, Any]
 INDEX = "batch.kubernetes.io/job-completion-index"

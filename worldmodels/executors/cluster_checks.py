@@ -14,14 +14,14 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from ..cluster import Kubernetes, Pool
+from ..cluster_settings import ClusterSettings, Pool
 from ..config import Config
 from ..errors import ClusterError
 from ..runner import Task
 from ..stages import STAGES
-from ..upkeep.findings import Check, Finding, examine, fail, ok, warn
-from . import manifest, submission, watching
-from .kubernetes import Cluster
+from ..upkeep.checks import Check, Finding, examine, fail, ok, warn
+from . import job_spec, job_status, submission
+from .kubernetes import KubernetesClient
 
 Dict = dict[str, Any]
 Amounts = dict[str, Decimal]
@@ -84,8 +84,12 @@ class Need:
         return ", ".join(f"{_plain(amount)} {key}" for key, amount in sorted(self.requests.items()))
 
 
-def visit(
-    cluster: Cluster, settings: Kubernetes, store_uri: str, report: Callable[[str], None], endpoint: str = ""
+def check(
+    cluster: KubernetesClient,
+    settings: ClusterSettings,
+    store_uri: str,
+    report: Callable[[str], None],
+    endpoint: str = "",
 ) -> Iterator[Finding]:
     """One finding per check, as they come; `report` hears why the pod of its own does not run yet, and `endpoint` is
     where this machine finds the bucket.
@@ -113,7 +117,9 @@ def visit(
 class Look:
     """Each method is one check."""
 
-    def __init__(self, cluster: Cluster, settings: Kubernetes, store_uri: str, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, cluster: KubernetesClient, settings: ClusterSettings, store_uri: str, report: Callable[[str], None]
+    ) -> None:
         self.cluster, self.settings, self.store_uri, self.report = cluster, settings, store_uri, report
         self.core = f"/api/v1/namespaces/{cluster.namespace}"
         self.sent = _jobs(settings, store_uri if store_uri.startswith("s3://") else "s3://bucket")
@@ -227,17 +233,17 @@ class Look:
 
     def pod(self) -> Finding:
         """Start a pod like a worker's, which looks at the bucket from where workers will."""
-        return self._try(manifest.probe_job(self.settings, self.store_uri), self.settings.image_cpu)
+        return self._try(job_spec.probe_job(self.settings, self.store_uri), self.settings.image_cpu)
 
     def gpu_pod(self) -> Finding:
         """The same with the image that trains, where and as it trains."""
         if not self.settings.gpus and self.settings.image_gpu == self.settings.image_cpu:
             return ok("the trainings run as the others do")
-        return self._try(manifest.probe_job(self.settings, self.store_uri, gpu=True), self.settings.image_gpu)
+        return self._try(job_spec.probe_job(self.settings, self.store_uri, gpu=True), self.settings.image_gpu)
 
     def _try(self, job: Dict, image: str) -> Finding:
         left = self.cluster.job(job["metadata"]["name"])
-        if left and watching.ended(left):  # by one that was killed
+        if left and job_status.ended(left):  # by one that was killed
             submission.remove(self.cluster, left)
         made, _ = self.cluster.create(job)
         if made is None:
@@ -248,10 +254,10 @@ class Look:
             submission.remove(self.cluster, made)
 
     def _probe(self, job: Dict, image: str) -> Finding:
-        began, told = time.monotonic(), watching.Teller(self.report, counts=False)
+        began, told = time.monotonic(), job_status.Teller(self.report, counts=False)
         while True:
             there, pods = self.cluster.job(job["metadata"]["name"]) or job, submission.pods_of(self.cluster, job)
-            seen = watching.view(there, pods, submission.explanations(self.cluster, there))
+            seen = job_status.view(there, pods, submission.explanations(self.cluster, there))
             if seen.ended:
                 return self._result(pods, seen, image)
             told("the pod", seen)
@@ -261,9 +267,9 @@ class Look:
                 return fail(f"it did not end within {spent:.0f} s: {words}", next="wm config | grep kubernetes")
             time.sleep(1.0)
 
-    def _result(self, pods: list[Dict], seen: watching.View, image: str) -> Finding:
+    def _result(self, pods: list[Dict], seen: job_status.View, image: str) -> Finding:
         said = "\n".join(
-            line for pod in pods for _, line in self.cluster.log(pod["metadata"]["name"], manifest.CONTAINER)
+            line for pod in pods for _, line in self.cluster.log(pod["metadata"]["name"], job_spec.CONTAINER)
         )
         begin, end = said.find("["), said.rfind("]")
         try:
@@ -276,17 +282,17 @@ class Look:
         return ok(f"runs {image}; all {len(findings)} checks of the bucket hold from there")
 
 
-def _endpoint(endpoint: str, settings: Kubernetes) -> Finding:
-    if words := manifest.elsewhere(endpoint, settings):
+def _endpoint(endpoint: str, settings: ClusterSettings) -> Finding:
+    if words := job_spec.elsewhere(endpoint, settings):
         return warn(words, next="-o kubernetes.s3_endpoint=URL, as pods reach it")
     return ok(f"pods ask {settings.s3_endpoint or 'AWS'}")
 
 
-def _jobs(settings: Kubernetes, store_uri: str) -> dict[str, Dict]:
+def _jobs(settings: ClusterSettings, store_uri: str) -> dict[str, Dict]:
     """Every Job that `wm submit` would send with these settings, by stage."""
     config = Config(kubernetes=settings)
-    jobs = {stage: manifest.job(Task(manifest.DOCTOR, 1, stage, config), store_uri) for stage in STAGES}
-    return jobs | {manifest.PIPELINE: manifest.pipeline_job(manifest.Pipeline(manifest.DOCTOR, (config,)), store_uri)}
+    jobs = {stage: job_spec.job(Task(job_spec.DOCTOR, 1, stage, config), store_uri) for stage in STAGES}
+    return jobs | {job_spec.PIPELINE: job_spec.pipeline_job(job_spec.Pipeline(job_spec.DOCTOR, (config,)), store_uri)}
 
 
 def _held(quota: Dict, need: Need) -> Iterator[tuple[str, int]]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..rollouts.player import Job
-from .host import Host
+from ..rollouts.player import EpisodeSpec
 from .records import BlockResult
+from .runtime import Runtime
 
 STUCK_SECONDS = 60.0
 
@@ -29,26 +29,26 @@ class Limits:
     patience: int
 
 
-class Episode(Protocol):
+class FinishedEpisode(Protocol):
     """An episode's outcome, as the player gives it."""
 
     @property
-    def job(self) -> Job: ...
+    def spec(self) -> EpisodeSpec: ...
     @property
     def score(self) -> float: ...
     @property
     def steps(self) -> int: ...
 
 
-class Feed:
-    """Jobs of one generation at a time. A job's key is (generation, block, position in the block)."""
+class EpisodeQueue:
+    """Episodes of one generation at a time. A spec's key is (generation, block, position in the block)."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Runtime) -> None:
         self.generation = 0
         self._host = host
         self._changed = host.condition()
         self._news = False
-        self._queue: deque[tuple[Limits, Job]] = deque()
+        self._queue: deque[tuple[Limits, EpisodeSpec]] = deque()
         self._open: dict[int, list[tuple[float, int] | None]] = {}  # results of each block that is being played
         self._results: deque[tuple[int, BlockResult]] = deque()
         self._playing = 0
@@ -60,7 +60,7 @@ class Feed:
     # For the thread that plays.
 
     def wait(self, tick: Callable[[], None]) -> Limits | None:
-        """The limits of the next jobs, as soon as there are some; None when the evolution is finished.
+        """The limits of the next specs, as soon as there are some; None when the evolution is finished.
 
         Calls `tick` about once a second, unless the other thread is stuck: then whoever watches this process should
         know.
@@ -77,7 +77,7 @@ class Feed:
             if self._host.now() - self._awake < STUCK_SECONDS:
                 tick()
 
-    def next_job(self, limits: Limits) -> Job | None:
+    def next_episode(self, limits: Limits) -> EpisodeSpec | None:
         """The next episode to play under these limits; None if there is none now. Raises Superseded."""
         self.check()
         with self._changed:
@@ -91,9 +91,9 @@ class Feed:
         if self._playing != self.generation:
             raise Superseded
 
-    def finished(self, episode: Episode) -> None:
+    def finished(self, episode: FinishedEpisode) -> None:
         """Take in an episode's outcome."""
-        generation, index, position = episode.job.key
+        generation, index, position = episode.spec.key
         with self._changed:
             block = self._open.get(index)
             if generation != self.generation or block is None:
@@ -123,11 +123,11 @@ class Feed:
             self._results.clear()
             self._notify()
 
-    def add(self, index: int, limits: Limits, jobs: Sequence[Job]) -> None:
+    def add(self, index: int, limits: Limits, specs: Sequence[EpisodeSpec]) -> None:
         """A block's episodes."""
         with self._changed:
-            self._open[index] = [None] * len(jobs)
-            self._queue.extend((limits, job) for job in jobs)
+            self._open[index] = [None] * len(specs)
+            self._queue.extend((limits, spec) for spec in specs)
             self._notify()
 
     def take(self) -> tuple[int, BlockResult] | None:
@@ -155,7 +155,7 @@ class Feed:
             raise Closed
 
     def end(self, error: BaseException | None = None) -> None:
-        """No job will follow; `error` is raised in the other thread."""
+        """No spec will follow; `error` is raised in the other thread."""
         with self._changed:
             self.generation = -1
             self._error, self._ended = error, True
@@ -173,7 +173,7 @@ class Feed:
 class Speed:
     """Environment steps per second of play; what is `seconds` of play ago counts a third. Waiting does not count."""
 
-    def __init__(self, host: Host, seconds: float = 5.0) -> None:
+    def __init__(self, host: Runtime, seconds: float = 5.0) -> None:
         self.rate = 0.0
         self._host, self._seconds = host, seconds
         self._last = host.now()
