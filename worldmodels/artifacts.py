@@ -1,13 +1,13 @@
-"""Names, keys, digests, manifests, and how artifacts are read; `publishing.py` commits them.
+"""Names, keys, digests and manifests of artifacts, and their reading; `publishing.py` commits them.
 
-    <run>/iter-<n>/<stage>/manifest[-<extent>].json  the artifact: created once, or not at all
+    <run>/iter-<n>/<stage>/manifest[-<extent>].json  the manifest: one atomic write commits the artifact
     <run>/iter-<n>/<stage>/data/<attempt>/<name>     its files, under a key that no other attempt uses
-    <run>/iter-<n>/<stage>/<work>/…                  shard records, checkpoints, generations: work under way,
-                                                     kept apart by what it is made from
-    <run>/iter-<n>/<stage>/live/…, logs/…            telemetry: followed by people, never read by a stage
+    <run>/iter-<n>/<stage>/<work>/…                  shard records, checkpoints, generations: the workspace;
+                                                     <work> is a digest of config and inputs
+    <run>/iter-<n>/<stage>/live/…, logs/…            telemetry for users; stages do not read it
 
-An *artifact digest* covers the config, the inputs' digests and the content of every result file; never attempts, times,
-hosts or versions. So the same config gives the same digest wherever and however often it was interrupted.
+An *artifact digest* covers the config, the inputs' digests and the content of every result file; not attempts, times,
+hosts or versions. So the same config gives the same digest on every machine, with or without interruptions.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ ITERATION = re.compile(r"iter-([1-9][0-9]?)")
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON, or of bytes."""
+    """Return the SHA-256 of a value's canonical JSON, or of bytes."""
     data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True)
 class Name:
-    """Where a stage's work of one run and iteration lives."""
+    """Name of a stage in one run and iteration, and prefix of its keys. Raises ConfigError for an invalid run name."""
 
     run: str
     iteration: int
@@ -59,7 +59,7 @@ class Name:
 
     @property
     def input(self) -> str:
-        """The artifact's name in manifests of the same run."""
+        """Return the artifact's name in manifests of the same run."""
         return f"iter-{self.iteration}/{self.stage}"
 
     def key(self, *parts: str) -> str:
@@ -67,14 +67,14 @@ class Name:
 
     @classmethod
     def of(cls, key: str) -> "Name":
-        """The stage that a key lies below."""
+        """Return the name whose prefix the key has."""
         run, iteration, stage = key.split("/")[:3]
         return cls(run, int(iteration.removeprefix("iter-")), stage)
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a stage's artifact follows from: its part of the config, and its inputs' digests."""
+    """The settings (`config` and `extent`) and the inputs' digests that decide a stage's artifact."""
 
     name: Name
     config: Mapping[str, Any]
@@ -83,12 +83,12 @@ class Identity:
 
     @property
     def work(self) -> str:
-        """Names the work itself, whatever its extent: more episodes or generations later go on in the same place."""
+        """Return the workspace's name, which excludes the extent: a larger extent continues in the same workspace."""
         return digest({"config": self.config, "inputs": self.inputs})[:16]
 
     @property
     def manifest_key(self) -> str:
-        """The extent is part of it: a stage's first such setting as its value alone, others with their names."""
+        """Return the manifest's key, with the extent: its first setting as the value alone, others with their names."""
         (_, value), *others = self.extent.items() or [("", None)]
         words = [] if value is None else [str(value).replace(":", "to")]
         words += [f"{key.rpartition('.')[2]}{value!r}".removesuffix(".0") for key, value in others]
@@ -101,11 +101,11 @@ class Identity:
         return self.work_key("shards", f"{index:05d}.json")
 
     def digest_of(self, files: Iterable[tuple[str, str]]) -> str:
-        """Artifact digest, from (logical name, SHA-256) of every result file."""
+        """Return the artifact digest, from (logical name, SHA-256) of every result file."""
         return digest([{**self.config, **self.extent}, dict(self.inputs), sorted(files)])
 
     def differences(self, manifest: Mapping[str, Any]) -> list[str]:
-        """What differs between this identity and a committed manifest, in words."""
+        """List the differences between this identity and a committed manifest as messages."""
         there = {**manifest["config"], **manifest["extent"]}
         here = {**self.config, **self.extent}
         words = [
@@ -124,7 +124,7 @@ class Identity:
 
 
 def identity(name: Name, config: Config, sections: Iterable[str], inputs: Mapping[str, str]) -> Identity:
-    """The identity of a stage's artifact under `config`; `inputs` are digests by `iter-<n>/<stage>`."""
+    """Return the identity of a stage's artifact under `config`; `inputs` are digests by `iter-<n>/<stage>`."""
     config_part: dict[str, Any] = {"seed": config.seed}
     extent: dict[str, Any] = {}
     for section in sections:
@@ -147,7 +147,7 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Reading:
-    """How stored files are read: where copies go, what is kept of what is read again, who hears of arriving bytes."""
+    """How stored files are read: folder for copies, disk cache for files that are read again, callback per chunk."""
 
     scratch: Path
     disk: Disk | None = None
@@ -156,7 +156,7 @@ class Reading:
 
 @dataclass
 class FileSet:
-    """Stored files by logical name; what is read is checked against the promised SHA-256.
+    """Stored files by logical name; each read is checked against the manifest's SHA-256.
 
     `path` and `read` raise MissingInput if the manifest names no such file, CorruptArtifact if its bytes are gone or
     changed, StoreError if the store or the disk fails.
@@ -170,9 +170,9 @@ class FileSet:
     _verified: dict[str, Path] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
-        """A copy in scratch that stays until the attempt ends, for what is wanted as a file.
+        """Return the path of a copy in scratch that stays until the attempt ends.
 
-        It gets this name once it is checked; the folder that it is in is named by its SHA-256.
+        The copy gets this name after the check; its folder is named by its SHA-256.
         """
         if name in self._verified:
             return self._verified[name]
@@ -194,7 +194,7 @@ class FileSet:
         return target
 
     def save(self, name: str, path: Path) -> None:
-        """Write the content to a new file, which is there also when this raises because it is not what was promised."""
+        """Write the content to a new file and check it; the file remains if the check raises CorruptArtifact."""
         entry = self._entry(name)
         with open(path, "xb") as file:
             if not self.store.receive(entry["key"], self._arriving(file, entry)):
@@ -203,7 +203,7 @@ class FileSet:
         self._check(entry, size, sha256(path) if size == entry["size"] else "")
 
     def read(self, name: str) -> bytes:
-        """The content. A bucket's is copied to disk as far as there is room, and checked again when read from there."""
+        """Return the content. A bucket's files are also cached on disk while it has room; each read is checked."""
         entry, disk = self._entry(name), self.reading.disk
         key = entry["key"]
         if disk and (copy := disk.get(key)) is not None and digest(copy) == entry["sha256"]:
@@ -227,7 +227,7 @@ class FileSet:
         return entry
 
     def _arriving(self, sink: IO[bytes], entry: Mapping[str, Any]) -> IO[bytes]:
-        """`sink`, for no more bytes than were promised."""
+        """Return `sink`, limited to the manifest's size: more bytes raise CorruptArtifact."""
         words = f"{self.label}: {entry['key']} has more than the {entry['size']} bytes that it had"
         return bounded(sink, entry["size"], CorruptArtifact(words, next=self.next), self.reading.heard)
 
@@ -253,7 +253,7 @@ class Shard:
 
     @property
     def repair(self) -> str:
-        """The command that makes the shard again if it is damaged."""
+        """Return the command that makes the shard again if it is damaged."""
         return self.files.next
 
     def read(self, name: str) -> bytes:
@@ -279,7 +279,7 @@ class Artifact:
 
     @property
     def shard_episodes(self) -> int:
-        """Episodes in each of its shards, of rollouts; CorruptArtifact if its config does not say so."""
+        """Return the episodes per shard of rollouts. Raise CorruptArtifact if the manifest's config lacks them."""
         size = self.manifest["config"].get("rollouts.shard_episodes")
         if not isinstance(size, int) or size < 1:
             raise CorruptArtifact(f"{self.name}: rollouts.shard_episodes = {size!r:.50}", next=self.files.next)
@@ -290,19 +290,19 @@ class Artifact:
 
 
 def read_json(store: Store, key: str, model: stored.Model, next: str) -> dict[str, Any] | None:
-    """A stored JSON object, or None; CorruptArtifact if it is there and does not fit the model."""
+    """Return a stored JSON object, or None. Raise CorruptArtifact if it exists and does not fit the model."""
     data = read(store, key, model.limit)
     return None if data is None else stored.parse(data, model, f"{key} in {store.uri}", next)
 
 
 def read_manifest(store: Store, key: str) -> dict[str, Any] | None:
-    """The manifest stored as `key`, or None; CorruptArtifact if it is no manifest of that stage, or its digest lies."""
+    """Return the manifest at `key`, or None. Raise CorruptArtifact if it is damaged or of another stage."""
     data = read(store, key, stored.MANIFEST.limit)
     return None if data is None else parse_manifest(data, key, store.uri)
 
 
 def parse_manifest(data: bytes, key: str, uri: str) -> dict[str, Any]:
-    """As `read_manifest`, of bytes that were read from the store at `uri`."""
+    """Return what `read_manifest` does, from bytes that were read from the store at `uri`."""
     name = Name.of(key)
     label, repair = f"{key} in {uri}", repair_command(name)
     found: dict[str, Any] = stored.parse(data, stored.MANIFEST, label, repair)
@@ -323,13 +323,13 @@ def parse_manifest(data: bytes, key: str, uri: str) -> dict[str, Any]:
 
 
 def read_record(store: Store, key: str) -> dict[str, Any] | None:
-    """The shard's record stored as `key`, or None; CorruptArtifact if it is no record of that shard."""
+    """Return the shard's record at `key`, or None. Raise CorruptArtifact if it is no record of that shard."""
     data = read(store, key, stored.RECORD.limit)
     return None if data is None else parse_record(data, key, store.uri)
 
 
 def parse_record(data: bytes, key: str, uri: str) -> dict[str, Any]:
-    """As `read_record`, of bytes that were read from the store at `uri`."""
+    """Return what `read_record` does, from bytes that were read from the store at `uri`."""
     name = Name.of(key)
     label, repair = f"{key} in {uri}", repair_command(name)
     found: dict[str, Any] = stored.parse(data, stored.RECORD, label, repair)
@@ -342,7 +342,7 @@ def parse_record(data: bytes, key: str, uri: str) -> dict[str, Any]:
 
 
 def _wrong_record(record: Mapping[str, Any], name: Name) -> str:
-    """Say what is wrong with a shard's record; empty if nothing is."""
+    """Return the first error in a shard's record; empty if it is sound."""
     if ("failed" in record) == ("files" in record) or ("files" in record) != ("digest" in record):
         return f"shard {record['index']} has neither failed nor files"
     if "files" in record and record["digest"] != shard_digest(record["files"]):
@@ -351,7 +351,10 @@ def _wrong_record(record: Mapping[str, Any], name: Name) -> str:
 
 
 def _wrong_keys(part: Mapping[str, Any], name: Name) -> str:
-    """A stage's files are its own: whatever names others would have them read, copied or kept for it."""
+    """Return the first file key outside the stage's data folder, as a message; empty if all are inside.
+
+    Otherwise other stages' files would be read, copied or kept for this one.
+    """
     place = name.key("data/")
     files = (*part.get("files", {}).values(), *part.get("telemetry", {}).values())
     return next(
@@ -364,7 +367,7 @@ def shard_digest(files: Files) -> str:
 
 
 def contents(files: Files, shards: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(logical name, SHA-256) of an artifact's result files: its own, and its shards'."""
+    """Return (logical name, SHA-256) of an artifact's result files: its own, and its shards'."""
     own = [(name, file["sha256"]) for name, file in files.items()]
     return own + [
         (f"shard-{shard['index']:05d}/{name}", file["sha256"])
@@ -378,7 +381,7 @@ def repair_command(name: Name) -> str:
 
 
 def load(store: Store, name: Name, manifest: Mapping[str, Any], reading: Path | Reading) -> Artifact:
-    """The artifact of a manifest; nothing is read yet but the manifest. A path says where copies of files may go."""
+    """Return the artifact of a manifest without reading its files. If `reading` is a path, copies of files go there."""
     repair = repair_command(name)
     reading = Reading(reading) if isinstance(reading, Path) else reading
     shards = tuple(
@@ -390,7 +393,7 @@ def load(store: Store, name: Name, manifest: Mapping[str, Any], reading: Path | 
 
 
 def stored_files(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Key, size and SHA-256 of every file that a manifest, or a shard's record, names."""
+    """Yield key, size and SHA-256 of every file that a manifest, or a shard's record, names."""
     for part in (manifest, *manifest.get("shards", ())):
         yield from part.get("files", {}).values()
         yield from part.get("telemetry", {}).values()
@@ -401,7 +404,7 @@ def config_key(run: str, iteration: int) -> str:
 
 
 def iterations(store: Store, run: str) -> list[int]:
-    """The numbers of a run's iterations; none if there is no such run."""
+    """Return the numbers of a run's iterations; empty if there is no such run."""
     return sorted(int(found[1]) for f in store.folders(f"{run}/") if (found := ITERATION.fullmatch(f)))
 
 
@@ -410,9 +413,9 @@ def manifest_keys(store: Store, name: Name) -> list[str]:
 
 
 def manifests(store: Store, name: Name) -> list[dict[str, Any]]:
-    """Every committed manifest of a stage (several extents can stand side by side), oldest first.
+    """Return every committed manifest of a stage (one per extent), oldest first.
 
-    Raises CorruptArtifact if one of them is damaged.
+    Raise CorruptArtifact if one of them is damaged.
     """
     found, damaged = examined(store, name)
     for error in damaged:
@@ -421,7 +424,7 @@ def manifests(store: Store, name: Name) -> list[dict[str, Any]]:
 
 
 def examined(store: Store, name: Name) -> tuple[list[dict[str, Any]], list[CorruptArtifact]]:
-    """A stage's manifests, oldest first, and what is wrong with those that are damaged."""
+    """Return a stage's sound manifests, oldest first, and the errors of the damaged ones."""
     found: list[dict[str, Any]] = []
     damaged: list[CorruptArtifact] = []
     try:
@@ -431,6 +434,6 @@ def examined(store: Store, name: Name) -> tuple[list[dict[str, Any]], list[Corru
                     found.append({**manifest, "key": key})
             except CorruptArtifact as error:
                 damaged.append(error)
-    except CorruptArtifact as error:  # what is there is no folder of files
+    except CorruptArtifact as error:  # the key is no folder of files
         damaged.append(error)
     return sorted(found, key=lambda m: str(m["made"]["finished"])), damaged

@@ -1,11 +1,11 @@
-"""What a stage is given, and how it says how far it is.
+"""Interface of a stage: its inputs and outputs, its workspace, and its progress.
 
-Three kinds of stage (`stages.py` says which is which):
+Three kinds of stage (`stages.py` has the kind of each):
 
     single    run(ctx) -> None                      writes ctx.results and ctx.telemetry
-    sharded   shards(ctx, todo) -> Iterator[(shard index, {logical name: content})], in any order, and perhaps
-              collect(ctx, shards) -> None          writes ctx.results and ctx.telemetry once all shards are there
-    exchange  work(ctx) -> None                     runs in every worker at once; they meet in ctx.area
+    sharded   shards(ctx, todo) -> Iterator[(shard index, {logical name: content})], in any order; optional:
+              collect(ctx, shards) -> None          writes ctx.results and ctx.telemetry after all shards
+    exchange  work(ctx) -> None                     runs in all workers at once; they share the workspace ctx.area
 """
 
 import io
@@ -28,33 +28,33 @@ __all__ = ["Artifact", "Checkpoints", "Context", "Outlook", "ProgressReporter", 
 
 
 class Workspace(Protocol):
-    """Where the workers of one piece of work meet: a prefix of the store, apart from every other work's."""
+    """The folder in the store that the workers of one stage share, by identity."""
 
     def get(self, key: str) -> bytes | None: ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write only if nothing is there; False if something was."""
+        """Write the object unless it exists; return whether it was written."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Write or overwrite; for heartbeats."""
+        """Write or overwrite the object; for heartbeats."""
 
     def keys(self, prefix: str) -> list[str]: ...
 
     def age(self, key: str) -> float | None:
-        """Seconds since it was written, by the store's clock; None if it is not there."""
+        """Return the seconds since the object was written, by the store's clock; None if it does not exist."""
 
     def written(self, prefix: str) -> dict[str, float]:
-        """When everything below `prefix` was written, by the store's clock; one listing."""
+        """Return when each object below `prefix` was written, in Unix seconds of the store's clock; one listing."""
 
     def now(self) -> float:
-        """The store's clock."""
+        """Return the store's clock in Unix seconds."""
 
     def parent(self, generation: int) -> "Workspace":
-        """The area of an earlier evolution from the same inputs that has that generation, or MissingInput."""
+        """Return an earlier evolution's workspace with equal inputs and that generation, or raise MissingInput."""
 
 
 class StoreWorkspace:
-    """An Workspace below `prefix`; `stage_prefix` is where the stage's other areas are."""
+    """A Workspace in the folder `work` below `stage_prefix`, beside the stage's other workspaces."""
 
     def __init__(self, store: Store, stage_prefix: str, work: str, inputs: str) -> None:
         self._store = store
@@ -87,7 +87,7 @@ class StoreWorkspace:
         return self._store.now()
 
     def open(self) -> None:
-        """Leave a note of what this area's work is made from, so that a later evolution may start from it."""
+        """Write the inputs' digests to the workspace, so that a later evolution can start from it."""
         self.create("inputs", self._inputs.encode())
 
     def parent(self, generation: int) -> "StoreWorkspace":
@@ -107,7 +107,7 @@ class StoreWorkspace:
 
 
 class Checkpoints:
-    """The last two states of one piece of work: arrays by name, written as one object each."""
+    """The last two checkpoints of a stage's work, each one object with arrays by name."""
 
     def __init__(self, store: Store, prefix: str, log: logging.Logger) -> None:
         self._store = store
@@ -115,7 +115,7 @@ class Checkpoints:
         self._log = log
 
     def save(self, step: int, arrays: Mapping[str, Any]) -> None:
-        """Write the state after `step`; the two newest are kept."""
+        """Write the state after `step`; keep the two newest."""
         from . import npz
 
         buffer = io.BytesIO()
@@ -125,7 +125,7 @@ class Checkpoints:
             self._store.delete(key)
 
     def load(self) -> "tuple[int, dict[str, Any]] | None":
-        """The newest readable state as (step, arrays), or None."""
+        """Return the newest readable state as (step, arrays), or None."""
         from . import npz
 
         for key in reversed(self._keys()):
@@ -147,7 +147,7 @@ class Checkpoints:
 
 
 def chosen_episodes(chosen: str, size: int) -> range:
-    """Return the episodes that `latents.episodes` means; ConfigError if they are no whole shards of `size` episodes."""
+    """Return the episodes of `latents.episodes`. Raise ConfigError unless they are whole shards of `size` episodes."""
     first, last = (0, 10**9) if chosen == "all" else (int(part) for part in chosen.split(":"))
     if first % size or (last % size and chosen != "all") or first >= last:
         raise ConfigError(
@@ -159,7 +159,7 @@ def chosen_episodes(chosen: str, size: int) -> range:
 
 @dataclass
 class ProgressReporter:
-    """Progress of one worker: events for a screen, a log line now and then, and the place where a stop is noticed."""
+    """Reports one worker's progress as events and log lines, and raises Stopped upon a requested stop."""
 
     log: logging.Logger
     emit: Callable[[dict[str, Any]], None] = lambda event: None
@@ -170,14 +170,14 @@ class ProgressReporter:
     beat: float = field(default_factory=time.monotonic)
     _emitted: float = 0.0
     _logged: float = 0.0
-    _began: tuple[float, float] | None = None  # when, and with how much done already
+    _began: tuple[float, float] | None = None  # time of the first call, and its `done`
 
     def touch(self) -> None:
-        """Something moves: bytes of a slow store arrive, say. No progress yet, but nobody is stuck."""
+        """Record activity without progress (bytes from a slow store, say), so that the worker is not taken for hung."""
         self.beat = self.clock()
 
     def check(self) -> None:
-        """Raise Stopped if the process was asked to stop."""
+        """Raise Stopped if a stop was requested."""
         if self.stop.is_set():
             raise Stopped("stopped on request; the same command goes on from here")
 
@@ -187,7 +187,7 @@ class ProgressReporter:
         self._began = self._began or (now, done)
         if now - self._emitted >= self.event_seconds or done >= total:
             self._emitted = now
-            numbers = {"done": float(done), "total": float(total), "rate": float(rate)}  # NumPy's own are no JSON
+            numbers = {"done": float(done), "total": float(total), "rate": float(rate)}  # json does not accept NumPy's
             self.emit({**numbers, "unit": unit, "figures": {name: float(value) for name, value in figures.items()}})
         if now - self._logged >= self.log_seconds:
             self._logged = now
@@ -203,8 +203,8 @@ class ProgressReporter:
 class Outlook:
     """The facts about a task that are known before it begins (see `preflight.py`).
 
-    `inputs` are committed artifacts by stage, oldest first, without those that the same command makes first. Only if
-    there are none of these is there an `area`: where the task's workers will meet.
+    `inputs` are committed artifacts by stage, oldest first, without those that the same command makes first. `area` is
+    the task's workspace, or None if the same command makes an input first.
     """
 
     config: Config
@@ -217,7 +217,10 @@ class Outlook:
 
 @dataclass
 class Context:
-    """Everything that a stage may know and touch."""
+    """Everything that a stage may read, write and call.
+
+    `worker` is this worker's index among `workers`, `lanes` its number of environment slots.
+    """
 
     config: Config
     run: str
@@ -234,14 +237,14 @@ class Context:
     log: logging.Logger
     pulse: ProgressReporter
     follow: Callable[[str, bytes], None] = lambda name, data: None
-    notes: dict[str, str] = field(default_factory=dict)  # for people: the manifest says them, the digest does not
+    notes: dict[str, str] = field(default_factory=dict)  # for users: in the manifest, without effect on the digest
     publish_seconds: float = 2.0
     checkpoint_seconds: float = 30.0
     _published: dict[str, float] = field(default_factory=dict)
     _withheld: set[str] = field(default_factory=set)
 
     def one(self, stage: str) -> Artifact:
-        """The latest input of that stage."""
+        """Return the latest input of that stage. Raise MissingInput if there is none."""
         found = self.inputs.get(stage, ())
         if not found:
             raise MissingInput(
@@ -251,7 +254,7 @@ class Context:
         return found[-1]
 
     def sources(self) -> list[Shard]:
-        """The rollouts shards that latents are made of, in latents' shard order: oldest iteration first."""
+        """Return the rollouts shards that latents encode, in the order of latents' shards: oldest iteration first."""
         found: list[Shard] = []
         for artifact in self.inputs["rollouts"]:
             size = artifact.shard_episodes
@@ -260,11 +263,11 @@ class Context:
         return found
 
     def progress(self, done: float, total: float, unit: str, rate: float, **figures: float) -> None:
-        """Say how far this worker is; cheap enough for every step. Raises Stopped if the process was asked to stop."""
+        """Report this worker's progress; cheap enough for every step. Raise Stopped if a stop was requested."""
         self.pulse(done, total, unit, rate, figures)
 
     def publish(self, name: str, *, now: bool = False) -> None:
-        """Show telemetry/`name` as it is to whoever follows it; at most every `publish_seconds` unless `now`."""
+        """Write telemetry/`name` to the store for its readers, at most every `publish_seconds` unless `now`."""
         moment = time.monotonic()
         if now or moment - self._published.get(name, -1e9) >= self.publish_seconds:
             self._published[name] = moment
@@ -274,6 +277,6 @@ class Context:
             self._withheld.add(name)
 
     def publish_rest(self) -> None:
-        """Show the ends of what `publish` withheld."""
+        """Write the final state of files that `publish` withheld."""
         for name in sorted(self._withheld):
             self.publish(name, now=True)

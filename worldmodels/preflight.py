@@ -1,7 +1,7 @@
-"""Checks of a stage's settings and inputs before the command retires or begins anything.
+"""Checks of a stage's settings and inputs before the command retires an artifact or begins a stage.
 
-What can be told from the settings alone is refused by their models (`config.py`). Here stands what depends on other
-artifacts, and on what is installed.
+The models in `config.py` check settings by themselves. The checks here depend on other artifacts and on installed
+packages.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ from .errors import ConfigError, MissingInput
 
 
 def check(outlook: Outlook) -> None:
-    """Raise the error that the task would end with, as far as that can be known."""
+    """Raise the error with which the task would end, if it can be detected in advance."""
     if outlook.stage in CHECKS:
-        with contextlib.suppress(ModuleNotFoundError):  # of whoever only submits, less is installed
+        with contextlib.suppress(ModuleNotFoundError):  # a machine that only submits has fewer packages
             CHECKS[outlook.stage](outlook)
 
 
@@ -43,7 +43,7 @@ def _latents(outlook: Outlook) -> None:
         size = artifact.shard_episodes
         episodes = chosen_episodes(config.latents.episodes, size)
         found = found or any(shard.index * size in episodes for shard in artifact.shards)
-    if not any(artifact.name.iteration == outlook.iteration for artifact in there):  # it is made first
+    if not any(artifact.name.iteration == outlook.iteration for artifact in there):  # the command makes it first
         episodes = chosen_episodes(config.latents.episodes, config.rollouts.shard_episodes)
         found = found or episodes.start < config.rollouts.episodes
     if not found:
@@ -66,7 +66,7 @@ def _memory(outlook: Outlook) -> None:
 
 
 def _same_network(outlook: Outlook, stage: str, **sizes: float) -> None:
-    """Raise ConfigError if the weights to start from are those of a network of other sizes."""
+    """Raise ConfigError if the weights of the warm start belong to a network of other sizes."""
     file, data = f"{stage}.json", outlook.inputs[stage][-1].path(f"{stage}.json").read_bytes()
     there = stored.parse(data, stored.ANYTHING, f"{outlook.inputs[stage][-1].name}: {file}", "wm verify")
     if differing := [

@@ -1,4 +1,4 @@
-"""The one way an artifact is made and committed, and taken out of use again. Its names and layout: `artifacts.py`."""
+"""Upload, commit and retirement of artifacts. `artifacts.py` describes their names and layout."""
 
 import contextlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from .store import Store
 
 
 def upload(store: Store, name: Name, attempt: str, folder: Path, prefix: str = "") -> Files:
-    """Upload every file below `folder` under this attempt's own key."""
+    """Upload every file below `folder` to this attempt's folder; return the files by relative path."""
     return {
         path.relative_to(folder).as_posix(): _stored(
             store, path, name.key("data", attempt, *([prefix] if prefix else []), path.relative_to(folder).as_posix())
@@ -28,7 +28,7 @@ def _stored(store: Store, path: Path, key: str) -> dict[str, Any]:
 
 
 def commit_shard(store: Store, work: Identity, index: int, attempt: str, content: Mapping[str, bytes]) -> None:
-    """Store one shard and its record; a shard that is there already stays."""
+    """Store one shard and its record; an existing record of that shard stays."""
     files: Files = {}
     for name, data in content.items():
         key = work.name.key("data", attempt, f"shard-{index:05d}", name)
@@ -39,12 +39,12 @@ def commit_shard(store: Store, work: Identity, index: int, attempt: str, content
 
 
 def commit_failed_shard(store: Store, work: Identity, index: int, reason: str) -> None:
-    """Record that a shard cannot be made, so that nobody tries again; `drop_failed_shards` takes that back."""
+    """Record that a shard cannot be made, so that no worker retries it until `drop_failed_shards`."""
     store.create(work.shard_key(index), stored.encode({"index": index, "failed": reason[: stored.TEXT]}))
 
 
 def drop_failed_shards(store: Store, work: Identity) -> None:
-    """Make room for the shards that failed, and for those whose records are damaged."""
+    """Delete the records of failed shards, and damaged records, so that workers make these shards again."""
     for entry in store.entries(work.work_key("shards/")):
         try:
             record = artifacts.read_record(store, entry.key)
@@ -64,7 +64,7 @@ def commit(
     resolved: Mapping[str, Any],
     made: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Create the manifest, or accept the equal one that is there. Returns the committed one; Conflict if it differs."""
+    """Create the manifest, or accept an equal one. Return the committed one; raise Conflict if that differs."""
     manifest = {
         "artifact": str(work.name),
         "digest": work.digest_of(artifacts.contents(files, shards)),
@@ -78,7 +78,7 @@ def commit(
         "made": dict(made),
     }
     data = stored.encode(manifest, indent=1)
-    artifacts.parse_manifest(data, work.manifest_key, store.uri)  # nothing is committed that nobody would read
+    artifacts.parse_manifest(data, work.manifest_key, store.uri)  # readers would reject an invalid manifest
     if store.create(work.manifest_key, data):
         return manifest
     there = artifacts.read_manifest(store, work.manifest_key)
@@ -95,13 +95,13 @@ def commit(
 
 
 def discard_unreadable(store: Store, work: Identity) -> None:
-    """Make room for the artifact whose manifest cannot be read; its bytes stay under retired/."""
-    with contextlib.suppress(CorruptArtifact):  # a link, say
+    """Delete a manifest that cannot be read, so that the artifact can be made again; its bytes stay under retired/."""
+    with contextlib.suppress(CorruptArtifact):  # raised for a link, say
         store.put(work.name.key("retired", "unreadable.json"), store.get(work.manifest_key) or b"")
     store.delete(work.manifest_key)
 
 
 def retire(store: Store, work: Identity, manifest: Mapping[str, Any]) -> None:
-    """Take a committed manifest out of use; it stays readable under retired/, its data until it is collected."""
+    """Move a committed manifest to retired/, where it stays readable; `wm gc` deletes it and its data later."""
     store.put(work.name.key("retired", f"{manifest['digest'][:16]}.json"), stored.encode(manifest, indent=1))
     store.delete(work.manifest_key)

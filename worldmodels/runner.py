@@ -1,4 +1,4 @@
-"""One task: fetch inputs, call the stage, publish, commit. The same for a laptop's process and for a pod."""
+"""Execution of one task: fetch inputs, call the stage, publish, commit. The same on a laptop and in a pod."""
 
 import contextlib
 import importlib
@@ -56,7 +56,7 @@ class Task:
 
     @classmethod
     def from_json(cls, text: str) -> "Task":
-        """ConfigError if it is no task, or one of another version of `wm`."""
+        """Return the task of such JSON. Raise ConfigError if this version of `wm` cannot read it."""
         try:
             value = json.loads(text)
             return cls(**{**value, "config": Config.model_validate(value["config"])})
@@ -65,7 +65,7 @@ class Task:
 
 
 def misunderstood(what: str, error: Exception) -> ConfigError:
-    """The error for what another version of `wm` wrote."""
+    """Return the error for JSON that another version of `wm` wrote; `what` names its kind."""
     details = error.errors() if isinstance(error, ValidationError) else []
     reason = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in details) or repr(error)
     return ConfigError(
@@ -75,27 +75,27 @@ def misunderstood(what: str, error: Exception) -> ConfigError:
 
 
 def find(store: Store, name: Name, config: Config) -> dict[str, Any] | None:
-    """The committed manifest that this config names (its extent is part of the key), or None."""
+    """Return the committed manifest for this config, whose extent is part of the key, or None."""
     probe = artifacts.identity(name, config, stages.stage(name.stage).sections, {})
     return artifacts.read_manifest(store, probe.manifest_key)
 
 
 def input_manifests(store: Store, task: Task) -> dict[Name, dict[str, Any]]:
-    """The manifest of every input; MissingInput names the first that is not committed.
+    """Return the manifest of every input. Raise MissingInput for the first that is not committed.
 
-    An earlier iteration may have been made with another extent (more episodes, say), so its newest manifest counts.
+    An earlier iteration may have another extent (more episodes, say), so its newest manifest is used.
     """
     return {name: input_manifest(store, task, name) for name in input_names(task)}
 
 
 def input_names(task: Task) -> list[Name]:
-    """Return the names of the artifacts that the task's is made from, oldest first."""
+    """Return the names of the task's input artifacts, oldest first."""
     inputs = stages.stage(task.stage).inputs(task.config, task.iteration)
     return [Name(task.run, iteration, stage) for stage, iteration in inputs]
 
 
 def input_manifest(store: Store, task: Task, name: Name) -> dict[str, Any]:
-    """Return the manifest of one input; MissingInput if it is not committed."""
+    """Return the manifest of one input. Raise MissingInput if it is not committed."""
     if name.iteration == task.iteration:
         manifest = find(store, name, task.config)
     else:
@@ -109,13 +109,13 @@ def input_manifest(store: Store, task: Task, name: Name) -> dict[str, Any]:
 
 
 def identify(task: Task, inputs: Mapping[Name, Mapping[str, Any]]) -> Identity:
-    """The identity that the task's artifact will have."""
+    """Return the identity that the task's artifact will have."""
     digests = {f"iter-{name.iteration}/{name.stage}": str(manifest["digest"]) for name, manifest in inputs.items()}
     return artifacts.identity(task.name, task.config, stages.stage(task.stage).sections, digests)
 
 
 def committed(store: Store, task: Task, work: Identity) -> dict[str, Any] | None:
-    """The task's manifest if it is committed, None if not; Conflict if another one stands in its place."""
+    """Return the task's manifest, or None if there is none. Raise Conflict if it has another identity."""
     manifest = artifacts.read_manifest(store, work.manifest_key)
     if manifest is None:
         return None
@@ -127,12 +127,12 @@ def committed(store: Store, task: Task, work: Identity) -> dict[str, Any] | None
 
 
 def meeting(store: Store, task: Task, work: Identity) -> StoreWorkspace:
-    """Where the workers of that work meet."""
+    """Return the workspace of that work."""
     return StoreWorkspace(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
 
 
 def by_digest(store: Store, name: Name, digest: str) -> dict[str, Any] | None:
-    """Return the manifest of that digest, one that was retired included; None if there is none any more."""
+    """Return the manifest of that digest, committed or retired; None if it does not exist."""
     found = next((m for m in artifacts.manifests(store, name) if m["digest"] == digest), None)
     retired = found or artifacts.read_manifest(store, name.key("retired", f"{digest[:16]}.json"))
     return retired if retired and retired["digest"] == digest else None
@@ -141,9 +141,9 @@ def by_digest(store: Store, name: Name, digest: str) -> dict[str, Any] | None:
 def belong_together(store: Store, manifests: Mapping[Name, Mapping[str, Any]]) -> None:
     """Raise Conflict unless C drives with the V and M that it was evolved with, and M predicts what that V encodes.
 
-    A controller's manifest names its V and M by their digests, and M's its latents, which name their V.
+    The manifests contain the digests of inputs: C's those of V and M, M's that of its latents, the latents' that of V.
     """
-    for name, manifest in reversed(list(manifests.items())):  # the last one, whose renewal renews the others
+    for name, manifest in reversed(list(manifests.items())):  # the last first: its repair command includes the others
         made_from: dict[str, str] = {}
         if name.stage == "controller":
             made_from = dict(manifest["inputs"])
@@ -163,19 +163,19 @@ def belong_together(store: Store, manifests: Mapping[Name, Mapping[str, Any]]) -
 
 
 def renew_command(name: Name) -> str:
-    """Return the command that makes a stage again from V as it is now, with all that stands between."""
+    """Return the command that makes a stage again from the current V, with all stages between."""
     order = list(stages.STAGES)
     between = order[order.index("latents") : order.index(name.stage) + 1]
     return f"wm run {' '.join(between)} --run {name.run} --iteration {name.iteration} --redo"
 
 
 def _named(run: str, key: str) -> Name:
-    """Return the name of an input as a manifest says it, `iter-<n>/<stage>`."""
+    """Return the name for an input's key in a manifest, `iter-<n>/<stage>`."""
     return Name.of(f"{run}/{key}")
 
 
 def outlook(store: Store, task: Task, inputs: Mapping[Name, Mapping[str, Any]], scratch: Path) -> Outlook:
-    """Return what is known of the task before it begins; `inputs` are the manifests of those inputs that are there."""
+    """Return what is known of the task before it begins; `inputs` are the manifests of the committed inputs."""
     whole = list(inputs) == input_names(task)
     return Outlook(
         config=task.config,
@@ -188,7 +188,7 @@ def outlook(store: Store, task: Task, inputs: Mapping[Name, Mapping[str, Any]], 
 
 
 def run(store: Store, task: Task, worker: int, workers: int, pulse: ProgressReporter) -> dict[str, Any] | None:
-    """Do this worker's part of the task. Returns the manifest, or None while others still have shards to make."""
+    """Do this worker's part of the task. Return the manifest, or None while other workers' shards are missing."""
     inputs = input_manifests(store, task)
     work = identify(task, inputs)
     if manifest := committed(store, task, work):
@@ -210,7 +210,7 @@ def run(store: Store, task: Task, worker: int, workers: int, pulse: ProgressRepo
 
 
 def _disk_bytes(store: Store, task: Task) -> int:
-    """Room for copies of what is read: training reads everything in every epoch, sharded stages read once."""
+    """Return the bytes of disk for copies of input files: only `single` stages (training) read them repeatedly."""
     once = stages.stage(task.stage).kind != "single"
     return 0 if store.local or once else task.config.execution.disk_mb << 20
 
@@ -221,10 +221,10 @@ def entrypoint(text: str) -> Callable[..., Any]:
 
 
 class Heartbeat:
-    """Says in the store that an attempt is under way, so that `wm gc` spares what it has stored so far.
+    """Marks an attempt in the store as under way, so that `wm gc` keeps the files of the attempt.
 
-    `<stage>/alive/<attempt>` is written every `seconds` and removed at the end. It only advises, so no failure of it
-    ends an attempt.
+    A thread writes `<stage>/alive/<attempt>` every `seconds` and deletes it at the end. Its failures do not end the
+    attempt.
     """
 
     def __init__(self, store: Store, key: str, worker: int, log: logging.Logger, seconds: float = BEAT_SECONDS) -> None:
@@ -235,7 +235,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> None:
-        """The first beat comes before the attempt's first data, unless the store is out of reach."""
+        """Wait up to `PATIENCE_SECONDS` for the first heartbeat, so that it precedes the attempt's first data."""
         self._thread.start()
         self._begun.wait(PATIENCE_SECONDS)
 
@@ -260,7 +260,7 @@ class Heartbeat:
 
 
 class Attempt:
-    """One worker's try at one task: its scratch folder, its context, and the way to the commit."""
+    """One worker's try at one task, from its scratch folder and context to the commit."""
 
     def __init__(
         self,
@@ -302,7 +302,10 @@ class Attempt:
         )
 
     def sharded(self, stage: stages.Stage) -> dict[str, Any] | None:
-        """Make this worker's missing shards; whoever then sees all of them commits the stage."""
+        """Make this worker's missing shards; a worker that then finds all shards committed commits the stage.
+
+        Return the manifest, or None while other workers' shards are missing.
+        """
         count = stage.count(self.context)
         records = self.records(count)
         mine = [i for i in range(count) if i not in records and i % self.context.workers == self.context.worker]
@@ -321,7 +324,7 @@ class Attempt:
         return self.commit(shards, failed)
 
     def make(self, stage: stages.Stage, todo: list[int]) -> None:
-        """Make and commit those shards; one that cannot be made is recorded as failed, and the others go on."""
+        """Make and commit those shards; record a shard that cannot be made as failed, and go on with the others."""
         while todo:
             try:
                 for index, content in entrypoint(stage.entrypoint)(self.context, todo):
@@ -335,7 +338,7 @@ class Attempt:
             todo = [index for index in todo if index not in there]
 
     def good(self, records: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
-        """The shards that succeeded, in order; WorkFailed if they are fewer than `execution.min_shards` asks for."""
+        """Return the shards that succeeded, in order; WorkFailed if their share is below `execution.min_shards`."""
         failed = {index: str(record["failed"]) for index, record in sorted(records.items()) if "failed" in record}
         if failed and len(records) - len(failed) < self.task.config.execution.min_shards * len(records):
             index, reason = next(iter(failed.items()))
@@ -347,7 +350,7 @@ class Attempt:
         return [record for _, record in sorted(records.items()) if "failed" not in record]
 
     def records(self, count: int) -> dict[int, dict[str, Any]]:
-        """Committed shard records by index; with many of them one listing is cheaper than asking for each."""
+        """Return the committed shard records by index; a listing saves a request for each missing shard."""
         keys = {self.work.shard_key(i): i for i in range(count)}
         there = [entry.key for entry in self.store.entries(self.work.work_key("shards/"))]
         return {
@@ -392,7 +395,7 @@ def _folder(path: Path) -> Path:
 
 
 def provenance(started: float) -> dict[str, Any]:
-    """How, when and on what an artifact was made. Beside the digest, never part of it."""
+    """Return how, when and on which machine an artifact was made. The digest does not depend on it."""
     finished = time.time()
     return {
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
@@ -413,7 +416,7 @@ def versions() -> Iterator[tuple[str, str]]:
 
 
 def git_revision(package: Path = Path(__file__).parent) -> str:
-    """The revision of this code: what its image was built from, or what is checked out; empty if there is neither."""
+    """Return the git revision of this code, from its image or its checkout; empty if there is neither."""
     with contextlib.suppress(OSError):
         return (package / "_revision").read_text()
     command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -423,7 +426,7 @@ def git_revision(package: Path = Path(__file__).parent) -> str:
 
 
 def cpu() -> dict[str, Any]:
-    """The processor's model and the features that decide which kernels TensorFlow and LiteRT pick."""
+    """Return the processor's model and the features by which TensorFlow and LiteRT choose kernels."""
     info: dict[str, str] = {}
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
@@ -437,7 +440,7 @@ def cpu() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Cores of the cgroup's CPU quota, at most those that this process may run on."""
+    """Return the cores of the cgroup's CPU quota, at least 1, at most those on which this process may run."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for path, parse in (("/sys/fs/cgroup/cpu.max", str.split), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", _cgroup_v1)):
         with contextlib.suppress(OSError, ValueError):

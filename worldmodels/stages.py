@@ -1,6 +1,6 @@
-"""Every stage, declared once. The CLI, the executors, the docs and the tests derive from this table.
+"""Table of all stages, from which the CLI, the executors, the docs and the tests are derived.
 
-Entrypoints are strings, so that reading this file imports neither TensorFlow nor NumPy.
+Entrypoints are strings, so that this module imports neither TensorFlow nor NumPy.
 """
 
 import difflib
@@ -17,9 +17,9 @@ Kind = Literal["single", "sharded", "exchange"]
 
 @dataclass(frozen=True)
 class Stage:
-    """`entrypoint` is `module:function`; `kind` says its signature (see `context.py`). `count` is the number of shards.
+    """One stage: `entrypoint` is `module:function` with the signature of its `kind` (see `context.py`).
 
-    `packages` are those that not every image has, and without which the stage cannot begin.
+    `count` returns the number of shards. `packages` are those that the stage needs and only some images have.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Stage:
     packages: tuple[str, ...] = ()
 
     def inputs(self, config: Config, iteration: int) -> list[tuple[str, int]]:
-        """(stage, iteration) of every artifact that this one is made from, oldest first."""
+        """Return (stage, iteration) of every artifact that this one is made from, oldest first."""
         return _inputs(self.name, config, iteration)
 
 
@@ -104,7 +104,7 @@ STAGES = {
 
 
 def stage(name: str) -> Stage:
-    """The stage of that name; ConfigError, with the nearest right one, if there is none."""
+    """Return the stage of that name. Raise ConfigError, with the closest name, if there is none."""
     if name not in STAGES:
         close = difflib.get_close_matches(name, STAGES, n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -136,7 +136,7 @@ def _inputs(name: str, config: Config, iteration: int) -> list[tuple[str, int]]:
 
 
 def downstream(name: str) -> list[str]:
-    """That stage and every later one of its iteration that is made from it, in order."""
+    """List that stage and every later one of its iteration that is made from it, in order."""
     config, reached = Config(), {name}
     for other in STAGES.values():
         if any(stage in reached and iteration == 2 for stage, iteration in other.inputs(config, 2)):

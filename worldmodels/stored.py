@@ -1,9 +1,8 @@
-"""The one gate where stored JSON is parsed: a reader names the model that the JSON must fit, and gets nothing else.
+"""Models of stored JSON, and its only parser: a reader names the model that the JSON must fit.
 
-A writer of the store may write anything there. So a model bounds everything: size, depth, numbers, texts, names.
-A key is a path in a folder, hence its parts are plain names; where it must lie is for `artifacts.py` to say. `encode`
-adds a checksum, so that a flipped bit is noticed also where nothing else depends on it; what earlier versions wrote has
-none.
+Any process that can write to the store may write any bytes. So a model bounds size, depth, numbers, texts and names.
+A key is a relative path of plain names; `artifacts.py` checks its folder. `encode` adds a checksum, so that a flipped
+bit is detected in every field; JSON of earlier versions has no checksum.
 """
 
 import hashlib
@@ -14,18 +13,18 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
-from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
+from typing_extensions import TypedDict  # pydantic accepts typing's from Python 3.12 on
 
 from .errors import CorruptArtifact
 
 JSON_BYTES, JSON_PARTS = 2**25, 300_000
-"""Of one JSON text: what the manifest of 20,000 shards has. Small things have bounds of their own."""
+"""Most bytes and commas of one JSON text, from the manifest of 20,000 shards. Smaller models have lower limits."""
 FILE_BYTES = 2**31
-"""Of one stored file."""
+"""Most bytes of one stored file."""
 SHARDS = 20_000
-"""Of one artifact."""
+"""Most shards of one artifact."""
 MOST_BLOCKS = 2**17
-"""Of one generation."""
+"""Most blocks of one generation."""
 DEPTH, ITEMS, TEXT = 32, 10_000, 100_000
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -33,7 +32,10 @@ _OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 def _bounded(value: Any) -> Any:
-    """The value if it is JSON of moderate depth and size, without NaN, infinities and integers beyond 64 bits."""
+    """Return the value if its depth, size and texts are within the limits, floats finite and integers of 64 bits.
+
+    Raise ValueError otherwise.
+    """
     todo, seen = [(value, 0)], 0
     while todo:
         item, depth = todo.pop()
@@ -70,7 +72,7 @@ Settings = Annotated[dict[Setting, Plain], Field(max_length=500)]
 
 @with_config(_STRICT)
 class File(TypedDict):
-    """Where a file's content is, and what it must be."""
+    """A stored file: the key of its content, and the size in bytes and SHA-256 that the content must have."""
 
     key: Key
     size: Annotated[int, Field(ge=0, le=FILE_BYTES)]
@@ -84,7 +86,7 @@ Index = Annotated[int, Field(ge=0, lt=SHARDS)]
 
 @with_config(_STRICT)
 class Record(TypedDict):
-    """A shard that was made, or that could not be."""
+    """Record of a shard: its files and their digest, or why it failed."""
 
     index: Index
     digest: NotRequired[Sha256]
@@ -101,7 +103,7 @@ class Cpu(TypedDict):
 
 @with_config(_OPEN)
 class Made(TypedDict):
-    """How an artifact came to be; later versions may say more."""
+    """How an artifact was made; later versions may add fields."""
 
     finished: Annotated[str, Field(max_length=40)]
     started: NotRequired[Annotated[str, Field(max_length=40)]]
@@ -144,7 +146,7 @@ class Sections(TypedDict):
 
 @with_config(_STRICT)
 class StoredConfig(TypedDict):
-    """The settings that a run was last started with, by section (see `config.py`), and where each came from."""
+    """The settings with which a run was last started, by section (see `config.py`), and the source of each."""
 
     config: Annotated[Sections, AfterValidator(_bounded)]
     origins: Annotated[dict[Setting, Annotated[str, Field(max_length=5000)]], Field(max_length=1000)]
@@ -153,7 +155,7 @@ class StoredConfig(TypedDict):
 
 @with_config(_OPEN)
 class Signature(TypedDict):
-    """Which process wrote a lease or a heartbeat (`store/process_identity.py`)."""
+    """The process that wrote a lease or a heartbeat (`store/process_identity.py`)."""
 
     host: NotRequired[Word]
     machine: NotRequired[Word]
@@ -169,7 +171,7 @@ class Lease(Signature):
 
 @with_config(_STRICT)
 class Beat(TypedDict):
-    """A worker's heartbeat, or its claim to a block."""
+    """A worker's heartbeat, or its claim of a block."""
 
     worker: Annotated[int, Field(ge=-1, lt=10**6)]
     incarnation: Annotated[str, Field(max_length=100)]
@@ -178,7 +180,7 @@ class Beat(TypedDict):
 
 @with_config(_STRICT)
 class Starts(TypedDict):
-    """How often a pod was begun without anything gained (`executors/patience.py`)."""
+    """How often a pod was started after a failure without progress (`executors/patience.py`)."""
 
     progress: NotRequired[Plain]
     failures: NotRequired[Whole]
@@ -207,7 +209,7 @@ class Status(TypedDict):
 
 @with_config(_STRICT)
 class Result(TypedDict):
-    """Of every episode of a block: sum of rewards, and environment steps."""
+    """Result of a block: for every episode, the sum of rewards and the environment steps."""
 
     scores: Annotated[list[float], Field(max_length=MOST_BLOCKS)]
     steps: Annotated[list[Whole], Field(max_length=MOST_BLOCKS)]
@@ -272,7 +274,7 @@ class Reference(TypedDict):
 class Scores(TypedDict):
     """An evaluation's scores.json."""
 
-    env: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]]  # the report shows code with it
+    env: NotRequired[Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,100}$")]]  # part of code in the report
     gymnasium: NotRequired[Word]
     renderer: NotRequired[Word]
     tracks: Tracks
@@ -293,7 +295,7 @@ class Scores(TypedDict):
 
 
 class Model:
-    """A shape that stored JSON must have, in so many bytes at most."""
+    """A shape that stored JSON must have, in at most `limit` bytes."""
 
     def __init__(self, shape: Any, limit: int) -> None:
         self.limit = limit
@@ -304,7 +306,7 @@ class Model:
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
-        return TypeAdapter(self._shape)  # takes some milliseconds, which most commands need not spend
+        return TypeAdapter(self._shape)  # takes milliseconds, so only when it is needed
 
 
 MANIFEST, RECORD, CONFIG = Model(Manifest, JSON_BYTES), Model(Record, 2**18), Model(StoredConfig, 2**20)
@@ -323,8 +325,8 @@ ANYTHING = Model(Annotated[dict[str, Plain], Field(max_length=1000)], 2**20)
 
 
 def parse(data: bytes, model: Model, label: str, next: str) -> Any:
-    """Return the value of a JSON text that fits the model; CorruptArtifact, naming `label`, for every other text."""
-    if len(data) > model.limit or data.count(b",") > JSON_PARTS:  # more parts would be as many errors in memory
+    """Return the value of a JSON text that fits the model. Raise CorruptArtifact, with `label`, for any other text."""
+    if len(data) > model.limit or data.count(b",") > JSON_PARTS:  # each part may cost a validation error in memory
         raise CorruptArtifact(f"{label} is damaged: {len(data)} bytes are more than it can have", next=next)
     try:
         value = model.validate(data)
@@ -336,7 +338,7 @@ def parse(data: bytes, model: Model, label: str, next: str) -> Any:
 
 
 def advice(data: bytes | None, model: Model) -> Any:
-    """Return what `parse` does, or None: for what merely saves work, where damage is as good as absence."""
+    """Return what `parse` does, or None for missing or damaged data; for optional data that only saves work."""
     try:
         return None if data is None else parse(data, model, "", "")
     except CorruptArtifact:
@@ -344,7 +346,7 @@ def advice(data: bytes | None, model: Model) -> Any:
 
 
 def encode(value: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """Return a value as JSON, with a checksum of all the rest."""
+    """Return a value as JSON, with a checksum of its other fields."""
     return json.dumps({**value, "checksum": checksum(value)}, indent=indent).encode()
 
 

@@ -1,1 +1,1 @@
-"""Where tasks run: as processes of this machine (`local.py`). `worker.py` is what every such process executes."""
+"""Executors of tasks: local processes (`local.py`) or Kubernetes Jobs (`submission.py`) that run `worker.py`."""

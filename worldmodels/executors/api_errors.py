@@ -1,4 +1,4 @@
-"""What the API server's refusals mean, and what to do: pure functions from its answers to errors.
+"""Pure functions from the API server's refusals to ClusterErrors, each with the next command for the user.
 
 https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
@@ -18,7 +18,7 @@ CANNOT = re.compile(
 
 
 def refusal(status: int, body: bytes, where: str, namespace: str) -> ClusterError:
-    """The error for an answer of that HTTP status; `where` names the server."""
+    """Return the error for a response with that HTTP status; `where` names the server."""
     said = parsed(body)
     if said.get("kind") != "Status":
         begins = " ".join(body[:200].decode(errors="replace").split())
@@ -53,7 +53,7 @@ def refusal(status: int, body: bytes, where: str, namespace: str) -> ClusterErro
 
 
 def unreachable(host: str, reason: str, seconds: float) -> ClusterError:
-    """The error for a server that gives no answer, or whose proxy gives none."""
+    """Return the error for a server that did not respond for `seconds`, or whose proxy failed (`reason`)."""
     after = f"; gave up after {seconds:.0f} s" if seconds >= 1 else ""
     if reason.startswith(PROXY):
         return ClusterError(
@@ -63,7 +63,7 @@ def unreachable(host: str, reason: str, seconds: float) -> ClusterError:
 
 
 def failing(host: str, request: str, said: str, seconds: float) -> ClusterError:
-    """The error for a server that answers, and each time that it cannot; `said` are its own words."""
+    """Return the error for a server that responded only with server errors for `seconds`; `said` is its message."""
     after = f"; gave up after {seconds:.0f} s" if seconds >= 1 else ""
     command = "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
     return ClusterError(
@@ -73,7 +73,7 @@ def failing(host: str, request: str, said: str, seconds: float) -> ClusterError:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """The answer's JSON object; empty if it is none."""
+    """Return the JSON object of a response; an empty one if the body is anything else."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -85,7 +85,7 @@ def _forbidden(message: str, where: str, namespace: str) -> ClusterError:
     match = CANNOT.search(message)
     if "system:anonymous" in message:
         return ClusterError(f"{where} was given no credentials: {message}", next="kubectl auth whoami")
-    if not match:  # an admission rule, in its own words
+    if not match:  # an admission policy's own message
         return ClusterError(f"{where} refuses: {message}", next=f"kubectl -n {namespace} get events")
     resource = match["resource"] + (f".{match['group']}" if match["group"] else "")
     at = match["namespace"] or namespace

@@ -1,7 +1,7 @@
-"""Whether a cluster is fit for Jobs: what `wm doctor --cluster` asks the API server, and a pod of its own.
+"""Checks of a cluster for `wm doctor --cluster`: requests to the API server, and a probe pod.
 
-Whoever may do no more than submit is told "unknown" where he may not look. Nobody is asked for a Secret: the pod, which
-mounts it, tells whether it is there.
+A check reports "unknown" if the user lacks the right to read. No check reads a Secret: the probe pod mounts it, and so
+shows whether it exists.
 """
 
 import json
@@ -37,7 +37,7 @@ ROLES = "kubectl apply -k k8s/base"
 UNKNOWN = " (unknown: you may not look)"
 COUNTED = ("pods", "count/pods", "count/jobs.batch")
 PROBE_SECONDS = 180.0
-# What seldom mends itself need not be waited for so long.
+# These states seldom end without a change of settings, so their time limit is shorter.
 STUCK, STUCK_SECONDS = re.compile("image .* cannot be pulled|CreateContainerConfigError|pods cannot be made"), 20.0
 
 
@@ -46,7 +46,7 @@ SHOWN = "wm submit STAGE --dry-run server; kubernetes.labels, annotations, job_o
 
 @dataclass(frozen=True)
 class Need:
-    """The resources that each pod of a stage's Job requests, all containers together."""
+    """The requests and limits of each pod of a stage's Job, summed over its containers, by resource name."""
 
     name: str
     pods: int
@@ -68,7 +68,7 @@ class Need:
         return cls(name, job["spec"]["completions"], "gpu" if on_gpu else "cpu", asked, held)
 
     def amount(self, key: str) -> Decimal:
-        """Return how much of a quota's resource one pod takes."""
+        """Return how much of a quota's resource, such as `requests.cpu`, one pod uses."""
         if key in ("pods", "count/pods"):
             return Decimal(1)
         kind, _, resource = key.partition(".")
@@ -91,8 +91,10 @@ def check(
     report: Callable[[str], None],
     endpoint: str = "",
 ) -> Iterator[Finding]:
-    """One finding per check, as they come; `report` hears why the pod of its own does not run yet, and `endpoint` is
-    where this machine finds the bucket.
+    """Yield one finding per check, as each check ends.
+
+    `report` is called with the reason why the probe pod does not run yet; `endpoint` is the bucket's server as this
+    machine reaches it.
     """
     look = Look(cluster, settings, store_uri, report)
     there = ("cluster", "namespace")
@@ -115,7 +117,7 @@ def check(
 
 
 class Look:
-    """Each method is one check."""
+    """The checks of one cluster, one per public method."""
 
     def __init__(
         self, cluster: KubernetesClient, settings: ClusterSettings, store_uri: str, report: Callable[[str], None]
@@ -174,7 +176,7 @@ class Look:
         return ok(", ".join(words for words, _ in left) or "none")
 
     def limits(self) -> Finding:
-        """Against LimitRanges, which refuse pods that ask for too much or too little."""
+        """Compare the pods' requests and limits with LimitRanges, which refuse pods outside their bounds."""
         ranges = self.cluster.get(f"{self.core}/limitranges", okay=(403,))
         if ranges is None:
             return ok("unknown: you may not look")
@@ -186,7 +188,7 @@ class Look:
         return ok(", ".join(dict.fromkeys(name for name, _ in items)) or "none")
 
     def jobs(self) -> Finding:
-        """Let the server judge every Job that would be sent, admission policies and webhooks included."""
+        """Send every Job as a dry run, which admission policies and webhooks check too."""
         refused, warned = dict[str, list[str]](), dict[str, list[str]]()
         for name, job in self.sent.items():
             try:
@@ -211,7 +213,7 @@ class Look:
         return self._nodes("gpu_pool", self.settings.gpu_pool, self.settings.gpu_resource)
 
     def _nodes(self, name: str, pool: Pool, resource: str = "") -> Finding:
-        """How many nodes the pool has, and how many of a resource; pools that grow from nothing have none now."""
+        """Count the pool's nodes and their amount of `resource`; an autoscaled pool may have no nodes at the moment."""
         labels = {"kubernetes.io/arch": "amd64", **pool.node_selector}
         if not self.cluster.may("list", "nodes"):
             return ok("unknown: you may not look")
@@ -232,18 +234,18 @@ class Look:
         return ok(f"{words}; {count} {resource} in all" if resource else words)
 
     def pod(self) -> Finding:
-        """Start a pod like a worker's, which looks at the bucket from where workers will."""
+        """Start a pod like a worker's that checks the bucket from inside the cluster."""
         return self._try(job_spec.probe_job(self.settings, self.store_uri), self.settings.image_cpu)
 
     def gpu_pod(self) -> Finding:
-        """The same with the image that trains, where and as it trains."""
+        """Start such a pod with the image of the trainings, on their nodes and with their GPUs."""
         if not self.settings.gpus and self.settings.image_gpu == self.settings.image_cpu:
             return ok("the trainings run as the others do")
         return self._try(job_spec.probe_job(self.settings, self.store_uri, gpu=True), self.settings.image_gpu)
 
     def _try(self, job: Dict, image: str) -> Finding:
         left = self.cluster.job(job["metadata"]["name"])
-        if left and job_status.ended(left):  # by one that was killed
+        if left and job_status.ended(left):  # by a process that was killed
             submission.remove(self.cluster, left)
         made, _ = self.cluster.create(job)
         if made is None:
@@ -289,16 +291,16 @@ def _endpoint(endpoint: str, settings: ClusterSettings) -> Finding:
 
 
 def _jobs(settings: ClusterSettings, store_uri: str) -> dict[str, Dict]:
-    """Every Job that `wm submit` would send with these settings, by stage."""
+    """Return the spec of every Job that `wm submit` would send with these settings, by stage."""
     config = Config(kubernetes=settings)
     jobs = {stage: job_spec.job(Task(job_spec.DOCTOR, 1, stage, config), store_uri) for stage in STAGES}
     return jobs | {job_spec.PIPELINE: job_spec.pipeline_job(job_spec.Pipeline(job_spec.DOCTOR, (config,)), store_uri)}
 
 
 def _held(quota: Dict, need: Need) -> Iterator[tuple[str, int]]:
-    """(words, how many pods at once) for what a quota holds less of than a stage's pods ask for."""
+    """Yield (message, pods that fit at once) for each resource of which a quota has less than a stage's pods need."""
     spec = quota.get("spec") or {}
-    if spec.get("scopes") or spec.get("scopeSelector"):  # about other pods, or these: the server knows
+    if spec.get("scopes") or spec.get("scopeSelector"):  # a scoped quota may not cover these pods
         return
     for key, text in (quota["status"].get("hard") or {}).items():
         hard, each = parse_quantity(text), need.amount(key)
@@ -313,7 +315,7 @@ def _held(quota: Dict, need: Need) -> Iterator[tuple[str, int]]:
 
 
 def _out_of_range(name: str, item: Dict, need: Need) -> Iterator[str]:
-    """List what a LimitRange refuses of a stage's pods; each has one container of ours."""
+    """Yield a message for each bound that a stage's pods violate; each pod has one container of wm."""
     if item["type"] not in ("Container", "Pod"):
         return
     for key, text in (item.get("max") or {}).items():
@@ -328,7 +330,7 @@ def _out_of_range(name: str, item: Dict, need: Need) -> Iterator[str]:
 
 
 def _plain(amount: Decimal) -> str:
-    """As one writes it in a manifest."""
+    """Return the amount as a Job spec states it, such as 2Gi."""
     for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
         if amount >= size and amount % size == 0:
             return f"{amount / size:f}{unit}"
@@ -336,7 +338,7 @@ def _plain(amount: Decimal) -> str:
 
 
 def _left(quota: Dict) -> Iterator[tuple[str, bool]]:
-    """("pods: 3 of 10 used", whether nothing is left) for what Jobs need."""
+    """Yield ("QUOTA: 3 of 10 pods", whether all are used) for each resource of a quota."""
     status, name = quota.get("status") or {}, quota["metadata"]["name"]
     for key, hard in (status.get("hard") or {}).items():
         used = (status.get("used") or {}).get(key, "0")

@@ -1,6 +1,7 @@
-"""What a stage will take and cost, from its settings and from rates that were measured: an order of magnitude.
+"""Estimates of a stage's pod-hours and costs, from its settings and measured rates: an order of magnitude.
 
-Cores differ by a factor of two, and how long episodes last shows only while C learns. Nothing was measured on a GPU.
+Cores differ by a factor of two, and the length of training episodes depends on what C has learned. No rate was measured
+on a GPU, so stages on GPUs have no hours.
 """
 
 from dataclasses import dataclass
@@ -10,17 +11,17 @@ from ..runner import Task
 from ..stages import stage
 from .job_spec import cores
 
-# A second on one core of a 2-core AMD EPYC, all of them at work.
+# Steps, frames and images per second on one core of a 2-core AMD EPYC, both cores busy.
 RANDOM_STEPS, CLOSED_LOOP_STEPS, GYMNASIUM_STEPS = 2400.0, 2500.0, 110.0
 ENCODED_FRAMES, PREDICTED_FRAMES = 4000.0, 6000.0
-IMAGES = 200.0  # of width 1, forward and back; 2.6 times as many of width 0.5
+IMAGES = 200.0  # of a VAE of width 1, forward and backward; 2.6 times as many at width 0.5
 WIDTH_EXPONENT = -1.4
-SURVIVAL = 0.67  # of the longest episode, where patience ends training episodes early (mean of 4,800)
+SURVIVAL = 0.67  # of the longest episode, for training episodes that patience may end early (mean of 4,800)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`hours` of one pod each, None if nobody knows; `price`: of a pod for an hour, 0 if none is set."""
+    """A task's estimate: `hours` of each pod, None if unknown; `price` of a pod-hour, 0 if no price is set."""
 
     pods: int
     hours: float | None
@@ -36,7 +37,7 @@ class Estimate:
 
 
 def estimate(task: Task) -> Estimate:
-    """Of the whole task, as if nothing of it were done."""
+    """Return the estimate of the whole task, as if nothing of it were done."""
     settings = task.config.kubernetes
     pods, on_gpu = getattr(settings.pods, task.stage, 1), stage(task.stage).gpu and settings.gpus
     each = cores(getattr(settings.resources, task.stage).cpu)
@@ -46,12 +47,12 @@ def estimate(task: Task) -> Estimate:
 
 
 def core_hours(stage_name: str, config: Config) -> float:
-    """Hours of one core."""
+    """Return the hours that one core needs for the stage."""
     rollouts, c, e = config.rollouts, config.controller, config.evaluate
     frames = rollouts.episodes * rollouts.steps
     survival = SURVIVAL if c.patience else 1.0
     last = [(level.tracks or c.tracks) * (level.steps or c.steps) for level in c.growth[-1:]]
-    each = (c.tracks * c.steps + sum(last)) / (1 + len(last))  # half of the generations as it begins, half as it ends
+    each = (c.tracks * c.steps + sum(last)) / (1 + len(last))  # half of them at the first level, half at the last
     trained = c.generations * c.population * each * survival
     validated = c.generations // c.evaluate_every * c.evaluate_tracks * 1000 if c.evaluate_every else 0
     rate = {"fast": CLOSED_LOOP_STEPS, "gymnasium": GYMNASIUM_STEPS}

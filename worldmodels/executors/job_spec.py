@@ -1,7 +1,7 @@
-"""From a task to the Job that runs it: pure functions, plain dicts that read like the YAML.
+"""Pure functions from a task to its Job spec, a plain dict with the structure of the YAML.
 
-Every stage is one Indexed Job (Kubernetes 1.34 and later; the newest field, `successPolicy`, is GA since 1.33) that
-carries its whole resolved config. https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/
+Every stage is one Indexed Job (Kubernetes 1.34 and later; the newest field, `successPolicy`, is GA since 1.33), whose
+environment contains the resolved config. https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/
 """
 
 import json
@@ -28,36 +28,36 @@ ITERATION = "worldmodels/iteration"
 POINTLESS = (10, 11, 43)
 """Exit codes after which no pod of the Job can succeed: a conflict, a missing input, a wrong setting."""
 ENDED = (14, 16, 42, 44, 45)
-"""Exit codes of the pipeline after which it must not try again: the stage's Job has had its own tries."""
+"""Exit codes after which Kubernetes does not retry the pipeline: the stage's Job has used its own tries."""
 NO_SIDECARS = {
     "labels": {"sidecar.istio.io/inject": "false", "kuma.io/sidecar-injection": "disabled"},
     "annotations": {"linkerd.io/inject": "disabled", "consul.hashicorp.com/connect-inject": "false"},
 }
-"""Annotations by which service meshes decide whether they add a container to a pod."""
+"""Labels and annotations that keep service meshes from adding a container to a pod."""
 NIGHT = 50
-"""Failures of an index, with eight hours of waiting in all. Without progress, pods give up after three."""
+"""Allowed failures of an index, with eight hours of back-off in all. Without progress, pods give up after three."""
 FAILURES = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"}}
 CERTIFICATES = "/etc/wm-ca"
 VARIABLE_BYTES = 2**17
-"""Linux starts no process with a longer one, name and value (MAX_ARG_STRLEN)."""
+"""Longest environment variable, name and value, with which Linux starts a process (MAX_ARG_STRLEN)."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A whole run as one small Job that submits the others: its config for every iteration, from the first on."""
+    """A whole run, whose stages one small Job submits: the config of every iteration, from the first on."""
 
     run: str
     configs: tuple[Config, ...]
 
     def __post_init__(self) -> None:
-        artifacts.Name(self.run, 1, PIPELINE)  # a ConfigError if no run can be called that
+        artifacts.Name(self.run, 1, PIPELINE)  # raises ConfigError for an invalid run name
 
     def to_json(self) -> str:
         return json.dumps({"run": self.run, "configs": [config.model_dump() for config in self.configs]})
 
     @classmethod
     def from_json(cls, text: str) -> "Pipeline":
-        """ConfigError if it is none, or one of another version of `wm`."""
+        """Return the pipeline of such JSON. Raise ConfigError if this version of `wm` cannot read it."""
         try:
             value = json.loads(text)
             return cls(value["run"], tuple(Config.model_validate(config) for config in value["configs"]))
@@ -66,7 +66,7 @@ class Pipeline:
 
 
 def job(task: Task, store_uri: str) -> Dict:
-    """The Job of one stage. ConfigError if pods could not reach the store."""
+    """Return the Job spec of one stage. Raise ConfigError if pods cannot reach the store."""
     stage, settings, store_uri = stages.stage(task.stage), task.config.kubernetes, _reachable(store_uri)
     pods = getattr(settings.pods, task.stage, 1)
     on_gpu = stage.gpu and settings.gpus
@@ -86,9 +86,9 @@ def job(task: Task, store_uri: str) -> Dict:
 
 
 def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
-    """The Job that submits every stage of every iteration and waits for it; its service account may make Jobs."""
+    """Return the spec of the Job that submits all stages of all iterations; its service account may create Jobs."""
     settings, store_uri = pipeline.configs[0].kubernetes, _reachable(store_uri)
-    # The pipeline waits for pods itself, so it keeps that patience.
+    # SUBMITTERS without pending_seconds: the pipeline waits for pods itself.
     carried = Pipeline(pipeline.run, tuple(_without(config, ("context", "prices")) for config in pipeline.configs))
     pod = _pod(
         settings,
@@ -108,7 +108,7 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
 
 
 def probe_job(settings: ClusterSettings, store_uri: str, *, gpu: bool = False) -> Dict:
-    """A Job of one pod like a worker's (`gpu`: a training's), which looks at the store, and is not tried again."""
+    """Return the spec of a Job whose one pod, like a worker's (`gpu`: a training's), checks the store once."""
     store_uri, settings = _reachable(store_uri), settings.model_copy(update={"ttl_seconds": 300})
     pod = _pod(
         settings,
@@ -126,7 +126,7 @@ def probe_job(settings: ClusterSettings, store_uri: str, *, gpu: bool = False) -
 
 
 def elsewhere(endpoint: str, settings: ClusterSettings) -> str:
-    """Why pods would look for the bucket at another server than `endpoint`, which this machine uses; empty if not."""
+    """Return why pods would use another server for the bucket than this machine's `endpoint`; empty if they agree."""
     aws = (urlsplit(endpoint).hostname or "amazonaws.com").endswith(("amazonaws.com", "amazonaws.com.cn"))
     told = settings.s3_endpoint or "AWS_ENDPOINT_URL" in json.dumps([settings.pod_overrides, settings.job_overrides])
     if not aws and not told:
@@ -143,19 +143,19 @@ def elsewhere(endpoint: str, settings: ClusterSettings) -> str:
 
 
 def name(task: Task, store_uri: str) -> str:
-    """The Job's name: at most 57 characters, so that `-<index>` of five digits fits into a pod's 63."""
+    """Return the Job's name, at most 57 characters, so that `-<index>` of five digits fits into a pod's 63."""
     work = artifacts.identity(task.name, task.config, stages.stage(task.stage).sections, {})
     identity = digest([_reachable(store_uri), task.run, task.iteration, task.stage, work.config, work.extent])
     return _name(task.stage, task.run, identity)
 
 
 def spec_digest(manifest: Mapping[str, Any]) -> str:
-    """What tells two Jobs of one name apart, without regard to what the server adds to a live one."""
+    """Return the digest that distinguishes Jobs of one name; what the server adds to a live Job does not change it."""
     return str(manifest["metadata"]["annotations"][SPEC])
 
 
 def to_yaml(manifest: Mapping[str, Any]) -> str:
-    """The same as YAML, keys in their order. ConfigError if PyYAML is not installed."""
+    """Return a Job spec as YAML, keys in their order. Raise ConfigError if PyYAML is not installed."""
     try:
         import yaml
     except ModuleNotFoundError:
@@ -170,12 +170,12 @@ def cores(quantity: str) -> float:
 
 
 def _carried(task: Task) -> str:
-    """The task as JSON, without what only who submits it goes by: that may differ between two who submit the same."""
+    """Return the task as JSON, without settings that only the submitting command uses: users may differ in these."""
     return replace(task, config=_without(task.config, SUBMITTERS)).to_json()
 
 
 def _without(config: Config, settings: tuple[str, ...]) -> Config:
-    """The config with the defaults of these Kubernetes settings."""
+    """Return the config with these Kubernetes settings at their defaults."""
     kubernetes = config.kubernetes.model_copy(update={key: getattr(ClusterSettings(), key) for key in settings})
     return config.model_copy(update={"kubernetes": kubernetes})
 
@@ -186,7 +186,7 @@ def _name(stage: str, run: str, identity: str) -> str:
 
 
 def _results(config: Config) -> Dict:
-    """The settings that results follow from: all but how to execute, and where."""
+    """Return the settings that decide the results: all except `execution` and `kubernetes`."""
     return config.model_dump(exclude={"execution", "kubernetes"})
 
 
@@ -219,12 +219,12 @@ def _job(
     spec["template"] = _merge({"metadata": _merge(more, {"labels": labels})}, spec["template"])
     spec["template"] = _merge(spec["template"], settings.pod_overrides)
     if queue:
-        spec["suspend"] = True  # Kueue lets it go
+        spec["suspend"] = True  # Kueue resumes it
     job: Dict = {"apiVersion": "batch/v1", "kind": "Job", "metadata": _merge(more, own), "spec": spec}
     job = _merge(job, settings.job_overrides)
     for field in settings.removed_fields:
         job = _without_field(job, field.split("."), field)
-    job["metadata"] = _merge(job.get("metadata", {}), own)  # by these the Job is found again
+    job["metadata"] = _merge(job.get("metadata", {}), own)  # commands find the Job by these
     plain = own["labels"].keys() | own["annotations"].keys()
     others = {
         kind: {k: v for k, v in job["metadata"][kind].items() if k not in plain} for kind in ("labels", "annotations")
@@ -235,7 +235,7 @@ def _job(
 
 
 def _without_field(tree: Any, path: list[str], whole: str) -> Any:
-    """The tree without the field at that path; members of a list are named by their `name`. ConfigError for none."""
+    """Return the tree without the field at that path; `name` selects from lists. Raise ConfigError if it is missing."""
     name, *rest = path
     if isinstance(tree, list):
         found = [each for each in tree if _named(each) and each["name"] == name]
@@ -367,7 +367,7 @@ def _resources(asked: Resources, gpus: Mapping[str, str]) -> Dict:
 
 
 def _merge(base: Any, more: Any) -> Any:
-    """`more` over `base`: mappings are merged key by key, lists of named things by name; anything else is replaced."""
+    """Merge `more` over `base`: mappings key by key, lists of named objects by name; other values are replaced."""
     if isinstance(base, dict) and isinstance(more, dict):
         return base | {key: _merge(base.get(key), value) for key, value in more.items()}
     if isinstance(base, list) and isinstance(more, list) and all(map(_named, [*base, *more])):

@@ -1,4 +1,4 @@
-"""From a Job, its pods and its events to what a person wants to know: pure functions of plain dicts.
+"""Pure functions that summarise a Job, its pods and its events, given as plain dicts, for the user.
 
 https://kubernetes.io/docs/concepts/workloads/controllers/job/ and …/pods/pod-lifecycle/
 """
@@ -22,27 +22,27 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 JOB_NAME = "batch.kubernetes.io/job-name"
 QUEUE = "kueue.x-k8s.io/queue-name"
 COUNTED, IGNORED = "batch.kubernetes.io/job-index-failure-count", "batch.kubernetes.io/job-index-ignored-failure-count"
-# Kubernetes' own, between the pods of one index: 10 s after the first that failed, then twice as long each time.
+# Kubernetes' back-off between the pods of one index: 10 s after the first failure, then doubled each time.
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 10.0, 600.0
-# A pod gets 30 s to end; one on a node that does not answer never says that it has.
+# A pod has 30 s to end; on a node that does not respond, its end is never reported.
 ENDING_SECONDS = 60.0
 LAST_WORDS = 5
 COUNTS_SECONDS = 10.0
 FINAL = (10, 11, 14, 42, 43, 44, 45)
-"""Exit codes of pods that say what failed; after any other, all one knows is that the work did."""
+"""Exit codes of pods that identify the error; any other becomes WorkFailed."""
 STARTING, NO_NODE_YET, NEXT_TRY = "starting", "no node yet", "waits before the next try"
-ERROR = re.compile(r"\S+ \S+ E ")  # as `worker.LOG_FORMAT` writes it
+ERROR = re.compile(r"\S+ \S+ E ")  # of a line in `worker.LOG_FORMAT`
 COUNT = re.compile(r" \(× \d+\)$")
 STOPPED = errors.Stopped.exit_code
-# Kubelet puts these words before the reason once it has tried twice.
+# From the second try on, the kubelet writes this before the reason.
 BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: )?')
-# The scheduler goes on to say that evicting other pods would not help either.
+# The scheduler appends that preemption of other pods would not help.
 PREEMPTION = re.compile(r"\.? (?:no new claims to deallocate|preemption:)")
 
 
 @dataclass(frozen=True)
 class View:
-    """A Job at one moment. `pending` says why pods do not run, `falls` how pods ended that did not succeed."""
+    """A Job at one moment: `pending` lists why pods do not run, `falls` how pods failed, `why` the Job's end."""
 
     wanted: int
     done: int = 0
@@ -55,7 +55,7 @@ class View:
     ended: str = ""
     why: str = ""
     suspended: bool = False
-    """Kueue, or a person, holds the Job back; that is no failure, however long it takes."""
+    """Kueue or a user has suspended the Job; that is no failure, however long it lasts."""
 
     def __str__(self) -> str:
         counts = [(self.running, "running"), (self.waiting, "pending"), (self.failed, "failed")]
@@ -63,7 +63,7 @@ class View:
 
 
 class Teller:
-    """Says in plain lines what is new: reasons and falls at once, and `counts` now and then."""
+    """Reports changes of a Job in lines: reasons and failures at once, `counts` at most every `COUNTS_SECONDS`."""
 
     def __init__(self, say: Callable[[str], None], *, counts: bool = True) -> None:
         self._say, self._count = say, counts
@@ -83,7 +83,7 @@ class Teller:
 
 
 def view(job: Dict, pods: Iterable[Dict], events: Sequence[Dict] = (), now: float | None = None) -> View:
-    """Summarise a Job from its pods and events; `now` in seconds since 1970, or this moment."""
+    """Summarise a Job from its pods and events; `now` is in seconds since 1970, by default the current time."""
     pods, status, now = sorted(pods, key=index), job.get("status") or {}, time.time() if now is None else now
     here = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     waiting = [pod for pod in here if phase(pod) == "Pending"]
@@ -105,14 +105,14 @@ def view(job: Dict, pods: Iterable[Dict], events: Sequence[Dict] = (), now: floa
 
 
 def phase(pod: Dict) -> str:
-    """Pending, Running, Succeeded or Failed. What counts is the worker: containers that others added may outlive it."""
+    """Return Pending, Running, Succeeded or Failed, by the worker's container: injected containers may run longer."""
     code = _exit(pod)
     told = str((pod.get("status") or {}).get("phase", "Pending"))
     return told if code is None or told != "Running" else "Failed" if code else "Succeeded"
 
 
 def kept_open(pod: Dict) -> list[str]:
-    """The containers that go on although the worker has ended, so that Kubernetes takes the pod for running."""
+    """List the containers that still run after the worker has ended, so that Kubernetes counts the pod as running."""
     status = pod.get("status") or {}
     if status.get("phase") != "Running" or _exit(pod) is None:
         return []
@@ -120,18 +120,18 @@ def kept_open(pod: Dict) -> list[str]:
 
 
 def all_kept_open(pods: Iterable[Dict]) -> bool:
-    """Whether no worker is at work or to come, and only other containers keep a Job from its end."""
+    """Return whether all workers have ended and only other containers keep the Job active."""
     here = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     return any(map(kept_open, here)) and all(phase(pod) in ("Succeeded", "Failed") for pod in here)
 
 
 def has_others(pods: Iterable[Dict]) -> bool:
-    """Whether any pod has containers beside its worker."""
+    """Return whether any pod has containers beside its worker."""
     return any(len((pod.get("status") or {}).get("containerStatuses") or ()) > 1 for pod in pods)
 
 
 def kept_open_failure(job: Dict, pods: Iterable[Dict], what: str, submit: str) -> WmError:
-    """The error for a Job that will not end although its workers have, and whose work is not committed."""
+    """Return the error for a Job that stays active although its workers ended without a commit."""
     pods = [pod for pod in pods if phase(pod) == "Failed"] or list(pods)
     names = sorted({name for pod in pods for name in kept_open(pod)})
     error = failure(job, pods, what, submit, submit)
@@ -143,7 +143,7 @@ def kept_open_failure(job: Dict, pods: Iterable[Dict], what: str, submit: str) -
 
 
 def backoff_until(pod: Dict) -> float:
-    """When Kubernetes makes the next pod in the place of this one that failed, in seconds since 1970."""
+    """Return when Kubernetes creates the next pod in place of this failed one, in seconds since 1970."""
     counts = pod["metadata"].get("annotations") or {}
     before = sum(int(counts.get(name) or 0) for name in (COUNTED, IGNORED))
     delay: float = min(BACKOFF_SECONDS * 2 ** min(before, 10), LONGEST_BACKOFF_SECONDS)
@@ -151,18 +151,18 @@ def backoff_until(pod: Dict) -> float:
 
 
 def disrupted(pod: Dict) -> bool:
-    """Whether a pod failed by no fault of its own: it was drained, preempted, deleted, or its node was lost."""
+    """Return whether a pod failed because it was drained, preempted or deleted, or because its node was lost."""
     return bool(_disruption(pod)) or _exit(pod) == STOPPED
 
 
 def ended(job: Dict) -> bool:
-    """Whether the Job will start no pod any more."""
+    """Return whether the Job is complete or failed, so that it starts no more pods."""
     conditions = (job.get("status") or {}).get("conditions") or ()
     return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
 
 
 def exit_words(code: int) -> str:
-    """An exit code by its name: `exit 43 (ConfigError)`, `exit 137 (SIGKILL)`."""
+    """Return an exit code with its name: `exit 43 (ConfigError)`, `exit 137 (SIGKILL)`."""
     kind = errors.of_code(code)
     name = kind.__name__ if kind and kind is not WmError else ""
     if not name and code > 128:
@@ -171,10 +171,13 @@ def exit_words(code: int) -> str:
 
 
 def failure(job: Dict, pods: Iterable[Dict], what: str, submit: str, logs: str) -> WmError:
-    """The error for a Job that failed: its pods' own if that says it, else WorkFailed. `submit`, `logs`: commands."""
+    """Return the error for a failed Job: that of its pods' exit code if it is in `FINAL`, else WorkFailed.
+
+    `what` names the work in the message; `submit` and `logs` are the commands for it.
+    """
     seen = view(job, pods)
     fallen = [pod for pod in pods if phase(pod) == "Failed"]
-    told = re.search(r"exit code (\d+)", seen.why)  # of the pod that the failure policy stopped at, gone or not
+    told = re.search(r"exit code (\d+)", seen.why)  # of the pod that triggered the failure policy, deleted or not
     codes = [int(told[1])] if told else [code for pod in fallen if (code := _exit(pod)) is not None]
     kind = next((errors.of_code(code) for code in codes if code in FINAL), None) or WorkFailed
     words = next((words for pod in fallen if _exit(pod) in codes[:1] and (words := last_words(pod))), "")
@@ -186,7 +189,7 @@ def failure(job: Dict, pods: Iterable[Dict], what: str, submit: str, logs: str) 
 
 
 def last_words(pod: Dict) -> str:
-    """What a pod's container said last: its last error and how it ended, else the end of its log."""
+    """Return the last error in the worker's termination message, shortened, else the message's last lines."""
     lines = str(_terminated(pod).get("message") or "").strip().splitlines()
     errors_at = [number for number, line in enumerate(lines) if ERROR.match(line)]
     said = lines[errors_at[-1] :] if errors_at else lines[-LAST_WORDS:]
@@ -223,7 +226,7 @@ def _pending(
 
 
 def waiting_to_retry(job: Dict, pods: Iterable[Dict]) -> list[Dict]:
-    """The newest pod of each index that failed and is to have another, if no pod of the Job runs or is about to."""
+    """Return the newest pod of each index that waits for a retry; empty while any pod of the Job runs or is pending."""
     newest: dict[int, Dict] = {}
     for pod in sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
         newest[index(pod)] = pod
@@ -234,7 +237,7 @@ def waiting_to_retry(job: Dict, pods: Iterable[Dict]) -> list[Dict]:
 
 
 def _indexes(text: str) -> set[int]:
-    """Of a Job's status: 1,3-5."""
+    """Return the indexes in a Job status's notation, such as 1,3-5."""
     ranges = [each.partition("-") for each in text.split(",") if each]
     return {number for low, _, high in ranges for number in range(int(low), int(high or low) + 1)}
 
@@ -247,12 +250,12 @@ def _next_try(pods: Sequence[Dict], now: float) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """A moment as this machine's clock shows it; words that stay the same are told once."""
+    """Return the local time of day; unlike a countdown, it keeps a message equal, so that `Teller` reports it once."""
     return datetime.fromtimestamp(seconds).strftime("%H:%M:%S")
 
 
 def _leaves_late(pod: Dict, now: float) -> bool:
-    """Whether a pod should have been gone for a while."""
+    """Return whether a pod is still there `ENDING_SECONDS` after its deletion timestamp."""
     deleted = pod["metadata"].get("deletionTimestamp")
     return bool(deleted) and phase(pod) in ("Pending", "Running") and now - _seconds(deleted) > ENDING_SECONDS
 
@@ -273,7 +276,7 @@ def _disruption(pod: Dict) -> Dict:
 
 
 def _seconds(moment: Any) -> float:
-    """Of RFC 3339, since 1970; 0 for none."""
+    """Return the seconds since 1970 of an RFC 3339 time; 0 for any other value."""
     try:
         return datetime.fromisoformat(str(moment).replace("Z", "+00:00")).timestamp()
     except ValueError:
@@ -281,7 +284,7 @@ def _seconds(moment: Any) -> float:
 
 
 def _why(pod: Dict) -> str:
-    """Why a pod does not run yet."""
+    """Return why a pod does not run yet."""
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -299,7 +302,7 @@ def _why(pod: Dict) -> str:
 
 
 def _fall(job: Dict, pod: Dict) -> str:
-    """How a pod failed, by name."""
+    """Return how a pod failed, with its index."""
     return f"index {index(pod)}: {_reason(job, pod)}"
 
 
@@ -318,7 +321,7 @@ def _reason(job: Dict, pod: Dict) -> str:
 
 
 def _other_failure(pod: Dict) -> str:
-    """Of a pod whose worker did not fail: which container did."""
+    """Return which of the pod's containers failed; empty if none did."""
     for name, ended in _ended_containers(pod):
         if ended.get("exitCode"):
             return f"container {name} failed, and not the worker: {exit_words(ended['exitCode'])}"
@@ -331,7 +334,7 @@ def _ended_containers(pod: Dict) -> list[tuple[str, Dict]]:
 
 
 def _terminated(pod: Dict) -> Dict:
-    """How the worker ended; empty while it has not."""
+    """Return the terminated state of the worker's container; empty until it has ended."""
     return dict(_ended_containers(pod)).get(CONTAINER, {})
 
 
@@ -345,18 +348,18 @@ def _container(job: Dict) -> Dict:
 
 
 def index(pod: Dict) -> int:
-    """Which of its Job's pods it is."""
+    """Return the pod's completion index in its Job."""
     return int((pod["metadata"].get("annotations") or {}).get(INDEX, 0))
 
 
 def _plain(message: str, of: Dict) -> str:
-    """In one line, and without what differs between the pods of one Job; `of` is the Job or one of the pods."""
+    """Return the message in one line, with pods' names cut to the Job's; `of` is the Job or one of its pods."""
     name = of["metadata"].get("labels", {}).get(JOB_NAME) or of["metadata"]["name"]
     plain = " ".join(message.split()).removeprefix("Error creating: ")
     return re.sub(rf"{re.escape(name)}-\d+(-[a-z0-9]*)?", name, plain)
 
 
 def _counted(words: Iterable[str]) -> Iterable[str]:
-    """Each of the words once, the most frequent first, with how often it came."""
+    """Yield each text once, the most frequent first, with its number of occurrences if it has several."""
     for word, count in Counter(words).most_common():
         yield f"{word} (× {count})" if count > 1 else word

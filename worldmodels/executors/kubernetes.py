@@ -1,7 +1,8 @@
-"""The API server as plain dicts. The only file that imports the `kubernetes` client, which brings kubeconfigs, logins,
-certificates and proxies; objects are never its classes, because they drop what they do not know.
+"""Client of the API server, with objects as plain dicts.
 
-Every request has a time limit and is made again while the server is away. A refusal is a ClusterError, in words.
+Only this file imports the `kubernetes` client, for kubeconfigs, logins, certificates and proxies. The client's object
+classes are not used, because they drop unknown fields. Every request has a time limit and is repeated while the server
+is unavailable. A refusal raises ClusterError.
 """
 
 import json
@@ -31,7 +32,7 @@ log = logging.getLogger("wm.cluster")
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
-# A server that never answered is more likely misspelt than being restarted.
+# A server that has never responded more likely has a wrong address than a restart.
 FIRST_ANSWER_SECONDS = 5.0
 # An API server's upgrade takes a minute or two.
 AWAY_SECONDS = 300.0
@@ -40,14 +41,14 @@ PAGE = 500
 AWAY = frozenset({429, 500, 502, 503, 504})
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 GONE = 410
-# urllib3 begins with the connection that it is about, as an object.
+# urllib3's messages begin with the repr of the connection.
 CONNECTION = re.compile(r"^<?[\w.]*Connection(?:Pool)?\(.*?\)>?: |^<[^>]*>: ")
 KUEUE, KUEUE_PLACES = "kueue.x-k8s.io", "visibility.kueue.x-k8s.io"
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A way to one API server; `headers` renews a token that is about to expire."""
+    """A connection to one API server; `headers` renews a token that is about to expire."""
 
     host: str
     pool: urllib3.PoolManager
@@ -67,7 +68,7 @@ class Reply:
 
 
 class _Away(Exception):
-    """The server did not answer, or said that it cannot now; then `status` is that of its answer."""
+    """The server did not respond (`status` 0), or responded with a `status` in `AWAY`."""
 
     def __init__(self, reason: str, status: int = 0) -> None:
         super().__init__(reason)
@@ -75,13 +76,13 @@ class _Away(Exception):
 
 
 class Expired(Exception):
-    """The server no longer knows the version that a watch was to begin at: list again."""
+    """The server no longer has the resource version where a watch begins; the caller must list again."""
 
 
 def connect(context: str = "", files: str | None = None) -> Connection:
-    """By the kubeconfig, or in a pod without one by its service account. ClusterError if there is neither.
+    """Connect by the kubeconfig, or in a pod without one by its service account. Raise ClusterError if both fail.
 
-    `files` are kubeconfigs as in KUBECONFIG, which they replace.
+    `files` are kubeconfigs in the syntax of KUBECONFIG, and take precedence over it.
     """
     files = files or os.environ.get("KUBECONFIG") or "~/.kube/config"
     configuration = client.Configuration()
@@ -103,8 +104,9 @@ def connect(context: str = "", files: str | None = None) -> Connection:
 
 
 def _proxy(host: str, files: str, context: str) -> str:
-    """The proxy between here and the server as kubectl finds it, or none: the kubeconfig's, else the environment's. The
-    client overlooks `proxy-url`, and NO_PROXY too.
+    """Return the URL of the proxy as kubectl finds it: the kubeconfig's, else the environment's, else an empty text.
+
+    The client ignores `proxy-url` and NO_PROXY.
     """
     if _there(files):
         contexts, active = config.list_kube_config_contexts(files)
@@ -118,7 +120,7 @@ def _proxy(host: str, files: str, context: str) -> str:
 
 
 def _pool(configuration: Any, proxy: str) -> urllib3.PoolManager:
-    """The client's pool of connections, through that proxy; ClusterError if there is no way through it."""
+    """Return the client's connection pool through that proxy. Raise ClusterError if the proxy cannot be used."""
     parts, socks = urlsplit(proxy), proxy.startswith("socks")
     configuration.proxy, configuration.no_proxy = None if socks else proxy or None, None
     if parts.username:
@@ -129,7 +131,7 @@ def _pool(configuration: Any, proxy: str) -> urllib3.PoolManager:
         if socks:
             from urllib3.contrib.socks import SOCKSProxyManager
 
-            remote = proxy.replace("socks5://", "socks5h://")  # names are looked up behind it, as kubectl does
+            remote = proxy.replace("socks5://", "socks5h://")  # the proxy resolves names, as with kubectl
             pool = SOCKSProxyManager(remote, **pool.connection_pool_kw)
     except (ImportError, ValueError) as error:
         command = "pip install pysocks" if socks else "kubectl config view, echo $HTTPS_PROXY"
@@ -158,7 +160,11 @@ def _unusable(files: str, context: str, error: Exception) -> ClusterError:
 
 
 class KubernetesClient:
-    """One namespace of a cluster."""
+    """Client for one namespace of a cluster.
+
+    It repeats a request for `first_seconds` before the server's first response, later for `away_seconds`, and reports
+    outages through `say`.
+    """
 
     def __init__(
         self,
@@ -180,40 +186,40 @@ class KubernetesClient:
     # Jobs
 
     def job(self, name: str) -> Dict | None:
-        """The Job, or None if it is not there."""
+        """Return the Job, or None if it does not exist."""
         reply = self._send("GET", self._jobs(name), okay=(404,))
         return reply.json() if reply.status == 200 else None
 
     def jobs(self, labels: Mapping[str, str]) -> list[Dict]:
-        """The Jobs with these labels."""
+        """Return the Jobs with these labels."""
         return self.objects(self._jobs(), labels)[0]
 
     def create(self, job: Dict, *, dry_run: bool = False) -> tuple[Dict | None, tuple[str, ...]]:
-        """The Job as the server took it, and its warnings; None if one of that name is there already."""
+        """Create a Job. Return it as the server stored it, or None if its name is in use, and the server's warnings."""
         query = {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
         reply = self._send("POST", self._jobs(), query, job, okay=(409,))
         return (None if reply.status == 409 else reply.json()), reply.warnings
 
     def delete(self, job: Dict) -> None:
-        """Delete this very Job and, before it is gone itself, its pods; one that is gone or new again is left alone."""
+        """Delete this Job, by its uid, after its pods; do nothing if it is gone or another Job has its name."""
         metadata = job["metadata"]
         options = {"propagationPolicy": "Foreground", "preconditions": {"uid": metadata["uid"]}}
         self._send("DELETE", self._jobs(metadata["name"]), body=options, okay=(404, 409))
 
     def patch(self, job: Dict, spec: Dict) -> None:
-        """Change these fields of this very Job's spec, all at once."""
+        """Change these fields of this Job's spec in one request; its uid must match."""
         body = {"metadata": {"uid": job["metadata"]["uid"]}, "spec": spec}
         self._send("PATCH", self._jobs(job["metadata"]["name"]), body=body)
 
-    # What explains them
+    # Pods, events, queues, logs, rights
 
     def objects(self, path: str, labels: Mapping[str, str]) -> tuple[list[Dict], str]:
-        """Every object there with these labels, and the version to watch from."""
+        """Return every object at `path` with these labels, and the resource version from which to watch."""
         query = {"labelSelector": _selector(labels), "limit": str(PAGE)}
         found: list[Dict] = []
         while True:
             reply = self._send("GET", path, query, okay=(GONE,))
-            if reply.status == GONE:  # the pages took too long to turn: one long page
+            if reply.status == GONE:  # the token of the next page expired: request one long page
                 found, query = [], {"labelSelector": _selector(labels)}
                 continue
             page = reply.json()
@@ -223,9 +229,9 @@ class KubernetesClient:
             query["continue"] = page["metadata"]["continue"]
 
     def watch(self, path: str, labels: Mapping[str, str], version: str, seconds: float) -> Iterator[Dict]:
-        """Changes after `version` as {"type", "object"}, for at most so long. One that breaks off is at its end.
+        """Yield changes after `version` as {"type", "object"} for at most `seconds`; end if the connection breaks.
 
-        Raises Expired when the server no longer knows that version, or lets nobody watch.
+        Raise Expired if the server no longer has that version, or refuses the watch.
         """
         query = {
             "labelSelector": _selector(labels), "watch": "true", "resourceVersion": version,
@@ -241,19 +247,19 @@ class KubernetesClient:
                         raise Expired
                     yield event
         except (HTTPError, ValueError):
-            return  # whoever asked looks again
+            return  # the caller watches again
 
     def pods(self) -> str:
         return f"/api/v1/namespaces/{self.namespace}/pods"
 
     def events(self, kind: str, name: str) -> list[Dict]:
-        """What happened to an object lately, oldest first; nothing if one may not know."""
+        """List an object's recent events, oldest first; empty if the user may not list events."""
         fields = urlencode({"fieldSelector": f"involvedObject.kind={kind},involvedObject.name={name}"})
         found = self.get(f"/api/v1/namespaces/{self.namespace}/events?{fields}", okay=(403,)) or {"items": []}
         return sorted(found["items"], key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
 
     def queued(self, uid: str, queue: str) -> list[Dict]:
-        """Why Kueue does not let a Job of that queue begin, as events; nothing without Kueue, or the right to know."""
+        """Return why Kueue holds back a Job of that queue, as events; empty without Kueue or the right to read it."""
         groups = {each["name"]: each["preferredVersion"]["version"] for each in (self.get("/apis") or {})["groups"]}
         if KUEUE not in groups:
             return []
@@ -267,7 +273,10 @@ class KubernetesClient:
         return [{"reason": "Pending", "message": "; ".join(said)}] if said else []
 
     def _places(self, workloads: set[str], queue: str, version: str) -> list[str]:
-        """https://kueue.sigs.k8s.io/docs/tasks/manage/monitor_pending_workloads/pending_workloads_on_demand/"""
+        """List the workloads' positions in their queue, as messages.
+
+        https://kueue.sigs.k8s.io/docs/tasks/manage/monitor_pending_workloads/pending_workloads_on_demand/
+        """
         path = f"/apis/{KUEUE_PLACES}/{version}/namespaces/{self.namespace}/localqueues/{queue}/pendingworkloads"
         waiting = (self.get(path, okay=(403, 404, 503)) or {}).get("items") or []
         return [
@@ -278,7 +287,7 @@ class KubernetesClient:
         ]
 
     def log(self, pod: str, container: str, *, tail: int | None = None, since: str = "") -> list[tuple[str, str]]:
-        """(time, line) of a container's output, after `since` (RFC 3339); nothing while it has not started."""
+        """List (time, line) of a container's output after `since` (RFC 3339); empty before the container starts."""
         query = {"container": container, "timestamps": "true"}
         query |= {"tailLines": str(tail)} if tail else {}
         query |= {"sinceTime": since} if since else {}
@@ -289,22 +298,22 @@ class KubernetesClient:
         return [(moment, text) for moment, _, text in pairs if moment > since]
 
     def get(self, path: str, okay: tuple[int, ...] = ()) -> Dict | None:
-        """Any object by its path; None if the answer is one of `okay`."""
+        """Return any object by its path; None if the response's status is in `okay`."""
         reply = self._send("GET", path, okay=okay)
         return reply.json() if reply.status == 200 else None
 
     def exists(self, path: str) -> bool | None:
-        """Whether an object is there; None if one may not look."""
+        """Return whether an object exists; None if the user may not read it."""
         return {200: True, 404: False}.get(self._send("GET", path, okay=(403, 404)).status)
 
     def may(self, verb: str, resource: str, group: str = "", subresource: str = "") -> bool:
-        """Whether this kubeconfig's user may do that in the namespace."""
+        """Return whether the kubeconfig's user may do that in the namespace."""
         asked = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}
         review = {"spec": {"resourceAttributes": asked | {"subresource": subresource}}}
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         return bool(self._send("POST", path, body=review).json()["status"]["allowed"])
 
-    # How
+    # Requests
 
     def _jobs(self, name: str = "") -> str:
         return f"/apis/batch/v1/namespaces/{self.namespace}/jobs" + (f"/{name}" if name else "")
@@ -319,8 +328,9 @@ class KubernetesClient:
         *,
         plain: bool = False,
     ) -> Reply:
-        """The server's answer, JSON unless it may be `plain` text; ClusterError for one that is neither a success nor
-        in `okay`.
+        """Return the server's response, JSON unless `plain` allows text; repeat the request while it is unavailable.
+
+        Raise ClusterError unless the status is a success or in `okay`.
         """
         began = time.monotonic()
 
@@ -358,7 +368,7 @@ class KubernetesClient:
     def _once(self, method: str, path: str, query: Mapping[str, str] | None, body: Any, okay: tuple[int, ...]) -> Reply:
         try:
             reply = self._read(method, path, query, body)
-            if reply.status == 401:  # the client keeps a token that has expired since: read the kubeconfig again
+            if reply.status == 401:  # the client keeps an expired token: read the kubeconfig again
                 self._connection = self._connect()
                 reply = self._read(method, path, query, body)
         except SSLError as error:
@@ -371,7 +381,7 @@ class KubernetesClient:
         return reply
 
     def _reason(self, error: HTTPError) -> str:
-        """urllib3's account without the objects in it, and whether it is about the proxy."""
+        """Return urllib3's message without the connection's repr; name the proxy if that failed."""
         cause = error.original_error if isinstance(error, ProxyError) else error
         words = CONNECTION.sub("", str(cause)).strip("'\"") or type(cause).__name__
         if isinstance(error, ProxyError):
@@ -398,12 +408,15 @@ class KubernetesClient:
 
 
 def _content(method: str) -> str:
-    """https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply"""
+    """Return the content type of a request's body.
+
+    https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply
+    """
     return "application/merge-patch+json" if method == "PATCH" else "application/json"
 
 
 def _warnings(response: urllib3.BaseHTTPResponse) -> tuple[str, ...]:
-    """The server's warnings without their frame: 299 - "text"."""
+    """Return the texts of the server's Warning headers, which read: 299 - "text"."""
     texts = (each.partition(" - ")[2].strip('"') for each in response.headers.getlist("Warning"))
     return tuple(text.replace('\\"', '"') for text in texts)
 

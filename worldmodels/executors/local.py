@@ -1,7 +1,7 @@
-"""Runs a task as processes of this machine, one per core, that end with their parent and stop when asked.
+"""Local executor: runs a task as processes of this machine, one per core, which stop upon SIGTERM or parent exit.
 
-A worker that is killed is started again, as a pod is. Once the same signal has killed it three times, and it got no
-further in between, the task ends with `Killed`.
+A killed worker is started again, as a pod is. Once the same signal has killed it three times without progress in
+between, the task raises `Killed`.
 """
 
 import json
@@ -27,12 +27,12 @@ from ..runner import Task
 STOP_SECONDS = 10.0
 TRIES = 3
 NOTICES = re.compile(r"^\S+ \S+: [IW] |^[IW]\d{4} |^INFO|^WARNING|^$")
-"""Lines that TensorFlow and LiteRT write to standard error though nothing is wrong."""
+"""Lines that TensorFlow and LiteRT write to standard error even if they succeed."""
 
 
 @dataclass
 class Worker:
-    """One process and what it last said of itself; `place` is its index among the task's workers."""
+    """One process with its first and last progress event; `place` is its index among the task's workers."""
 
     place: int
     process: subprocess.Popen[bytes]
@@ -49,9 +49,9 @@ class Worker:
 
 
 class Deaths:
-    """How often what killed the worker of one place, since its last progress.
+    """Counts how often each signal killed the worker at one place since its last progress.
 
-    Progress is what outlives a worker: its successor begins with less left to do.
+    Only stored results count as progress: the next process at that place starts with less left to do.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Deaths:
         self._counts: Counter[int] = Counter()
 
     def count(self, worker: Worker, number: int) -> int:
-        """Take down that the signal killed the worker; return the times that it did, without progress in between."""
+        """Record that signal `number` killed the worker; return how often it has since the last progress."""
         left = worker.first["total"] - worker.first["done"] if worker.first else math.inf
         if left < self._left:
             self._left = left
@@ -70,7 +70,7 @@ class Deaths:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Progress of a whole task at one moment."""
+    """Progress of a whole task at one moment: `done` of `total` units, `rate` units per second."""
 
     done: float
     total: float
@@ -80,7 +80,7 @@ class Snapshot:
 
 
 def processes(task: Task) -> int:
-    """How many of them share the task on one machine, or in one pod."""
+    """Return the number of worker processes for the task on one machine, or in one pod."""
     single = stages.stage(task.stage).kind == "single"
     return 1 if single else task.config.execution.workers or runner.cores()
 
@@ -95,10 +95,10 @@ def run(
     stdout: int = subprocess.DEVNULL,
     say: Callable[[str], None] = lambda words: None,
 ) -> None:
-    """Run the task, or the share of it that is pod `pod`'s of `pods`, to its end; the workers' logs go to `stdout`.
+    """Run the task, or the share of pod number `pod` of `pods`, to its end; workers log to file descriptor `stdout`.
 
-    Starts killed workers again, and says so. Raises the first worker's error; stops the others when it does, and upon
-    Ctrl-C.
+    Start killed workers again, and report that through `say`. Raise the first worker's error. Stop all workers upon
+    an error and upon Ctrl-C.
     """
     kind, count = stages.stage(task.stage).kind, processes(task)
     places = range(pod * count, (pod + 1) * count)
@@ -142,7 +142,7 @@ def _workers(store_uri: str, task: Task, places: range, count: int, stdout: int)
 
 def _start(store_uri: str, task: Task, index: int, count: int, stdout: int) -> Worker:
     reading, writing = os.pipe()
-    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - the worker's, until it is gone
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the Worker
     environment = os.environ | {
         "WM_TASK": task.to_json(),
         "WM_STORE": store_uri,
@@ -160,7 +160,7 @@ def _start(store_uri: str, task: Task, index: int, count: int, stdout: int) -> W
             "-P",
             "-m",
             "worldmodels.executors.worker",
-        ],  # -P: nothing is imported from where the user stands
+        ],  # -P: no imports from the user's current folder
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=stderr,
@@ -173,7 +173,7 @@ def _start(store_uri: str, task: Task, index: int, count: int, stdout: int) -> W
 
 
 def _read(worker: Worker) -> bool:
-    """Take in what the worker said; False once it is gone."""
+    """Read the worker's new events; return False at the end of its pipe."""
     data = worker.events.read(65536)
     *lines, worker.pending = (worker.pending + (data or b"")).split(b"\n")
     for line in lines:
@@ -187,7 +187,7 @@ def _read(worker: Worker) -> bool:
 
 
 def _killed_by(worker: Worker) -> int:
-    """Return the signal that ended a worker, 0 if none did. One that heeds SIGTERM was not asked to by its run."""
+    """Return the signal that ended a worker, else 0. A worker that stopped upon SIGTERM counts: `run` sent none."""
     code = worker.process.wait()
     stopped = worker.error is not None and worker.error["code"] == Stopped.exit_code
     return signal.SIGTERM if stopped else max(0, -code)
@@ -202,7 +202,7 @@ def _who(count: int, worker: Worker) -> str:
 
 
 def _killed(worker: Worker, task: Task, number: int, count: int) -> Killed:
-    """The error for a worker that is killed again and again."""
+    """Return the error for a worker that was killed `TRIES` times."""
     again = f"wm run {task.stage} --run {task.run} --iteration {task.iteration}"
     look = f"wm logs {task.stage} --run {task.run} --iteration {task.iteration}"
     why = said = ""
@@ -233,14 +233,14 @@ def _raise_failure(worker: Worker, task: Task) -> None:
 
 
 def _last_words(worker: Worker) -> str:
-    """Return the end of what a worker wrote to standard error, without libraries' notices."""
+    """Return the last 2000 characters of a worker's standard error, without libraries' notices."""
     worker.stderr.seek(0)
     lines = worker.stderr.read().decode(errors="replace").splitlines()
     return "\n".join(line for line in lines if not NOTICES.match(line))[-2000:].strip()
 
 
 def _combine(workers: list[Worker], kind: str) -> Snapshot | None:
-    """Sharded work adds up; an evolution is as far as its foremost worker."""
+    """Sum the workers' progress; for an evolution, sum only the rates and take the most advanced worker's progress."""
     said = [w.last for w in workers if w.last]
     if not said:
         return None

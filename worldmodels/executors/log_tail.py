@@ -1,4 +1,4 @@
-"""What pods say, for whoever waits for them."""
+"""Last log lines of pods, for commands that wait for a Job."""
 
 import re
 import time
@@ -13,14 +13,14 @@ HEAD = re.compile(r"\S+ \S+ [A-Z] ")  # date, time and level, as workers write t
 
 
 class Listener:
-    """The last line of one of a Job's running pods, asked for every so many seconds."""
+    """The last log line of one of a Job's running pods, read every `seconds`."""
 
     def __init__(self, cluster: KubernetesClient, seconds: float) -> None:
         self.line = ""
         self._cluster, self._seconds, self._asked = cluster, seconds, time.monotonic()
 
     def news(self, pods: Iterable[Mapping[str, Any]]) -> str:
-        """That line, if it is another one than before."""
+        """Return that line if it was read now and differs from the one before, else an empty text."""
         running = [pod for pod in pods if phase(pod) == "Running"]
         if not running or time.monotonic() - self._asked < self._seconds:
             return ""

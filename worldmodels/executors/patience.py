@@ -1,8 +1,8 @@
-"""When a pod gives up for good: its index has failed three times, and nothing was gained in between.
+"""Limit of retries: a pod gives up once its index has failed three times without progress in between.
 
-Kubernetes counts how often an index failed, without disruptions, but it knows nothing of progress: its limit would end
-an evolution of weeks after a few unrelated failures, or try for a week what needs more memory. So each pod that comes
-after a failure leaves a note of how far the work is, and looks at the note of the one before.
+Kubernetes counts how often an index failed, without disruptions, but does not know the work's progress: its limit would
+end an evolution of weeks after a few unrelated failures, or retry for a week a task that needs more memory. So each pod
+that starts after a failure records the work's progress in the store, and compares it with the previous pod's record.
 """
 
 import json
@@ -18,9 +18,9 @@ TRIES = 3
 
 
 def check(store: Store, task: Task, index: int, failures: int) -> None:
-    """Raise WorkFailed if the last `TRIES` pods of the index failed and its work is where it was; `failures`: in all.
+    """Raise WorkFailed if the last `TRIES` pods of the index failed without progress; `failures` counts all failures.
 
-    Whoever could not reach the store left no note, so a store that is away for long counts once.
+    A pod that cannot reach the store leaves no record, so a long outage of the store counts once.
     """
     if not failures:
         return
@@ -28,11 +28,11 @@ def check(store: Store, task: Task, index: int, failures: int) -> None:
     key, progress = work.work_key("failures", str(index)), _progress(store, work)
     before = _read(store, key)
     starts = before.get("starts", 0) if before.get("progress") == progress else 0
-    if not starts or failures > before.get("failures", 0):  # a pod that was only disrupted meanwhile did not fail
+    if not starts or failures > before.get("failures", 0):  # equal after a mere disruption
         starts += 1
     store.put(key, json.dumps({"progress": progress, "failures": failures, "starts": starts}).encode())
     if starts >= TRIES:
-        store.put(key, b"{}")  # whoever submits again has changed something, and tries anew
+        store.put(key, b"{}")  # the next submission has all tries again
         raise WorkFailed(
             f"{task.name}: index {index} failed {TRIES} times and nothing was gained in between; another try would end"
             " as these did",
@@ -41,7 +41,7 @@ def check(store: Store, task: Task, index: int, failures: int) -> None:
 
 
 def _progress(store: Store, work: Identity) -> list[Any]:
-    """Count the work's shards and generations, and name its newest checkpoint: they change as the work goes on."""
+    """Return the work's numbers of shards and generations and its newest checkpoint: progress changes them."""
     shards = sum(1 for _ in store.entries(work.work_key("shards/")))
     newest = max((entry.key for entry in store.entries(work.work_key("checkpoints/"))), default="")
     return [shards, len(store.folders(work.work_key("generations/"))), newest]

@@ -1,10 +1,10 @@
 """The pipeline's pod, `python -m worldmodels.executors.pipeline`: submits every stage of every iteration as a Job.
 
-It keeps nothing in mind: a pod that goes on after another was killed looks at the store and at the cluster, and does
-what is left. The environment is read here:
+It is stateless: a pod that replaces a killed one compares the cluster with the store, and does the remaining stages.
+Environment variables:
     WM_PIPELINE   the run and its config for every iteration, as JSON (`job_spec.Pipeline`)
     WM_STORE      the store's URI
-Exit codes are those of `errors.py`; the Job's failure policy knows them.
+Exit codes are those of `errors.py`; the Job's failure policy depends on them.
 """
 
 import logging
@@ -29,7 +29,7 @@ from .log_tail import Listener
 from .submission import Pods
 from .worker import LOG_DATE, LOG_FORMAT
 
-# A driver that was killed holds the run for another minute (store/lease.py).
+# A killed process's lease on the run expires within a minute (store/lease.py).
 LOCK_SECONDS = 120.0
 LINE_SECONDS = 60.0
 
@@ -56,7 +56,7 @@ def main(environment: Mapping[str, str]) -> int:
 
 
 def drive(cluster: KubernetesClient, store: Store, wanted: Pipeline, say: Callable[[str], None]) -> None:
-    """Do what is left of the pipeline, alone: Busy if somebody else has the run for longer than a dead one could."""
+    """Do the remaining stages under the run's lock. Raise Busy if another process holds it for `LOCK_SECONDS`."""
 
     def one(task: Task) -> None:
         work = submission.stage_work(store, task)

@@ -1,4 +1,4 @@
-"""From a selection (stages and a config) to a plan, and from the plan to committed artifacts."""
+"""Plans for a selection of stages and a config, and their execution up to committed artifacts."""
 
 import dataclasses
 import tempfile
@@ -22,7 +22,10 @@ State = Literal["committed", "missing", "differs", "follows", "damaged"]
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """What is to be done for one stage. `manifest` is what stands there now; `reasons` say why it does not fit."""
+    """One stage of a plan: `manifest` is the current one, `reasons` list why it does not fit.
+
+    States: `differs` from the task's settings or inputs; `follows` an input that would be made again; `damaged` files.
+    """
 
     task: Task
     state: State
@@ -31,7 +34,10 @@ class PlannedStage:
 
 
 def plan(store: Store, tasks: Sequence[Task], *, verify: bool = False) -> list[PlannedStage]:
-    """One step per task, in order. With `verify`, committed files are read and checked."""
+    """Return one step per task, in order. With `verify`, read committed files and check them.
+
+    Raise CorruptArtifact for a damaged manifest; with `verify`, its step is `damaged` instead.
+    """
     steps: list[PlannedStage] = []
     stale: set[Name] = set()
     renewed: set[Name] = set()
@@ -73,14 +79,14 @@ def _step(store: Store, task: Task, stale: set[Name], renewed: set[Name], verify
 
 
 def _damage(store: Store, task: Task, manifest: dict[str, Any]) -> str:
-    """List the reasons why a committed artifact must be made again; empty if there are none."""
+    """Return why a committed artifact is incomplete or damaged; empty if it is sound."""
     if failed := manifest["made"].get("failed_shards"):
         return f"{task.name}: {len(failed)} shards could not be made"
     return _changed(store, task.name, manifest)
 
 
 def _changed(store: Store, name: Name, manifest: dict[str, Any]) -> str:
-    """The first stored file that is not what the manifest promises, in words; empty if all are."""
+    """Return a message on the first stored file that differs from the manifest; empty if all match."""
     with tempfile.TemporaryDirectory(prefix="wm-verify-") as scratch:
         artifact = artifacts.load(store, name, manifest, Path(scratch))
         try:
@@ -93,7 +99,7 @@ def _changed(store: Store, name: Name, manifest: dict[str, Any]) -> str:
 
 
 def refuse(steps: Sequence[PlannedStage], command: str = "") -> None:
-    """Raise Conflict if any step would undo what is committed, naming everything that would be redone, and how."""
+    """Raise Conflict, with all stages that would be redone, if a step would replace a committed artifact."""
     unfit = [step for step in steps if step.state in ("differs", "follows")]
     if not unfit:
         return
@@ -107,12 +113,12 @@ def refuse(steps: Sequence[PlannedStage], command: str = "") -> None:
 
 
 def check(store: Store, steps: Sequence[PlannedStage], planned: Sequence[PlannedStage] = ()) -> None:
-    """Raise what would end one of the steps later, as far as it can be known before anything is changed.
+    """Raise the errors of later steps that can be detected before the command changes the store.
 
     `planned` are the steps of all stages of the iteration, of which `steps` are those to be done.
     """
     made = {step.task.name for step in steps if step.state != "committed"}
-    sound = {step.task.name for step in planned if step.state == "committed"}  # its files were read, if any is retired
+    sound = {step.task.name for step in planned if step.state == "committed"}  # with `redo`, `plan` has read its files
     for step in steps:
         names = [name for name in runner.input_names(step.task) if name not in made]
         there = {name: runner.input_manifest(store, step.task, name) for name in names}
@@ -128,7 +134,7 @@ def check(store: Store, steps: Sequence[PlannedStage], planned: Sequence[Planned
 
 
 def execute(store: Store, steps: Sequence[PlannedStage], run: Callable[[Task], None], *, redo: bool) -> None:
-    """Do the steps in order; `run` executes one task. With `redo`, what does not fit is retired first."""
+    """Execute the due steps in order by `run`. Retire artifacts that do not fit, or raise Conflict without `redo`."""
     if not redo:
         refuse(steps)
     for step in steps:
@@ -137,7 +143,7 @@ def execute(store: Store, steps: Sequence[PlannedStage], run: Callable[[Task], N
 
 
 def due(store: Store, step: PlannedStage, *, redo: bool) -> bool:
-    """Whether the step is to be done, now that earlier ones are. With `redo`, what does not fit is retired first."""
+    """Return whether the step is due after the earlier ones. With `redo`, retire an artifact that does not fit."""
     if redo:
         step = _renew(store, step)
     return step.state != "committed" or not _still_committed(store, step.task)
@@ -145,7 +151,7 @@ def due(store: Store, step: PlannedStage, *, redo: bool) -> bool:
 
 @contextmanager
 def lock(store: Store, run: str, seconds: float) -> Iterator[None]:
-    """Hold the run alone; Busy if another process still has it after so long."""
+    """Hold the run's lock. Raise Busy if another process still holds it after `seconds`."""
     until = time.monotonic() + seconds
     with ExitStack() as held:
         while True:
@@ -160,7 +166,7 @@ def lock(store: Store, run: str, seconds: float) -> Iterator[None]:
 
 
 def _renew(store: Store, step: PlannedStage) -> PlannedStage:
-    """Look again, now that earlier steps are done, and retire what does not fit."""
+    """Plan the step again after the earlier ones, and retire an artifact that does not fit."""
     again = plan(store, [step.task])[0] if step.state != "damaged" else step
     if again.manifest is None:
         work = runner.identify(step.task, runner.input_manifests(store, step.task))
@@ -188,13 +194,13 @@ def _drop_damaged_shards(store: Store, work: artifacts.Identity, manifest: dict[
 
 
 def _still_committed(store: Store, task: Task) -> bool:
-    """Whether the artifact fits its inputs as they are now (an input may have been made again)."""
+    """Return whether the artifact is committed and fits the current inputs (an input may have been made again)."""
     work = runner.identify(task, runner.input_manifests(store, task))
     return runner.committed(store, task, work) is not None
 
 
 def check_iteration(task: Task) -> None:
-    """ConfigError if the first iteration should be driven by a controller, which comes only after it."""
+    """Raise ConfigError if a controller should drive the rollouts of iteration 1, before any controller exists."""
     if task.iteration == 1 and task.stage == "rollouts" and task.config.rollouts.controller != "random":
         raise ConfigError(
             f"rollouts.controller = {task.config.rollouts.controller!r} in iteration 1: no controller exists before it",
@@ -203,13 +209,13 @@ def check_iteration(task: Task) -> None:
 
 
 def stored_config(store: Store, run: str, iteration: int) -> dict[str, Any] | None:
-    """The config that the run was last started with, as {"config", "origins"}, or None."""
+    """Return the config with which the run was last started, as {"config", "origins"}, or None."""
     next = f"wm run --run {run} --preset demo"
     return artifacts.read_json(store, config_key(run, iteration), stored.CONFIG, next)
 
 
 def store_config(store: Store, run: str, iteration: int, config: Config, origins: dict[str, str]) -> None:
-    """Write the config that later commands on the run go by, without the settings that say where to compute."""
+    """Write the config that later commands on the run use, without the settings of personal sections."""
     kept = {key: origin for key, origin in origins.items() if not personal(key)}
     data = stored.encode({"config": config.storable(), "origins": kept}, indent=1)
     if store.get(config_key(run, iteration)) != data:

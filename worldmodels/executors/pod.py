@@ -1,12 +1,12 @@
-"""What a pod executes: `python -m worldmodels.executors.pod`. One worker, or one for each core that the pod may use.
+"""A pod's program, `python -m worldmodels.executors.pod`: one worker, or one for each core that the pod may use.
 
-The environment is read here and in `worker.py`, and nowhere else:
+Environment variables (and those of `worker.py`):
     WM_TASK                the task as JSON (`runner.Task`)
     WM_STORE               the store's URI
     WM_PODS                how many pods the task had when it was submitted
-    JOB_COMPLETION_INDEX   which of them this is, from 0
-    WM_FAILURES            how often that index failed before, by Kubernetes' count; disruptions are not in it
-Exit codes are those of `errors.py`; the Job's failure policy knows them.
+    JOB_COMPLETION_INDEX   this pod's index, from 0
+    WM_FAILURES            how often that index failed before, by Kubernetes' count, without disruptions
+Exit codes are those of `errors.py`; the Job's failure policy depends on them.
 """
 
 import logging
@@ -30,10 +30,10 @@ def main(environment: Mapping[str, str]) -> int:
     try:
         task = Task.from_json(environment["WM_TASK"])
         pod = int(environment.get("JOB_COMPLETION_INDEX", "0"))
-        pods = max(int(environment.get("WM_PODS", "1")), pod + 1)  # `wm scale` may have added this one
+        pods = max(int(environment.get("WM_PODS", "1")), pod + 1)  # `wm scale` may have added this pod
         if failures := int(environment.get("WM_FAILURES") or 0):
             patience.check(open_store(environment["WM_STORE"]), task, pod, failures)
-        if local.processes(task) == 1:  # no second interpreter between the pod and its work
+        if local.processes(task) == 1:  # saves a second interpreter
             return worker.main({**environment, "JOB_COMPLETION_INDEX": str(pod), "WM_WORKERS": str(pods)})
         signal.signal(signal.SIGTERM, _stop)
         local.run(

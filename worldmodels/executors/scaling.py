@@ -1,4 +1,4 @@
-"""More, fewer, or for a while no pods for a Job that is at work.
+"""Changes to an active Job: its number of pods, and its suspension.
 
 An Indexed Job is elastic while its completions equal its parallelism:
 https://kubernetes.io/docs/concepts/workloads/controllers/job/#elastic-indexed-jobs
@@ -15,7 +15,7 @@ Dict = dict[str, Any]
 
 
 def scale(cluster: KubernetesClient, work: Work, pods: int) -> int:
-    """Let the work's Job have so many pods; returns how many it had. ClusterError if it may not be changed."""
+    """Set the Job's number of pods; return the number before. Raise ClusterError if the Job has ended or is queued."""
     _changeable(work)
     before = int(work.job["spec"]["completions"])
     if pods != before:
@@ -24,7 +24,7 @@ def scale(cluster: KubernetesClient, work: Work, pods: int) -> int:
 
 
 def pause(cluster: KubernetesClient, work: Work, *, paused: bool) -> bool:
-    """Take all pods away and make none, or make them again; False if it was so already."""
+    """Suspend the Job, which deletes its pods, or resume it. Return False if it was in that state already."""
     _changeable(work)
     if bool(work.job["spec"].get("suspend")) == paused:
         return False

@@ -1,4 +1,4 @@
-"""Scores a committed controller on tracks of one's choosing, over all cores; commits nothing."""
+"""Scores of a committed controller on tracks that the caller chooses, over all cores, without a commit."""
 
 import multiprocessing
 import os
@@ -27,8 +27,8 @@ def score(
 ) -> dict[str, Any]:
     """Score a controller with the V and M that it was evolved with; return the figures of an evaluation's scores.json.
 
-    `which` is "mean", "best", or a generation, whose mean is meant; `scored` of the result says what was driven, by
-    digests. Raises MissingInput if a part is not there, or not any more.
+    `which` is "mean", "best", or the generation whose mean is scored; `scored` of the result names the parameters, and
+    C, V and M by digest. Raise MissingInput if one of them is missing or deleted.
     """
     with tempfile.TemporaryDirectory(prefix="wm-evaluate-") as scratch:
         controller = _latest(store, Name(run, iteration, "controller"), Path(scratch))
@@ -59,7 +59,7 @@ def _score(paths: list[str], tracks: list[int], renderer: str) -> list[Any]:
 
 
 def _quiet() -> None:
-    """LiteRT greets every process on standard error; exceptions come back another way."""
+    """Discard standard error, where LiteRT writes a notice per process; exceptions do not need it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
@@ -71,7 +71,7 @@ def _latest(store: Store, name: Name, scratch: Path) -> Artifact:
 
 
 def _part(store: Store, controller: Artifact, stage: str, scratch: Path) -> Artifact:
-    """Return the network that the controller's manifest names, one that was made again since then included."""
+    """Return the network that the controller's manifest names, even if another has replaced it since then."""
     name = Name(controller.name.run, controller.name.iteration, stage)
     digest = controller.manifest["inputs"].get(name.input, "")
     manifest = runner.by_digest(store, name, digest)

@@ -1,7 +1,7 @@
-"""Jobs made once, watched until their work is committed, taken away again.
+"""Submission of Jobs: create each once, watch it until its work is committed, delete it.
 
-Level-based: what counts is how the store and the cluster are now, not what was heard of them. Whoever is killed in the
-middle, or overlooks a change, finds the same when he looks again.
+Commands are stateless: they compare the cluster with the store. So a command that was killed or missed a change can
+simply run again.
 """
 
 import json
@@ -28,13 +28,13 @@ SubmissionOutcome = Literal["created", "attached", "committed"]
 POLL_SECONDS = 3.0
 EVENTS_SECONDS = 10.0
 RELIST_SECONDS = 60.0
-# Pods get 30 s to end (their grace period), and a kubelet that is down much longer.
+# Pods have 30 s to end (their grace period); if their kubelet is down, it takes much longer.
 GONE_SECONDS = 180.0
-# Somebody else may be making it anew.
+# Polls without a Job; another process may be replacing it.
 MISSED_LOOKS = 2
-# Containers beside the worker get so many looks to end after it.
+# Polls within which containers beside the worker must end after it.
 OPEN_LOOKS = 5
-# A Job that would wait no longer than that for its pods need not be made anew.
+# A Job with at most that much back-off left is not replaced.
 ANEW_SECONDS = 15.0
 SERVERS_LABELS = (
     "controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name",
@@ -43,7 +43,7 @@ SERVERS_LABELS = (
 
 @dataclass(frozen=True)
 class Work:
-    """A Job, and how to see in the store that what it is for is done."""
+    """A Job, and a function that returns whether its artifacts are committed in the store."""
 
     job: Dict
     committed: Callable[[], bool]
@@ -64,7 +64,7 @@ class Work:
         return f"{self.run}/{PIPELINE}" if self.stage == PIPELINE else f"{self.run}/iter-{self._iteration}/{self.stage}"
 
     def command(self, verb: str) -> str:
-        """`wm VERB` for this work, as one types it."""
+        """Return the command `wm VERB` for this work."""
         iteration = f" --iteration {self._iteration}" if self._iteration != "1" else ""
         return f"wm {verb} {self.stage} --run {self.run}{iteration}"
 
@@ -74,18 +74,18 @@ class Work:
 
 
 def stage_work(store: Store, task: Task) -> Work:
-    """The work of one stage; MissingInput if an input is not committed."""
+    """Return the work of one stage. Raise MissingInput if an input is not committed."""
     identity = runner.identify(task, runner.input_manifests(store, task))
     return Work(job_spec.job(task, store.uri), lambda: runner.committed(store, task, identity) is not None)
 
 
 def pipeline_work(store: Store, pipeline: Pipeline) -> Work:
-    """The work of every stage of every iteration."""
+    """Return the work of all stages of all iterations."""
     return Work(job_spec.pipeline_job(pipeline, store.uri), _all_committed(store, pipeline))
 
 
 def carried_work(store: Store, job: Dict) -> Work:
-    """The work that a Job on the cluster is there for; it tells so itself."""
+    """Return the work of a Job on the cluster, from the Job's environment variables."""
     carried = _environment(job)
     if "WM_PIPELINE" in carried:
         return Work(job, _all_committed(store, Pipeline.from_json(carried["WM_PIPELINE"])))
@@ -104,7 +104,7 @@ def _all_committed(store: Store, pipeline: Pipeline) -> Callable[[], bool]:
 
 
 def find(cluster: KubernetesClient, store: Store, run: str = "", stage: str = "", iteration: int = 0) -> list[Dict]:
-    """The Jobs of this store on the cluster, newest first: all of them, or those of a run, a stage, an iteration."""
+    """Return this store's Jobs on the cluster, newest first: all, or those of a run, a stage, an iteration."""
     labels = {"app.kubernetes.io/managed-by": "wm"}
     labels |= {"app.kubernetes.io/instance": run} if run else {}
     labels |= {"app.kubernetes.io/component": stage} if stage else {}
@@ -115,7 +115,7 @@ def find(cluster: KubernetesClient, store: Store, run: str = "", stage: str = ""
 
 
 def no_job(cluster: KubernetesClient, store: Store, run: str, stage: str) -> ClusterError:
-    """The error for a Job that `find` does not find."""
+    """Return the error for a Job that `find` does not find."""
     submit = f"wm submit {stage} --run {run}"
     return ClusterError(
         f"no Job of {run}, {stage}, with the store {store.uri} is in namespace {cluster.namespace}",
@@ -124,13 +124,13 @@ def no_job(cluster: KubernetesClient, store: Store, run: str, stage: str) -> Clu
 
 
 def pods_of(cluster: KubernetesClient, job: Dict) -> list[Dict]:
-    """The pods that a Job has, by index and age."""
+    """Return a Job's pods, by index and age."""
     pods, _ = cluster.objects(cluster.pods(), {JOB_NAME: job["metadata"]["name"]})
     return sorted(pods, key=lambda pod: (job_status.index(pod), str(pod["metadata"]["creationTimestamp"])))
 
 
 def overview(cluster: KubernetesClient, store: Store, run: str = "") -> list[tuple[Dict, View]]:
-    """Every Job of this store, or of one run, and how it is, newest first."""
+    """Return every Job of this store, or of one run, with its view, newest first."""
     jobs = find(cluster, store, run)
     pods, _ = cluster.objects(cluster.pods(), {"app.kubernetes.io/managed-by": "wm"})
     own: dict[str, list[Dict]] = {}
@@ -147,7 +147,7 @@ def overview(cluster: KubernetesClient, store: Store, run: str = "") -> list[tup
 
 
 def active(cluster: KubernetesClient, job: Dict) -> bool:
-    """Whether this very Job is at work already."""
+    """Return whether a Job of the same name and spec is active."""
     there = cluster.job(job["metadata"]["name"])
     return there is not None and not job_status.ended(there) and _annotation(there) == job_spec.spec_digest(job)
 
@@ -165,13 +165,13 @@ def submit(
     say: Callable[[str], None] = lambda words: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> SubmissionOutcome:
-    """See to it that there is one Job for the work, or that it is done.
+    """Ensure that the work is committed, or that exactly one Job for it exists.
 
-    Raises Conflict if a Job of that name with another spec is active, unless `replace`.
+    Raise Conflict if a Job of that name with another spec is active, unless `replace`.
     """
     while True:
         there = cluster.job(work.name)
-        if work.committed():  # looked at after the Job, so that one which just ended is not made again
+        if work.committed():  # read after the Job, so that a Job that just succeeded is not made again
             return "committed"
         if there is None:
             made, warnings = cluster.create(work.job)
@@ -179,7 +179,7 @@ def submit(
                 say(f"the cluster warns: {warning}")
             if made:
                 return "created"
-            continue  # somebody else was quicker: look at theirs
+            continue  # another process created it first: read that Job
         if there["metadata"].get("deletionTimestamp"):
             say(f"Job {work.name} is being deleted; waiting for its end")
         elif job_status.ended(there):
@@ -195,7 +195,7 @@ def submit(
 
 
 def remove(cluster: KubernetesClient, *jobs: Dict, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Delete Jobs with their pods, and wait until they are gone; ClusterError if that takes too long."""
+    """Delete Jobs with their pods, and wait until they are gone. Raise ClusterError after `GONE_SECONDS`."""
     for job in jobs:
         cluster.delete(job)
     left = [(job["metadata"]["name"], job["metadata"]["uid"]) for job in jobs]
@@ -226,7 +226,7 @@ def _conflict(work: Work, there: Dict) -> Conflict:
 
 
 def _carried(job: Dict) -> Dict:
-    """The settings that a Job carries, by name."""
+    """Return the settings in a Job's environment, by name."""
     carried = _environment(job)
     value = json.loads(carried.get("WM_TASK") or carried.get("WM_PIPELINE") or "{}")
     configs = value["configs"] if "configs" in value else [value.get("config", {})]
@@ -247,9 +247,9 @@ def _annotation(job: Mapping[str, Any], key: str = job_spec.SPEC) -> str:
 
 
 class Pods:
-    """The pods of one Job as they are now: listed, kept up to date by watching, and listed again now and then.
+    """The current pods of one Job: listed, updated by a watch, and listed again every `RELIST_SECONDS`.
 
-    Those that were seen to fail are remembered when they are deleted, as evicted ones soon are.
+    Pods that the watch has seen fail are kept after their deletion, because Kubernetes deletes evicted pods soon.
     """
 
     def __init__(self, cluster: KubernetesClient, job_name: str) -> None:
@@ -262,7 +262,7 @@ class Pods:
         return list({**self._fallen, **self._there}.values())
 
     def follow(self, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
-        """Take in what changes for so long; yields after each change."""
+        """Watch the pods for `seconds`; yield at the start and after each change."""
         until = time.monotonic() + seconds
         self.look()
         yield
@@ -277,7 +277,7 @@ class Pods:
         sleep(max(0.0, until - time.monotonic()))
 
     def look(self) -> None:
-        """List them, unless that was done lately and nothing was overlooked since."""
+        """List the pods, unless the last list is younger than `RELIST_SECONDS` and the watch has not expired since."""
         if self._version and time.monotonic() - self._listed < RELIST_SECONDS:
             return
         pods, self._version = self._cluster.objects(self._cluster.pods(), self._labels)
@@ -295,7 +295,7 @@ class Pods:
 
 
 def _slim(pod: Dict) -> Dict:
-    """Without the whole config that every pod carries."""
+    """Return the pod without most of its spec, which contains the whole config."""
     metadata = {key: value for key, value in pod["metadata"].items() if key != "managedFields"}
     return {**pod, "metadata": metadata, "spec": {"nodeName": pod["spec"].get("nodeName", "")}}
 
@@ -310,10 +310,10 @@ def wait(
     poll_seconds: float = POLL_SECONDS,
     say: Callable[[str], None] = lambda words: None,
 ) -> None:
-    """Until the work is committed, whether or not the Job is still there; the Job only explains why it is not.
+    """Wait until the work is committed, whether or not the Job still exists; the Job explains delays and failures.
 
-    Raises the pods' own error when the Job failed, Pending when no pod ever ran for so long (a Job that a queue or a
-    person holds back has `queue_seconds`), ClusterError when the Job was deleted.
+    Raise the pods' error if the Job failed, Pending if no pod starts within `pending_seconds` (`queue_seconds` for a
+    Job that a queue or a user has suspended), ClusterError if the Job was deleted.
     """
     pods, explained, events = Pods(cluster, work.name), 0.0, list[Dict]()
     placed, since, missed, open_since = 0, time.monotonic(), 0, math.inf
@@ -365,7 +365,7 @@ def wait(
 def _let_go(
     cluster: KubernetesClient, work: Work, pods: "Pods", poll_seconds: float, say: Callable[[str], None]
 ) -> None:
-    """Delete the Job of committed work if it never ends, because containers that others added do not."""
+    """Delete the Job of committed work if containers beside the workers keep it active."""
     job: Dict | None = None
     for _ in range(OPEN_LOOKS):
         if not job_status.has_others(pods.now()):
@@ -383,7 +383,7 @@ def _let_go(
 
 
 def _disrupted_for_long(job: Dict, pods: list[Dict]) -> bool:
-    """Whether all that a Job waits for is Kubernetes' own patience after disruptions; Kueue has another."""
+    """Return whether a Job only waits for Kubernetes' back-off after disruptions; Kueue handles its Jobs itself."""
     retried = job_status.waiting_to_retry(job, pods)
     if not retried or job_status.QUEUE in job["metadata"]["labels"] or not all(map(job_status.disrupted, retried)):
         return False
@@ -391,13 +391,13 @@ def _disrupted_for_long(job: Dict, pods: list[Dict]) -> bool:
 
 
 def make_anew(cluster: KubernetesClient, job: Dict) -> None:
-    """Replace a Job by the same one, whose failures are not counted yet."""
+    """Replace a Job by an equal one, whose count of failures starts at 0."""
     remove(cluster, job)
-    cluster.create(fresh(job))  # or somebody else did
+    cluster.create(fresh(job))  # no error if another process did
 
 
 def fresh(job: Dict) -> Dict:
-    """A live Job as it was submitted: without what the server put there."""
+    """Return a live Job as it was submitted, without the fields that the server added."""
     metadata, spec = job["metadata"], {key: value for key, value in job["spec"].items() if key != "selector"}
     template = spec["template"]
     labels = {key: value for key, value in template["metadata"]["labels"].items() if key not in SERVERS_LABELS}
@@ -420,7 +420,7 @@ def _ended(work: Work, job: Dict, pods: list[Dict], seen: View) -> Exception:
 
 
 def explanations(cluster: KubernetesClient, job: Dict) -> list[Dict]:
-    """What the cluster told of a Job that has no running pod: its events, and Kueue's conditions."""
+    """Return a Job's events, and Kueue's conditions while it is suspended: they explain why no pod runs."""
     events = cluster.events("Job", job["metadata"]["name"])
     if not (job["spec"].get("suspend") and job_status.QUEUE in job["metadata"]["labels"]):
         return events

@@ -1,13 +1,13 @@
-"""One worker of one task: `python -m worldmodels.executors.worker`, the same for a laptop's process and for a pod.
+"""One worker of one task: `python -m worldmodels.executors.worker`, the same on a laptop and in a pod.
 
-The environment is read here and nowhere else:
+Environment variables:
     WM_TASK                the task as JSON (`runner.Task`)
     WM_STORE               the store's URI
     WM_WORKERS             how many workers the task has
-    JOB_COMPLETION_INDEX   which of them this is, from 0
+    JOB_COMPLETION_INDEX   this worker's index, from 0
     WM_EVENTS_FD           file descriptor for progress events, one JSON object a line (optional)
-    WM_PODS                there is one in a pod (`pod.py`)
-    WM_PARENT_PIPE         1: standard input belongs to the parent, and its end means that the parent is gone (optional)
+    WM_PODS                set only in a pod (`pod.py`)
+    WM_PARENT_PIPE         1: standard input is the parent's pipe, which closes when the parent ends (optional)
 Exit codes are those of `errors.py`. Standard output carries plain log lines.
 """
 
@@ -76,7 +76,7 @@ def main(environment: Mapping[str, str]) -> int:
 
 
 def command(text: str, environment: Mapping[str, str], task: runner.Task) -> str:
-    """Return what to type next, as a log says it: whole, and for a pod's reader, who submits."""
+    """Return a command for the log with run, store and iteration; in a pod, `wm submit` in place of `wm run`."""
     if "WM_PODS" in environment:
         text = text.replace("wm run", "wm submit")
     iteration = [str(task.iteration)] if task.iteration > 1 else []
@@ -113,7 +113,7 @@ def _logger() -> tuple[logging.Logger, list[str]]:
 
 
 class LogShipper:
-    """Sends this process's log to the store every few seconds and at the end."""
+    """Writes this process's log to the store every few seconds and at the end."""
 
     def __init__(self, store: Store, key: str, lines: list[str]) -> None:
         self._store, self._key, self._lines = store, key, lines
@@ -146,7 +146,7 @@ def _emitter(descriptor: str | None) -> Callable[[dict[str, Any]], None]:
 
     def emit(event: dict[str, Any]) -> None:
         data = (json.dumps(event) + "\n").encode()
-        # Who is suspended reads nothing. Work does not wait for that; its progress is told again and again.
+        # A suspended parent does not read. Work goes on, because later events repeat the progress.
         must_arrive = "error" in event or len(data) > select.PIPE_BUF
         os.set_blocking(pipe, must_arrive)
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
@@ -157,7 +157,7 @@ def _emitter(descriptor: str | None) -> Callable[[dict[str, Any]], None]:
 
 
 def _end_with_parent(pulse: ProgressReporter) -> None:
-    """Stop as if asked to, once nobody holds the other end of standard input; at once if that takes too long."""
+    """Request a stop once the parent has closed standard input; exit the process after another `STOP_SECONDS`."""
     while os.read(0, 1024):  # not sys.stdin: its lock would be held while the interpreter ends
         pass
     pulse.stop.set()
@@ -166,9 +166,9 @@ def _end_with_parent(pulse: ProgressReporter) -> None:
 
 
 def _watch(pulse: ProgressReporter, stall_seconds: float, again: str) -> None:
-    """A worker that says nothing for that long is stuck: show where, and let somebody else try.
+    """Log all stacks and exit as Hung after `stall_seconds` without progress, so that another worker can try.
 
-    Only time in which this process ran counts: it may be suspended, and its machine too.
+    Only time in which this process ran counts: the process or its machine may be suspended.
     """
     pause = min(5.0, stall_seconds / 2)
     beat, silent = pulse.beat, 0.0
