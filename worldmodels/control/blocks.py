@@ -1,4 +1,4 @@
-"""The list of a generation's blocks: which candidate, which of its tracks, and whose turn it is first."""
+"""Division of a generation into blocks: the candidate, the tracks and the owner of each block."""
 
 import heapq
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from statistics import median
 
 MEAN = -1
-FINEST = 64  # no block is less than that part of its owner's share, unless it is a single episode
+FINEST = 64  # blocks are at least 1 / FINEST of their owner's share, or a single episode, if tracks permit
 
 
 @dataclass(frozen=True)
 class Block:
-    """Tracks `first` to `first + count` of one candidate; if that is MEAN, of the mean's validation tracks."""
+    """Tracks `first` to `first + count` (exclusive) of one candidate; for candidate MEAN, of the validation tracks."""
 
     candidate: int
     first: int
@@ -21,7 +21,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Environment steps that an episode is expected to last: a candidate's, and one of the mean."""
+    """Expected environment steps of an episode: of a candidate, and of the mean."""
 
     training: float = 1.0
     validating: float = 1.0
@@ -31,7 +31,7 @@ class Lengths:
 
 
 def known(rates: Mapping[int, float]) -> dict[int, float]:
-    """Steps per second of every worker: the median for one that has not been measured (0), 1 if none has."""
+    """Return every worker's steps per second; unmeasured workers (0) get the median, or 1 if none is measured."""
     usual = median([rate for rate in rates.values() if rate > 0] or [1.0])
     return {worker: rate if rate > 0 else usual for worker, rate in rates.items()}
 
@@ -39,14 +39,13 @@ def known(rates: Mapping[int, float]) -> dict[int, float]:
 def divide(
     population: int, tracks: int, validation: int, rates: Mapping[int, float], lengths: Lengths = Lengths()
 ) -> list[Block]:
-    """Blocks of a generation, the largest first, dealt to the workers of `rates` (steps/s; 0: not measured).
+    """Return a generation's blocks, each with its owner, one of the workers of `rates` (steps/s; 0: not measured).
 
     Guided self-scheduling (Polychronopoulos & Kuck 1987) on time, in batches (Hummel, Schonberg & Flynn 1992): each
-    block goes to whoever would be done with it first, and holds at most half of that worker's share of the steps that
-    were left when the batch began; so the list ends with small blocks, and no worker waits long for another's last one.
-    Who is too slow for a single episode gets none.
-    The mean's come first: its episodes are never ended early, so they are the longest. A block never spans two
-    candidates.
+    block goes to the worker that would finish it first, and holds at most half of that worker's share of the steps that
+    were left when the batch began. The list begins with the largest blocks and ends with small ones, so workers wait
+    only briefly for another worker's last block. A worker that is too slow for a single episode gets no block. The
+    mean's blocks come first: its episodes never end early, so they are the longest. A block belongs to one candidate.
     """
     speed = known(rates)
     share = {worker: rate / sum(speed.values()) for worker, rate in speed.items()}
@@ -72,9 +71,10 @@ def divide(
 
 
 def firm(blocks: Sequence[Block], lengths: Lengths) -> frozenset[int]:
-    """Blocks that are their owner's without a claim: its first, and more up to a quarter of its steps.
+    """Return the blocks that need no claim: each owner's first, and more up to a quarter of its steps.
 
-    They save claims. All others are for whoever is free, so a worker may be four times slower than expected.
+    This saves claims. Every worker may claim the other blocks, so the generation stays on time even if a worker is four
+    times slower than expected.
     """
     total: dict[int, float] = {}
     for block in blocks:

@@ -1,4 +1,4 @@
-"""What one worker knows of a generation's blocks, and which one it takes next."""
+"""One worker's knowledge of a generation's blocks, and its choice of the next block."""
 
 import logging
 import math
@@ -14,19 +14,19 @@ from .records import BlockResult, Generation, GenerationResult, claim_key, gathe
 from .runtime import Runtime
 from .status import Status
 
-TRIES = 2  # to get somebody else's block, between two looks; in a crowd one
-LOTS = 4  # so many workers at least try at once
-SLACK = 0.5  # episodes: an own block may end that much late, because a thief's would end later
+TRIES = 2  # failed claims of other workers' blocks between two searches; 1 with many workers
+LOTS = 4  # of many workers, at least this many try to claim blocks at once
+SLACK = 0.5  # episodes: an own block may end this late, because another worker would end it later
 UNREAD = (-1, "")
 OF_BLOCK = re.compile(r"(results|claims)/([0-9]{5,7})(?:-([0-9]{1,7}))?")
 
 
 class Board:
-    """Blocks of one generation: done, claimed, free.
+    """The blocks of one generation: done, claimed, free.
 
-    A worker takes its own blocks, the largest first; the first of them need no claim. Then anyone's that nobody
-    claimed, or whose worker is gone; at last those that are late. Claims merely save work: whoever plays a block, its
-    result is the same, and only the first one is kept.
+    A worker takes its own blocks, the largest first; the first of them need no claim. Then it takes blocks that no
+    worker has claimed, or whose worker is gone; at last those that are late. Claims only save work: every worker gets
+    the same result for a block, and the store keeps only the first.
     """
 
     def __init__(
@@ -40,19 +40,19 @@ class Board:
         *,
         joining: bool = False,
     ) -> None:
-        """`joining`: this process has just started, and may find claims of the one that it replaces."""
+        """Create the board; a process that is `joining` has just started and may find claims of its predecessor."""
         self.generation = generation
         self.done: set[int] = set()
         self.began = host.now()
-        self.seen = 0.0  # what is done and claimed is known as of so many seconds after the beginning
+        self.seen = 0.0  # seconds from the beginning to the state of the known claims and results
         self.attempts: dict[int, int] = {}  # claims of each block, as far as known
-        self.void: dict[int, int] = {}  # blocks that nobody plays, after so many claims
-        self.stale = False  # others have begun to take this worker's blocks
+        self.void: dict[int, int] = {}  # blocks that no worker drives, with their number of claims
+        self.stale = False  # other workers have begun to take this worker's blocks
         self._area, self._members, self._pace, self._log, self._host = area, members, pace, log, host
         self._joining = joining
         self._results: dict[int, BlockResult] = {}
         self._taken: set[int] = set()
-        self._tried: dict[int, int] = {}  # claims of each block, at least, as this worker has found itself
+        self._tried: dict[int, int] = {}  # least number of claims of each block, from this worker's own attempts
         self._own = list(generation.owned.get(members.worker, ()))
         self._holders: dict[tuple[int, int], tuple[int, str]] = {}
         self._free: list[int] = []
@@ -66,7 +66,7 @@ class Board:
 
     @property
     def own(self) -> int:
-        """Episodes of this worker's blocks that it has not begun."""
+        """Return the number of episodes in this worker's blocks that it has not begun."""
         return sum(self.generation.blocks[i].count for i in self._own if i not in self.done)
 
     @property
@@ -77,10 +77,10 @@ class Board:
     def missing(self) -> list[int]:
         return sorted(self.generation.all - self.done)
 
-    # Hearsay.
+    # From the leader.
 
     def hear(self, status: Status | None) -> None:
-        """Take in what the leader says."""
+        """Update the board with the leader's status."""
         self.stale = False
         if status is None or status.generation != self.generation.number:
             return
@@ -90,14 +90,14 @@ class Board:
         self.attempts = {**status.claims, **{i: n for i, n in self._tried.items() if n > status.claims.get(i, 0)}}
         self.void = {block: status.claims.get(block, 0) for block in status.void if block in self.generation.all}
 
-    # Playing.
+    # Driving.
 
     def next_own(self, playing: int) -> int | None:
-        """This worker's next block, claimed where that is needed; it plays so many episodes now.
+        """Return this worker's next block, claimed if necessary; it has `playing` episodes in progress.
 
-        The largest that it can do in time. If none fits, the smallest once it plays hardly anything: until then others
-        may take it. None if there is none; or if others have begun to take them: then `stale` is set, and what the
-        leader says is worth hearing.
+        The next block is the largest that the worker can finish in time. If none fits, it is the smallest, once at most
+        one episode is in progress; until then, other workers may take it. Return None if there is none. If other
+        workers have begun to take its blocks, also set `stale`: then the caller should read the leader's status.
         """
         now = self.generation
         self._own = [i for i in self._own if i not in self.done]
@@ -115,9 +115,10 @@ class Board:
         return None
 
     def steal(self, playing: int) -> int | None:
-        """Claim somebody else's block; None if there is none to take before the next `search`.
+        """Claim another worker's block; return None if there is none to take before the next `search`.
 
-        While it plays itself, only what it can do in time: the block's owner may be about to begin it.
+        While episodes are in progress, take only blocks that this worker can finish in time: their owners may be about
+        to begin them.
         """
         room = self._room(playing) if playing and self.elapsed < self._pace.expected else math.inf
         while self._free and self._tries and self._steps(self._free[-1]) <= room:
@@ -129,19 +130,19 @@ class Board:
         return None
 
     def in_turn(self) -> bool:
-        """In a crowd only some of those who have nothing to play look around at a time: is it this worker's turn?"""
-        self._place = self._chance.randrange(self._pace.workers)  # by lot: whoever stands first may be dead
+        """Return whether this worker may search now: of many idle workers, only a random part does so at a time."""
+        self._place = self._chance.randrange(self._pace.workers)  # random, because a fixed first worker may be gone
         return self._place < self._pace.timing.crowd
 
     def search(self) -> None:
-        """Look for blocks worth taking, in what is known. Some of a crowd try to get them: two for each block."""
+        """Find blocks worth taking in the known state. Of many workers, about two try to claim each block."""
         self._free = self._worth_taking()
         self._tries = 1 if self._crowded else TRIES
         if self._crowded and self._place >= max(LOTS, 2 * len(self._free)):
             self._free.clear()
 
     def finish(self, index: int, result: BlockResult) -> None:
-        """Commit a block's result; another worker's stays if it was there first."""
+        """Commit a block's result; keep another worker's result if it was there first."""
         data = result.encode()
         key = result_key(self.generation.number, index)
         if not self._area.create(key, data):
@@ -156,7 +157,7 @@ class Board:
         return self.generation.lengths.steps(self.generation.blocks[index])
 
     def _room(self, playing: int) -> float:
-        """Steps that this worker can do in time besides so many episodes; inf: nobody knows."""
+        """Return the steps that this worker can do in time besides `playing` episodes; inf if unknown."""
         if not self._members.rate or math.isinf(self._pace.expected):
             return math.inf
         own = (SLACK - playing) * self.generation.lengths.training
@@ -178,10 +179,10 @@ class Board:
         return False
 
     def _worth_taking(self) -> list[int]:
-        """Blocks to play besides one's own, the best last: free ones, void ones; if there are none, late ones.
+        """Return the blocks to take besides the own ones, the best last: free or void ones; else late ones.
 
-        Not a free one that would keep all others waiting, unless they wait already. Workers begin at different places
-        of the list, so that they do not all ask for the same block.
+        A free block that would delay all other workers is left out, unless they wait already. Many workers begin at
+        different places of the list, to claim different blocks.
         """
         blocks, elapsed = self.generation.blocks, self.elapsed
         rate = self._members.rate
@@ -213,10 +214,10 @@ class Board:
         self._taken.add(index)
         return True
 
-    # Leading.
+    # For the leader.
 
     def look(self) -> None:
-        """Read which blocks are claimed and done, and whose claims are void. One listing, and some claims."""
+        """Read which blocks are claimed and done, and whose claims are void: one listing, and some claims."""
         self.seen = self.elapsed
         folder = f"generations/{self.generation.number:05d}/"
         for key in self._area.keys(folder):
@@ -231,7 +232,7 @@ class Board:
         self._judge()
 
     def _judge(self) -> None:
-        """Which of the blocks in hand are void? A claim is read when it is there for the second time."""
+        """Find the void blocks. A claim is read only when a second look finds it again."""
         missing = [i for i in self.missing if i not in self._taken]
         last = {i: (i, self.attempts[i] - 1) for i in missing if self.attempts.get(i)}
         unread = [pair for pair in last.values() if self._holders.get(pair) == UNREAD]
@@ -248,7 +249,7 @@ class Board:
         return self._holders[claim] != UNREAD and not self._members.lives(*self._holders[claim])
 
     def probe(self, blocks: Iterable[int]) -> None:
-        """Ask for a few results by name: cheaper than a listing."""
+        """Read a few results by name, which is cheaper than a listing."""
         wanted = [i for i in blocks if i not in self.done]
         for index, data in zip(wanted, self._host.map(self._area.get, self._keys(wanted)), strict=True):
             if data is not None:
@@ -256,7 +257,7 @@ class Board:
                 self.done.add(index)
 
     def collect(self) -> None:
-        """Read the results that are done and not read yet."""
+        """Read the results that are done and not read yet. Raise StoreError if one of them is gone."""
         missing = [i for i in sorted(self.done) if i not in self._results]
         for index, data in zip(missing, self._host.map(self._area.get, self._keys(missing)), strict=True):
             if data is None:
@@ -272,7 +273,7 @@ class Board:
         return gather(self.generation, self._results)
 
     def abandoned(self) -> set[int]:
-        """Workers whose own first blocks had to be played by others."""
+        """Return the owners of blocks that need no claim and that other workers have claimed."""
         return {self.generation.blocks[i].owner for i in self.generation.firm if self.attempts.get(i)}
 
     def _keys(self, blocks: list[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How an evolution stands, for people: read-only, four questions and one listing for every 1,000 workers."""
+"""Progress of an evolution for users: read-only, four requests and one listing per 1,000 workers."""
 
 import math
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ MORE = ("expected", "best", "mean", "sigma", "validation", "rate", "seconds")
 
 @dataclass(frozen=True)
 class Description:
-    """`generation` is the one in hand, of `generations`; `done` the share of its blocks that are.
+    """The progress of an evolution: `done` is the finished share of the blocks of `generation`, of `generations`.
 
     `best` and `mean` are the last generation's training scores, `validation` the mean's best validation score so far;
-    nan where there is none yet. `workers` have a fresh heartbeat by the store's clock; `rate` is their steps/s in all.
-    `left`: seconds, at the pace so far; nan if unknown. `silent`: seconds since the leader said something.
+    nan if there is none yet. `workers` counts fresh heartbeats by the store's clock; `rate` is their total in steps/s.
+    `left`: seconds, at the pace so far; nan if unknown. `silent`: seconds since the leader's last status.
     """
 
     generation: int
@@ -34,7 +34,7 @@ class Description:
 
 
 def describe(area: Workspace, timing: Timing = Timing()) -> Description | None:  # noqa: B008 - frozen
-    """None while no generation has begun, or if what its leader says is not understood."""
+    """Return the progress; None before the first generation, or if the leader's status is unreadable."""
     said = status.Status.decode(area.get(status.KEY))
     if said is None or not {name for name, value in said.figures.items() if value is not None} >= FIGURES:
         return None

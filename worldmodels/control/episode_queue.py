@@ -1,4 +1,4 @@
-"""Between a process's two threads: episodes to play go one way, their outcomes and blocks' results the other."""
+"""Queue between a process's two threads: episodes to drive in one direction, blocks' results in the other."""
 
 import math
 from collections import deque
@@ -14,7 +14,7 @@ STUCK_SECONDS = 60.0
 
 
 class Superseded(Exception):
-    """What is being played has been done by others; the next generation is there."""
+    """Other workers have done the blocks in progress; the next generation exists."""
 
 
 class Closed(Exception):
@@ -23,14 +23,14 @@ class Closed(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """How long an episode may last: environment steps, and steps without a new tile (0: any number)."""
+    """Limits of an episode: environment steps, and steps without a new tile (0: no limit)."""
 
     steps: int
     patience: int
 
 
 class FinishedEpisode(Protocol):
-    """An episode's outcome, as the player gives it."""
+    """An episode's result, as the player returns it."""
 
     @property
     def spec(self) -> EpisodeSpec: ...
@@ -49,7 +49,7 @@ class EpisodeQueue:
         self._changed = host.condition()
         self._news = False
         self._queue: deque[tuple[Limits, EpisodeSpec]] = deque()
-        self._open: dict[int, list[tuple[float, int] | None]] = {}  # results of each block that is being played
+        self._open: dict[int, list[tuple[float, int] | None]] = {}  # results of each block in progress
         self._results: deque[tuple[int, BlockResult]] = deque()
         self._playing = 0
         self._error: BaseException | None = None
@@ -57,13 +57,12 @@ class EpisodeQueue:
         self._closed = False
         self._awake = self._host.now()
 
-    # For the thread that plays.
+    # For the main thread.
 
     def wait(self, tick: Callable[[], None]) -> Limits | None:
-        """The limits of the next specs, as soon as there are some; None when the evolution is finished.
+        """Wait for specs and return the limits of the next one; return None when the evolution is finished.
 
-        Calls `tick` about once a second, unless the other thread is stuck: then whoever watches this process should
-        know.
+        Call `tick` about once a second, unless the exchange thread is stuck: then the process must count as stalled.
         """
         while True:
             with self._changed:
@@ -78,7 +77,7 @@ class EpisodeQueue:
                 tick()
 
     def next_episode(self, limits: Limits) -> EpisodeSpec | None:
-        """The next episode to play under these limits; None if there is none now. Raises Superseded."""
+        """Return the next episode under these limits, or None if there is none now. Raise Superseded."""
         self.check()
         with self._changed:
             if not self._queue or self._queue[0][0] != limits:
@@ -86,13 +85,13 @@ class EpisodeQueue:
             return self._queue.popleft()[1]
 
     def check(self) -> None:
-        """To be called after every step. Raises Superseded, or the other thread's error."""
+        """Raise Superseded, or the exchange thread's error, if any; call this after every step."""
         self._check()
         if self._playing != self.generation:
             raise Superseded
 
     def finished(self, episode: FinishedEpisode) -> None:
-        """Take in an episode's outcome."""
+        """Record an episode's result."""
         generation, index, position = episode.spec.key
         with self._changed:
             block = self._open.get(index)
@@ -107,15 +106,15 @@ class EpisodeQueue:
             self._notify()
 
     def close(self) -> None:
-        """Make the other thread end."""
+        """Make the exchange thread end."""
         with self._changed:
             self._closed = True
             self._notify()
 
-    # For the thread that exchanges.
+    # For the exchange thread.
 
     def begin(self, generation: int) -> None:
-        """Drop what is left of the generation before."""
+        """Begin a generation; drop what is left of the previous one."""
         with self._changed:
             self.generation = generation
             self._queue.clear()
@@ -124,24 +123,24 @@ class EpisodeQueue:
             self._notify()
 
     def add(self, index: int, limits: Limits, specs: Sequence[EpisodeSpec]) -> None:
-        """A block's episodes."""
+        """Add a block's episodes."""
         with self._changed:
             self._open[index] = [None] * len(specs)
             self._queue.extend((limits, spec) for spec in specs)
             self._notify()
 
     def take(self) -> tuple[int, BlockResult] | None:
-        """A block that is done: its index and result."""
+        """Return the index and the result of a finished block, or None."""
         with self._changed:
             return self._results.popleft() if self._results else None
 
     def outstanding(self) -> int:
-        """Episodes added and not finished."""
+        """Return the number of episodes added and not finished."""
         with self._changed:
             return sum(block.count(None) for block in self._open.values())
 
     def pause(self, seconds: float) -> None:
-        """Until something changes, at most that long. Raises Closed."""
+        """Wait until something changes, at most `seconds`. Raise Closed."""
         self.tick()
         with self._changed:
             if not self._news and not self._closed:
@@ -149,13 +148,13 @@ class EpisodeQueue:
             self._news = False
 
     def tick(self) -> None:
-        """This thread is not stuck. Raises Closed."""
+        """Record that the exchange thread is active. Raise Closed."""
         self._awake = self._host.now()
         if self._closed:
             raise Closed
 
     def end(self, error: BaseException | None = None) -> None:
-        """No spec will follow; `error` is raised in the other thread."""
+        """End the queue: no spec will follow; the main thread raises `error`."""
         with self._changed:
             self.generation = -1
             self._error, self._ended = error, True
@@ -171,7 +170,7 @@ class EpisodeQueue:
 
 
 class Speed:
-    """Environment steps per second of play; what is `seconds` of play ago counts a third. Waiting does not count."""
+    """Environment steps per second of driving, weighted by exp(-age / `seconds`). Waiting does not count."""
 
     def __init__(self, host: Runtime, seconds: float = 5.0) -> None:
         self.rate = 0.0
@@ -180,7 +179,7 @@ class Speed:
         self._spent = self._steps = 0.0
 
     def begin(self) -> None:
-        """Playing begins, after a pause."""
+        """Restart the clock after a pause."""
         self._last = self._host.now()
 
     def add(self, steps: int) -> None:

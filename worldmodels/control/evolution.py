@@ -1,7 +1,7 @@
-"""CMA-ES by ask and tell: whoever is told the same candidates and scores asks the same, bit for bit.
+"""CMA-ES by ask and tell: the same candidates and scores give the same next candidates, bit for bit.
 
-pycma's own way to resume is pickle. Instead, everything random comes from a Generator seeded by (seed, generation), and
-a state is rebuilt by asking and telling every earlier generation again.
+pycma itself resumes from pickles. Instead, all random numbers come from a Generator seeded by (seed, generation), and a
+state is rebuilt by asking and telling every earlier generation again.
 """
 
 import math
@@ -17,15 +17,15 @@ from threadpoolctl import threadpool_limits
 from .. import stored
 from ..errors import ConfigError, WorkFailed
 
-# pycma checks its mirrored pair to 1e-11, finer than the float32 that candidates are played in.
+# pycma checks its mirrored pair to 1e-11, finer than the candidates' float32.
 warnings.filterwarnings("ignore", message="TPA: apparent inconsistency with mirrored samples")
 
 
 @dataclass(frozen=True)
 class Level:
-    """From a validation score of the mean on: tracks per candidate, longest episode in steps, sigma at its beginning.
+    """From a validation score of the mean on: tracks per candidate, longest episode in steps, initial sigma.
 
-    0 means: as before.
+    0 keeps the previous value.
     """
 
     score: float = -math.inf
@@ -36,11 +36,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Settings:
-    """What an evolution follows from; `parameters`: their number, `start_from`: its parent's last generation.
+    """The settings that determine an evolution; `parameters`: their number, `start_from`: the parent's last generation.
 
-    `growth`: levels in order of their scores; each begins once any validation so far has reached its score.
-    `average`: how many generations' means the validated parameters are the average of. `sigma_bound`: sigma never
-    grows beyond the one that the evolution, or its level, begins with.
+    `growth`: levels in order of their scores; each begins once any validation so far has reached its score. `average`:
+    the number of generations whose means are averaged to the validated parameters. `sigma_bound`: sigma never exceeds
+    the initial one of the evolution, or of its level.
     """
 
     seed: int
@@ -57,7 +57,7 @@ class Settings:
     def encode(self) -> bytes:
         value = asdict(self)
         if not self.growth:
-            del value["growth"]  # as it was written before there was any
+            del value["growth"]  # the format of versions without it
         if self.average == 1:
             del value["average"]
         if not self.sigma_bound:
@@ -66,12 +66,12 @@ class Settings:
 
     @classmethod
     def decode(cls, data: bytes) -> "Settings":
-        """CorruptArtifact if they are none."""
+        """Decode settings; raise CorruptArtifact if the bytes are none."""
         value = stored.parse(data, stored.EVOLUTION, "the evolution's settings", "wm verify")
         return cls(**{**value, "growth": tuple(Level(**level) for level in value.get("growth", ()))})
 
     def level(self, score: float) -> Level:
-        """The level after a validation score of at most `score`, with what it takes over from those before it."""
+        """Return the level after validation scores of at most `score`, with values inherited from earlier levels."""
         found = Level(tracks=self.tracks)
         for level in self.growth:
             if level.score <= score:
@@ -79,12 +79,12 @@ class Settings:
         return found
 
     def largest_sigma(self, score: float) -> float:
-        """Return the sigma that is not exceeded after a validation score of at most `score`."""
+        """Return the upper bound of sigma after validation scores of at most `score`; inf for no bound."""
         begun = [level.sigma for level in self.growth if level.sigma and level.score <= score]
         return [self.sigma, *begun][-1] if self.sigma_bound else math.inf
 
     def continues(self, parent: "Settings") -> None:
-        """ConfigError naming the first field that an evolution cannot change on its way."""
+        """Raise ConfigError with the first field that differs from the parent's and cannot change."""
         for name in ("population", "covariance", "parameters"):
             here, there = getattr(self, name), getattr(parent, name)
             if here != there:
@@ -98,13 +98,13 @@ class Settings:
 class Evolution:
     """The state of CMA-ES before it is asked for generation `self.generation` (1 at first).
 
-    Scores are rewards: more is better. x0 = 0 as in the paper's code. Step size: pycma's default, which from 300
-    parameters on is two-point adaptation (on noisy quadratics of 867 parameters it got further than CSA, whose sigma
-    hardly moves).
+    Scores are rewards: larger is better. x0 = 0 as in the paper's code. Step size: pycma's default, which is two-point
+    adaptation from 300 parameters on (on noisy quadratics of 867 parameters it got further than CSA, whose sigma hardly
+    changed).
     """
 
     def __init__(self, settings: Settings) -> None:
-        # One BLAS thread, for good: another count may sum in another order, and playing leaves no core idle anyway.
+        # Always one BLAS thread: another count may sum in another order, and driving occupies all cores anyway.
         threadpool_limits(1, user_api="blas")
         self.generation = 1
         self._noise = np.random.default_rng(0)
@@ -121,8 +121,8 @@ class Evolution:
 
     @property
     def mean(self) -> np.ndarray:
-        """The distribution's mean, float32 [P]."""
-        # Where the covariance's condition has passed 1e12, pycma goes on in other coordinates.
+        """Return the distribution's mean, float32 [P]."""
+        # Once the covariance's condition number exceeds 1e12, pycma uses other coordinates.
         return np.asarray(self._strategy.gp.pheno(self._strategy.mean), np.float32)
 
     @property
@@ -133,17 +133,20 @@ class Evolution:
         self._strategy.sigma = sigma
 
     def ask(self, seed: int) -> np.ndarray:
-        """The generation's candidates, float32 [N, P]."""
+        """Return the generation's candidates, float32 [N, P]."""
         self._noise = np.random.default_rng([seed, self.generation])
         return np.asarray(self._strategy.ask(), np.float32)
 
     def tell(self, candidates: np.ndarray, scores: Sequence[float]) -> None:
-        """Learn from candidates float32 [N, P], as they were played, and their scores [N]."""
+        """Tell CMA-ES the candidates float32 [N, P], exactly as they drove, and their scores [N].
+
+        Raise WorkFailed if a score is not finite.
+        """
         if not all(math.isfinite(score) for score in scores):
             raise WorkFailed(
                 f"generation {self.generation}: a candidate's score is not a number: {scores}",
                 next="wm logs controller",
             )
-        # Without check_points=False pycma takes rounded candidates for foreign ones and shortens some of them.
+        # By default, pycma takes rounded candidates for injected ones and shortens some of them.
         self._strategy.tell(list(candidates.astype(np.float64)), [-score for score in scores], check_points=False)
         self.generation += 1

@@ -1,22 +1,23 @@
-"""How workers share an evolution: one implementation for a process, a machine's processes, and pods.
+"""Sharing an evolution between workers: one implementation for a process, a machine's processes, and pods.
 
-Workers meet in a Workspace only. What is committed is created once, so any worker may die, wait, or do another's work
-at any moment, and the results are the same bytes. Every process has two threads: the main one plays; the other
-exchanges, and leads when it is its turn, so that no generation waits behind a leader's own block.
+Workers communicate through a Workspace only. Committed objects are created once, so any worker may die, wait, or do
+another worker's work at any moment, and the results are the same bytes. Every process has two threads: the main thread
+drives; the exchange thread communicates, and leads when it is its turn. So no generation waits for the leader's own
+block.
 
-    exchange thread    newest generation -> blocks, their results -> all there? tell, commit the next generation
-    main thread        play what the exchange thread feeds it
+    exchange thread    newest generation -> blocks, their results -> if complete: tell, commit the next generation
+    main thread        drives the episodes that the exchange thread queues
 
-What a worker asks of the store in a generation of T seconds, with W workers and B blocks (w: seconds that it waits):
+Requests of a worker to the store in a generation of T seconds, with W workers (w: seconds that it waits):
 
     every worker     PUT  each block's result, a claim for each but its first ones, T / heartbeat heartbeats
                      GET  the next params: about max(1, 4 w) times, from 400 workers on w times;
-                          the status when it has nothing to play, once per `look`, `crowd` workers at a time
-    the leader       LIST the generation and the heartbeats: about 20 + T / 3 s times, every 1,000 keys another
+                          the status when it is idle, once per `look`, `crowd` workers at a time
+    the leader       LIST the generation and the heartbeats: about 20 + T / 3 s times, one more per 1,000 keys
                      GET  each result once, new heartbeats, claims that last; the status before writing it
                      PUT  the status every `takeover` / 5 seconds, the next params
 
-Nobody else lists. `heartbeat` grows with the root of W (`pace.py`).
+Only the leader lists. `heartbeat` grows with the square root of W (`pace.py`).
 """
 
 import logging
@@ -44,8 +45,8 @@ from .turns import Turns
 
 __all__ = ["EvolutionPlan", "Exchange", "Timing", "run"]
 
-RATE_SECONDS = 30.0  # that blocks are dealt by
-FEWEST_EPISODES = 4  # in flight per process: below that the cost of a Python step shows
+RATE_SECONDS = 30.0  # averaging time of the rates by which blocks are divided
+FEWEST_EPISODES = 4  # in progress per process: with fewer, the overhead of a Python step counts
 
 
 class Exchange:
@@ -62,12 +63,12 @@ class Exchange:
         told: Callable[[list[Row]], None] = lambda rows: None,
         host: Runtime | None = None,
     ) -> None:
-        """`told` is called in the exchange thread of the worker that leads, with the rows of all generations so far."""
+        """Create the exchange; the leader's exchange thread calls `told` with the rows of all generations so far."""
         self.host = host or Process()
         self.feed = EpisodeQueue(self.host)
         self.files: dict[str, bytes] = {}
-        self.ended = ""  # why, if before the last generation
-        self.done = 0.0  # generations, with the fraction of the one in hand that this worker knows of
+        self.ended = ""  # the reason, if before the last generation
+        self.done = 0.0  # generations, with the known fraction of the current one
         self._row: Row | None = None
         self._newest: Generation | None = None
         self.members = Members(area, worker, timing, self.host)
@@ -79,12 +80,12 @@ class Exchange:
 
     @property
     def begun(self) -> bool:
-        """Is it known how far the evolution is?"""
+        """Return whether this worker knows how far the evolution is."""
         return self._newest is not None
 
     @property
     def latest(self) -> Row | None:
-        """The last generation's row; None in a workspace's first."""
+        """Return the last generation's row; None in a workspace's first."""
         now = self._newest
         if self._row is None and now and now.before:
             self._row = history.row(now)
@@ -128,10 +129,10 @@ class Exchange:
         files = unpack(self._obtain(key, pace, lambda: self._leader.finals(generation)), key)
         return files | {"rewards.csv": history.closed(files["rewards.csv"], self.ended)}
 
-    # Where to go on.
+    # Resuming.
 
     def _agree(self) -> None:
-        """Write down what the evolution follows from; Conflict if the area belongs to another one."""
+        """Store the evolution's settings; raise Conflict if the area belongs to another evolution."""
         mine = self._plan.settings
         if not self._area.create("settings", mine.encode()):
             theirs = Settings.decode(self._area.get("settings") or b"")
@@ -139,11 +140,11 @@ class Exchange:
                 raise Conflict(f"this evolution is {mine}, the stored one {theirs}", next="wm show controller")
 
     def _is_over(self, generation: Generation) -> bool:
-        """Is everything wanted told before `generation`?"""
+        """Return whether all wanted generations come before `generation`."""
         return generation.number > self._plan.generations or bool(self._plan.goals.reached(generation.course))
 
     def _resume(self) -> Generation:
-        """The generation to play next; or the one after the last, if more are there than are wanted."""
+        """Return the generation to drive next; if more are stored than wanted, the one after the last wanted."""
         newest = self._last(self._is_there, self._plan.generations + 1)
         if newest < self._plan.first:
             return self._first()
@@ -153,9 +154,9 @@ class Exchange:
         return self._load(self._last(lambda number: not self._is_over(self._load(number)), newest - 1) + 1)
 
     def _last(self, holds: Callable[[int], bool], most: int) -> int:
-        """The last generation of this area, up to `most`, for which something holds that holds for all before it.
+        """Return the last generation of this area, up to `most`, for which `holds` is true, as for all before it.
 
-        Asks for a few keys instead of a long listing; one below the first if it holds for none.
+        Read a few keys instead of a long listing. Return the number before the first if it holds for none.
         """
         low, high, step = self._plan.first - 1, most + 1, 1
         while low + step < high and holds(low + step):
@@ -178,10 +179,10 @@ class Exchange:
         data = self._obtain(params_key(number), pace, lambda: self._leader.first(number))
         return Generation.decode(data, params_key(number))
 
-    # A generation.
+    # One generation.
 
     def _play(self, now: Generation) -> Generation:
-        """Take part in a generation until the next one is committed."""
+        """Take part in a generation until the next one is committed; return the next one."""
         self.feed.begin(now.number)
         self.done = now.number - 1
         self._newest, self._row = now, None
@@ -229,11 +230,11 @@ class Exchange:
             board.finish(*block)
 
     def _fill(self, board: Board) -> tuple[bool, bool]:
-        """Claim blocks until the lanes are full. Is there anything to play, and is there too little?
+        """Claim blocks until the lanes are full. Return whether episodes are in progress, and whether too few are.
 
-        No more episodes in flight than wait on this worker's list: so others can take some if it falls behind, and all
-        end at about the same time. It costs little, since a process is hardly faster with more lanes. Others' blocks
-        only once the lanes run dry.
+        At most as many episodes are in progress as wait in this worker's own blocks. So other workers can take some if
+        it falls behind, and all workers end at about the same time. This costs little, since a process is hardly faster
+        with more lanes. The worker takes other workers' blocks only when its lanes run empty.
         """
         now = board.generation
         while (playing := self.feed.outstanding()) < (wanted := 1 + min(self._lanes, max(FEWEST_EPISODES, board.own))):
@@ -260,7 +261,7 @@ class Exchange:
         )
 
     def _obtain(self, key: str, pace: Pace, make: Callable[[], bytes]) -> bytes:
-        """The object `key`: made by whoever leads, or what somebody else made."""
+        """Return the object `key`, which is made by this worker if it leads, else by another worker."""
         began, mine = self.host.now(), b""
         while True:
             if self._watch.leads():
@@ -280,10 +281,10 @@ Play = Callable[[Callable[[], EpisodeSpec | None], Limits, Callable[[int], None]
 
 
 def run(exchange: Exchange, play: Play, tick: Callable[[float], None]) -> dict[str, bytes]:
-    """Play this worker's part to the end. Returns the stage's result files, the same bytes for every worker.
+    """Drive this worker's part to the end. Return the stage's result files, the same bytes for every worker.
 
-    `play(next_episode, limits, on_step)` yields episodes as they end; on_step is given the number of steps. `tick(steps
-    per second)` is called after every step and while waiting.
+    `play(next_episode, limits, on_step)` yields episodes as they end; `on_step` receives the number of steps.
+    `tick(steps per second)` is called after every step and while waiting.
     """
     speed, lately, feed = Speed(exchange.host, RATE_SECONDS), Speed(exchange.host), exchange.feed
 

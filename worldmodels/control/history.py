@@ -1,4 +1,4 @@
-"""An evolution's course, one row a generation, and the files that are made of it."""
+"""An evolution's course, one row per generation, and the files that are made from it."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ COLUMNS = ("generation", "best", "mean", "worst", "std", "sigma", "validation", 
 
 @dataclass(frozen=True)
 class Row:
-    """What a generation gave. `centre` is the mean after it was told; `sigma` too. `scores` are the candidates' [N].
+    """The results of a generation: the candidates' `scores` [N], and the mean `centre` and `sigma` after the tell.
 
     `validation` is the score of the mean that the candidates were drawn around (before the tell), nan when not scored.
     """
@@ -34,24 +34,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Best:
-    """The candidate with the highest training score so far: mostly luck with its tracks. It is the mean that counts."""
+    """The candidate with the highest training score so far. It is mostly luck with its tracks; the mean counts."""
 
     score: float
     candidate: np.ndarray  # float32 [P]
 
 
 def average(values: Sequence[float]) -> float:
-    """Mean, exact in every order of summation; nan of nothing."""
+    """Return the mean, exact in every order of summation; nan for no values."""
     return math.fsum(values) / len(values) if len(values) else math.nan
 
 
 def candidate_scores(scores: np.ndarray) -> tuple[float, ...]:
-    """A score per candidate [N], from one per candidate and track [N, T]."""
+    """Return a score per candidate [N] from one per candidate and track [N, T]."""
     return tuple(average(row) for row in scores.tolist())
 
 
 def row(after: Generation) -> Row:
-    """The row of the generation before `after`."""
+    """Return the row of the generation before `after`."""
     assert after.before is not None
     return Row(
         after.number - 1,
@@ -64,7 +64,7 @@ def row(after: Generation) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """rewards.csv: scores in reward units, `validation` empty where the mean was not scored, environment `steps`."""
+    """Return rewards.csv: scores in reward units, `validation` empty if not scored, environment `steps`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -77,7 +77,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def closed(table: bytes, ended: str) -> bytes:
-    """rewards.csv with why the evolution ended early, in a column of its own; as it is if it did not."""
+    """Return rewards.csv with the reason of an early end in the column `ended`; unchanged if there is none."""
     if not ended:
         return table
     header, *rows = table.decode().splitlines()
@@ -95,10 +95,10 @@ def averaged(rows: Sequence[Row], count: int, first: np.ndarray) -> np.ndarray:
 
 
 def selected(rows: Sequence[Row], count: int, select: str, first: int) -> np.ndarray:
-    """Return the parameters that the stage hands on, float32 [P].
+    """Return the stage's resulting parameters, float32 [P].
 
     They are the last average, or with `select` "best" the average with the highest validation score from generation
-    `first` on (the earliest of equal ones; the last average where none was validated).
+    `first` on (the earliest of equal ones; the last average if none was validated).
     """
     scored = [i for i, row in enumerate(rows) if i and row.generation >= first and not math.isnan(row.validation)]
     if select == "best" and scored:
@@ -107,7 +107,10 @@ def selected(rows: Sequence[Row], count: int, select: str, first: int) -> np.nda
 
 
 def files(rows: Sequence[Row], best: Best, mean: np.ndarray) -> dict[str, bytes]:
-    """The stage's result files by logical name. generations.npz: mean float32 [G, P] and sigma [G] after each tell."""
+    """Return the stage's result files by logical name.
+
+    generations.npz holds mean float32 [G, P] and sigma [G] after each tell.
+    """
     means = np.stack([r.centre for r in rows])
     return {
         "mean.npy": _npy(mean),

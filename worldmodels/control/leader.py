@@ -1,7 +1,7 @@
-"""What leading takes: see that all results are there, tell CMA-ES, draw and commit the next generation.
+"""The leader's work: wait for all results, tell CMA-ES, draw and commit the next generation.
 
-Any worker may do it at any time. The first ones in line keep the evolution's state up to date in a thread of their own,
-so that they need not replay it when the leader is gone.
+Any worker may do it at any time. The first workers in line keep the evolution's state up to date in a thread of their
+own, so that they need not replay it when the leader is gone.
 """
 
 import logging
@@ -31,16 +31,16 @@ HEIRS = 2  # workers behind the leader that are ready to lead at once
 
 @dataclass(frozen=True)
 class EvolutionPlan:
-    """An evolution: its settings, how many generations in all, and the tracks of each.
+    """An evolution: its settings, its number of generations, and the tracks of each.
 
-    `training.steps` holds until `Settings.growth` says otherwise.
+    `training.steps` holds until `Settings.growth` changes it.
     """
 
     settings: Settings
     generations: int
     training: Limits
     validating: Limits
-    training_tracks: Callable[[int, int], tuple[int, ...]]  # of a generation, and how many
+    training_tracks: Callable[[int, int], tuple[int, ...]]  # (generation, number of tracks)
     validation_tracks: Callable[[int], tuple[int, ...]]  # () in a generation that does not score the mean
     goals: StoppingCriteria = field(default_factory=StoppingCriteria)
     evolution: Callable[[Settings], Evolution] = Evolution
@@ -48,12 +48,12 @@ class EvolutionPlan:
 
     @property
     def first(self) -> int:
-        """The number of the area's first generation."""
+        """Return the number of the area's first generation."""
         return (self.settings.start_from or 0) + 1
 
 
 class Leader:
-    """This worker's part in leading, whether it leads or not."""
+    """This worker's part in leading, also while another worker leads."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class Leader:
         self._pace: Pace | None = None
 
     def begin(self, board: Board, pace: Pace) -> None:
-        """A generation begins; whoever may have to tell it prepares for that meanwhile."""
+        """Begin a generation; the leader and the next workers in line prepare for its tell."""
         self._board, self._pace = board, pace
         self._looked = self._host.now()
         if self._watch.rank <= HEIRS and not (self._warming and self._warming.is_alive()):
             self._warm(board.generation.number)
 
     def look(self, board: Board, pace: Pace) -> float:
-        """Learn what is done, and tell the others now and then. Returns the seconds after which to look again."""
+        """Read which blocks are done, and publish the status if due. Return the seconds until the next look."""
         self._members.watching = True
         began, missing = self._host.now(), board.missing
         if len(missing) <= PROBES and began - self._looked < pace.timing.look:
@@ -97,7 +97,7 @@ class Leader:
         return pace.next_look(board.elapsed, len(board.missing), cost)
 
     def tell(self, board: Board) -> bytes:
-        """The next generation, drawn from the results of this one."""
+        """Return the next generation, drawn from the results of this one."""
         now = board.generation
         board.collect()
         outcome = board.outcome()
@@ -121,7 +121,10 @@ class Leader:
         return pack(history.files(lineage.rows, lineage.best, mean))
 
     def yield_to(self, theirs: bytes, mine: bytes, key: str) -> None:
-        """Somebody else committed first: what counts is theirs. The state stays if it is the same."""
+        """Accept the object that another worker committed first.
+
+        The own state stays if it drew the same candidates; otherwise it is dropped.
+        """
         if mine == theirs or not key.startswith("generations/"):
             return
         ours, committed = Generation.decode(mine, key), Generation.decode(theirs, key)
@@ -131,7 +134,7 @@ class Leader:
     def _draw(
         self, number: int, before: Generation | None, outcome: GenerationResult | None, course: RunStats
     ) -> Generation:
-        """Ask for generation `number` and divide its work among those who live, by their speed."""
+        """Draw generation `number`, and divide its work among the active workers by their speed."""
         plan, me = self._plan, self._members.worker
         lineage = self._state(number)
         candidates, mean, sigma = lineage.ask()
@@ -151,7 +154,7 @@ class Leader:
         )  # fmt: skip
 
     def _lengths(self, before: Generation | None, outcome: GenerationResult | None, steps: int) -> Lengths:
-        """As long as the last generation's episodes, scaled to what they may last now."""
+        """Return the lengths of the last generation's episodes, scaled to the current limit of steps."""
         validating = float(self._plan.validating.steps)
         if before is None or outcome is None:
             return Lengths(float(steps), validating)
@@ -161,7 +164,7 @@ class Leader:
     # State.
 
     def _state(self, generation: int) -> ReplayedState:
-        """The evolution's state before `generation` is told."""
+        """Return the evolution's state before `generation` is told."""
         while self._warming and self._warming.is_alive():
             self._breathe()
             self._feed.pause(0.1)
@@ -180,13 +183,13 @@ class Leader:
                     self._lineage = self._new()
                 self._lineage.advance(generation)
             except Exception:
-                self._lineage = None  # whoever leads finds the reason
+                self._lineage = None  # the leader raises the error
 
         if self._lineage is None or self._lineage.generation < generation:
             self._warming = self._host.start(run, "heir")
 
     def _breathe(self) -> None:
-        """Between two steps of something long: this process is not stuck, and still leads."""
+        """Record between two long steps that this process is active; as leader, publish the status if due."""
         self._feed.tick()
         if self._watch.leading and self._pace and self._watch.due(self._pace):
             self._publish()
@@ -207,7 +210,7 @@ class Leader:
         )
 
     def _figures(self, board: Board) -> dict[str, float | None]:
-        """For people: the last generation's scores, and how fast it goes."""
+        """Return the status's figures for users: the last generation's scores, and the speed."""
         now = board.generation
         row = history.row(now) if now.before else None
         spent = now.course.seconds / (now.number - self._plan.first) if row else math.nan

@@ -1,4 +1,4 @@
-"""Who is alive: heartbeats of the workers that meet in a workspace. They only advise; no result rests on them."""
+"""Heartbeats of the workers in a workspace. They are only advice: no result depends on them."""
 
 import json
 import re
@@ -14,13 +14,13 @@ from .pace import Timing
 from .runtime import Joinable, Runtime
 
 WORKER = re.compile(r"workers/([0-9]{1,6})")
-READ_AT_ONCE = 64  # heartbeats at each look
+READ_AT_ONCE = 64  # heartbeats per refresh
 STRIKES = 2
 
 
 @dataclass(frozen=True)
 class Beat:
-    """A heartbeat: who wrote it, how fast that worker plays (steps/s), and when, by the store's clock."""
+    """A heartbeat: the process that wrote it, that worker's steps/s, and the time, by the store's clock."""
 
     incarnation: str
     rate: float
@@ -28,15 +28,15 @@ class Beat:
 
 
 def holder(claim: bytes | None) -> tuple[int, str]:
-    """The worker and the incarnation that wrote a claim; nobody if there is none."""
+    """Return the worker and the incarnation that wrote a claim; (-2, "") if there is none."""
     value = stored.advice(claim, BEAT)
     return (value["worker"], value["incarnation"]) if value else (-2, "")
 
 
 class Members:
-    """This worker's heartbeat, and the others'. A claim names a worker and its incarnation: one process's life.
+    """Heartbeats of this worker and of the others. A claim names a worker and its incarnation, one process.
 
-    With `stretch`, heartbeats are so much rarer and count for so much longer.
+    `stretch` makes heartbeats rarer and valid for longer by this factor.
     """
 
     def __init__(self, area: Workspace, worker: int, timing: Timing, host: Runtime) -> None:
@@ -44,11 +44,11 @@ class Members:
         self.incarnation = uuid.uuid4().hex
         self.rate = 0.0
         self.stretch = 1.0
-        self.watching = False  # the heartbeat's thread keeps itself informed of the others
+        self.watching = False  # the heartbeat thread also reads other workers' heartbeats
         self._area, self._timing, self._host = area, timing, host
         self._beats: dict[int, Beat] = {}
         self._fresh: set[int] = set()
-        self._strikes: dict[int, list[float]] = {}  # when others had to play a worker's blocks, in a row
+        self._strikes: dict[int, list[float]] = {}  # when other workers had to take a worker's blocks, in a row
         self._suspects: dict[int, float] = {}
         self._refreshed = -1e9
         self._stop = host.event()
@@ -67,13 +67,13 @@ class Members:
         self._area.put(f"workers/{self.worker}", self._signed(rate=round(self.rate, 1)))
 
     def claim(self) -> bytes:
-        """What this worker writes into a claim."""
+        """Return the content of this worker's claims."""
         return self._signed()
 
     def alive(self) -> dict[int, float]:
-        """Workers with a fresh heartbeat and their steps per second (0: not known), this one included, in order.
+        """Return workers with a fresh heartbeat and their steps per second (0: unknown), this one included, in order.
 
-        Without those that left their blocks to others and have been silent since.
+        Workers whose blocks were left to other workers, and that have been silent since, are excluded.
         """
         if self._host.now() - self._refreshed > 2 * self._timing.heartbeat:
             self.refresh()
@@ -81,16 +81,16 @@ class Members:
         return dict(sorted({**found, self.worker: self.rate}.items()))
 
     def lives(self, worker: int, incarnation: str = "") -> bool:
-        """Does that worker run, in that incarnation, as far as the last `refresh` tells?"""
+        """Return whether that worker runs, in that incarnation, according to the last `refresh`."""
         if worker == self.worker:
             return incarnation in ("", self.incarnation)
         beat = self._beats.get(worker)
         return worker in self._fresh and (not incarnation or beat is None or beat.incarnation == incarnation)
 
     def suspect(self, workers: Iterable[int], seconds: float) -> None:
-        """Others began what these were to play in the generation that began `seconds` ago.
+        """Record that other workers began blocks of `workers` in the generation that began `seconds` ago.
 
-        Whoever has that happen STRIKES times in a row, and is not heard of meanwhile, counts as gone until it is heard.
+        A worker counts as gone after STRIKES such generations in a row without a heartbeat, until its next heartbeat.
         """
         began = self._area.now() - seconds
         self._strikes = {w: [*self._strikes.get(w, ()), began] for w in workers if w != self.worker}
@@ -100,7 +100,7 @@ class Members:
                 self._suspects[worker] = written
 
     def refresh(self) -> None:
-        """One listing, and the heartbeats that are new since the last one, some at a time."""
+        """Read one listing, and some of the heartbeats that are new since the last one."""
         beats = self._area.written("workers/").items()
         written = {int(found[1]): at for key, at in beats if (found := WORKER.fullmatch(key))}
         oldest = self._area.now() - self._timing.fresh * self.stretch
@@ -131,4 +131,4 @@ class Members:
                 if self.watching:
                     self.refresh()
             except StoreError:
-                continue  # the exchange itself will say so if it lasts
+                continue  # if it lasts, the exchange raises it

@@ -1,12 +1,12 @@
-"""What workers commit: a generation's parameters and a block's results, as bytes that follow from their content alone.
+"""Objects that workers commit: a generation's parameters and a block's results, in deterministic bytes.
 
-settings                             what the evolution follows from, JSON
+settings                             the settings that determine the evolution, JSON
 generations/00042/params             Generation, an npz without pickle (numpy.load reads it)
-generations/00042/claims/00007-0     who plays block 7, JSON (advice; -1 if that worker is gone or late, and so on)
+generations/00042/claims/00007-0     the worker that drives block 7, JSON (advice; -1, -2 ... if it is gone or late)
 generations/00042/results/00007      BlockResult of block 7, JSON
 final/00100                          the stage's result files after generation 100, an npz of their bytes
 workers/3                            worker 3's heartbeat, JSON, overwritten
-status                               what the leader knows of the generation in hand, JSON, overwritten (advice)
+status                               the leader's knowledge of the current generation, JSON, overwritten (advice)
 """
 
 import io
@@ -24,7 +24,7 @@ from .blocks import MEAN, Block, Lengths, firm, known
 from .stopping import RunStats
 
 FINAL = ("mean.npy", "best.npy", "generations.npz", "rewards.csv")
-"""Names of the files that `final` packs; others are refused."""
+"""Names of the files in `final`; `unpack` requires all of them."""
 
 
 def params_key(generation: int) -> str:
@@ -44,7 +44,10 @@ def final_key(generations: int) -> str:
 
 
 def unreadable(key: str, error: Exception) -> CorruptArtifact:
-    """Results outlive params, so an evolution that is cut off at a damaged generation is soon where it was."""
+    """Return CorruptArtifact for `key`, with the repair.
+
+    Results remain when params are removed, so the evolution soon reaches the damaged generation again.
+    """
     return CorruptArtifact(
         f"controller: {key} cannot be read ({error}); remove it and every later params below the stage's folder, "
         "and they are made again",
@@ -53,7 +56,7 @@ def unreadable(key: str, error: Exception) -> CorruptArtifact:
 
 
 def arrays(members: Mapping[str, Any]) -> bytes:
-    """The bytes of an .npz; the same for the same values."""
+    """Return the bytes of an .npz; the same values give the same bytes."""
     buffer = io.BytesIO()
     npz.save(buffer, **{name: np.asarray(value) for name, value in members.items()})
     return buffer.getvalue()
@@ -61,7 +64,7 @@ def arrays(members: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What the generation before gave: `scores` float64 [N, T], `validation` float64 [V], environment steps in all."""
+    """Results of a generation: `scores` float64 [N, T], `validation` float64 [V], environment steps in all."""
 
     scores: np.ndarray
     validation: np.ndarray
@@ -72,9 +75,10 @@ class GenerationResult:
 class Generation:
     """One committed generation. `mean` and `sigma` are those its candidates were drawn with.
 
-    `alive` are the workers known to run, the one that committed this first, with their `rates` in steps per second (0:
-    not measured). `steps` is the longest training episode (0: as the config says). `before` is None in a workspace's
-    first generation. `averaged` are the parameters that validation scores (None: the mean).
+    `alive` are the workers known to run, beginning with the one that committed this, with their `rates` in steps per
+    second (0: not measured). `steps` is the longest training episode (0: as configured). `before` is the result of
+    the previous generation, None in a workspace's first. `averaged` are the parameters that validation scores (None:
+    the mean).
     """
 
     number: int
@@ -94,12 +98,12 @@ class Generation:
 
     @cached_property
     def firm(self) -> frozenset[int]:
-        """Blocks that are their owner's without a claim."""
+        """Return the blocks that their owners drive without a claim."""
         return firm(self.blocks, self.lengths)
 
     @property
     def validated(self) -> np.ndarray:
-        """Parameters float32 [P] that drive the validation tracks."""
+        """Return the parameters float32 [P] that drive the validation tracks."""
         return self.mean if self.averaged is None else self.averaged
 
     @cached_property
@@ -108,22 +112,22 @@ class Generation:
 
     @cached_property
     def loose(self) -> frozenset[int]:
-        """Blocks for whoever is free."""
+        """Return the blocks that every worker may claim."""
         return self.all - self.firm
 
     @cached_property
     def work(self) -> float:
-        """Steps that its episodes are expected to last, in all."""
+        """Return the steps that all its episodes together are expected to last."""
         return sum(map(self.lengths.steps, self.blocks))
 
     @cached_property
     def speeds(self) -> dict[int, float]:
-        """Steps per second of each worker, as far as known."""
+        """Return the steps per second of each worker; empty if none is measured."""
         return known(dict(zip(self.alive, self.rates, strict=True))) if any(self.rates) else {}
 
     @cached_property
     def owned(self) -> dict[int, list[int]]:
-        """Each worker's blocks, the largest first."""
+        """Return each worker's blocks, the largest first."""
         found: dict[int, list[int]] = {}
         for index, block in enumerate(self.blocks):
             found.setdefault(block.owner, []).append(index)
@@ -157,7 +161,7 @@ class Generation:
     @classmethod
     @lru_cache(maxsize=2)
     def decode(cls, data: bytes, key: str) -> "Generation":
-        """The generation stored as `key`; CorruptArtifact if these are not its bytes."""
+        """Decode the generation stored as `key`; raise CorruptArtifact if the bytes are not that generation."""
         try:
             a = npz.load(data)
             before = GenerationResult(a["before_scores"], a["before_validation"], int(a["before_steps"]))
@@ -179,7 +183,7 @@ class Generation:
             raise unreadable(key, error) from error
 
     def _check(self, key: str) -> None:
-        """ValueError unless it is the generation of that key, and its parts fit each other."""
+        """Raise ValueError unless it is the generation of that key, and its parts fit each other."""
         count, tracks, validation = len(self.candidates), len(self.tracks), len(self.validation)
         ends = [(block, validation if block.candidate == MEAN else tracks) for block in self.blocks]
         if params_key(self.number) != key:
@@ -208,7 +212,7 @@ class Generation:
 
 
 def _advice(a: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What earlier versions did not commit."""
+    """Return the fields that the first versions did not commit; empty if they are missing."""
     if "course" not in a:
         return {}
     best, since, longest, seconds, cores = a["course"].tolist()
@@ -223,7 +227,7 @@ def _advice(a: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class BlockResult:
-    """Of every episode of a block, in track order: sum of rewards, and environment steps."""
+    """Results of a block's episodes, in track order: sums of rewards, and environment steps."""
 
     scores: tuple[float, ...]
     steps: tuple[int, ...]
@@ -233,7 +237,7 @@ class BlockResult:
 
     @classmethod
     def decode(cls, data: bytes, key: str, count: int) -> "BlockResult":
-        """The result stored as `key`, of so many episodes; CorruptArtifact if these are not its bytes."""
+        """Decode the result of `count` episodes stored as `key`; raise CorruptArtifact if the bytes are none."""
         try:
             value = stored.parse(data, stored.RESULT, key, "")
         except CorruptArtifact as error:
@@ -244,7 +248,7 @@ class BlockResult:
 
 
 def gather(generation: Generation, results: Mapping[int, BlockResult]) -> GenerationResult:
-    """All blocks' results, by candidate and track."""
+    """Return all blocks' results by candidate and track."""
     scores = np.full((len(generation.candidates), len(generation.tracks)), np.nan)
     validation = np.full(len(generation.validation), np.nan)
     for index, block in enumerate(generation.blocks):
@@ -258,7 +262,7 @@ def pack(files: Mapping[str, bytes]) -> bytes:
 
 
 def unpack(data: bytes, key: str) -> dict[str, bytes]:
-    """The files that `pack` packed, by name; CorruptArtifact if `key` has something else."""
+    """Return the files that `pack` packed, by name; raise CorruptArtifact if `key` has something else."""
     try:
         return {name: array.tobytes() for name, array in npz.load(data, *FINAL).items()}
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The evolution's state, rebuilt from what is committed: replay of ask and tell, from the first ancestor on."""
+"""The evolution's state, rebuilt from committed generations: replay of ask and tell, from the first ancestor on."""
 
 import logging
 import math
@@ -28,9 +28,9 @@ class Branch:
 
 
 def ancestry(area: Workspace, settings: Settings) -> list[Branch]:
-    """The areas that an evolution's generations are in, oldest first.
+    """Return the branches that an evolution's generations are in, oldest first.
 
-    ConfigError if it cannot continue its parent; MissingInput if the parent has not finished that generation.
+    Raise ConfigError if it cannot continue its parent, MissingInput if the parent has not finished that generation.
     """
     if settings.start_from is None:
         return [Branch(area, settings, 1, None)]
@@ -51,8 +51,8 @@ def ancestry(area: Workspace, settings: Settings) -> list[Branch]:
 class ReplayedState:
     """The state before generation `self.generation` is told, and the rows of all before it.
 
-    `best` is of the open segment's last level only: with other tracks, luck is another. `level`, of `Settings.growth`,
-    is what that generation plays.
+    `best` covers only the last level of the open branch, because scores on other tracks are not comparable. `level`, of
+    `Settings.growth`, is the level of that generation.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ReplayedState:
         return self._evolution.generation
 
     def advance(self, generation: int, tick: Callable[[], None] = lambda: None) -> None:
-        """Replay what is committed until `generation` is the next to be told; `tick` is called after each."""
+        """Replay committed generations until `generation` is the next to tell; call `tick` after each."""
         if self.generation < generation:
             self._log.info("replaying generations %d to %d", self.generation, generation - 1)
         for now, after in self._committed(generation):
@@ -89,14 +89,14 @@ class ReplayedState:
             tick()
 
     def tell(self, now: Generation, outcome: GenerationResult) -> None:
-        """What `now`, the next generation to be told, gave."""
+        """Tell the outcome of `now`, the next generation to tell."""
         validation = self._tell(now, outcome)
         scores = history.candidate_scores(outcome.scores)
-        _, mean, sigma = self.ask()  # as they are committed: pycma may change coordinates when it is asked
+        _, mean, sigma = self.ask()  # as committed: an ask may change pycma's coordinates
         self.rows.append(Row(now.number, scores, mean, sigma, validation, outcome.steps))
 
     def ask(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """The next generation's candidates float32 [N, P], and the mean float32 [P] and sigma they are drawn with."""
+        """Return the next candidates float32 [N, P], and the mean float32 [P] and sigma of their distribution."""
         segment = self._segment(self.generation)
         if self._asked is None:
             index = self._segments.index(segment)
@@ -111,7 +111,7 @@ class ReplayedState:
         return history.averaged(self.rows, self._segment(self.generation).settings.average, self.ask()[1])
 
     def _tell(self, now: Generation, outcome: GenerationResult) -> float:
-        """Returns the validation score, nan if there is none."""
+        """Tell the outcome; return the validation score, nan if there is none."""
         self._compare(self.ask()[0], now.candidates)
         self._asked = None
         scores = history.candidate_scores(outcome.scores)
@@ -126,7 +126,7 @@ class ReplayedState:
         return validation
 
     def _grow(self, validation: float) -> None:
-        """Begin the level that the scores so far call for, with its sigma, if it is another than before."""
+        """Begin the level of the scores so far, with its sigma, if it is a new one; apply the bound of sigma."""
         if validation > self._validation:
             self._validation = validation
         before, settings = self.level, self._segment(self.generation).settings
@@ -137,7 +137,10 @@ class ReplayedState:
             self._evolution.set_sigma(bound)
 
     def _compare(self, mine: np.ndarray, committed: np.ndarray) -> None:
-        """Another kind of CPU may round differently. What is committed counts; a repetition may differ."""
+        """Log a warning if the candidates differ: another kind of CPU may round differently.
+
+        The committed candidates count; a repetition may differ.
+        """
         if not self._warned and not np.array_equal(mine, committed):
             self._warned = True
             self._log.warning(
@@ -150,7 +153,7 @@ class ReplayedState:
         return next(s for s in self._segments if generation >= s.first and (s.last is None or generation <= s.last))
 
     def _committed(self, end: int) -> Iterator[tuple[Generation, Generation]]:
-        """(generation, the one that follows it in the same area) for every one from here to before `end`."""
+        """Yield (generation, its successor in the same area) for all from here to before `end`."""
         for segment in self._segments:
             first, last = max(segment.first, self.generation), min(segment.last or end, end - 1)
             if first > last:

@@ -1,4 +1,4 @@
-"""Where the exchange gets its time and its threads from: this process, or a simulator that stands in for many."""
+"""Time and threads of the exchange: this process, or a simulation of many."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-READERS = 64  # a leader reads as many results as there are workers, while all wait
+READERS = 64  # parallel reads: all workers wait while the leader reads their results
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -19,25 +19,25 @@ class Joinable(Protocol):
 
 class Runtime(Protocol):
     def now(self) -> float:
-        """Seconds, from any beginning."""
+        """Return the seconds since any fixed time."""
 
     def condition(self) -> Any:
-        """What `threading.Condition` is."""
+        """Return an object like `threading.Condition`."""
 
     def event(self) -> Any:
-        """What `threading.Event` is."""
+        """Return an object like `threading.Event`."""
 
     def start(self, run: Callable[[], None], name: str) -> Joinable:
-        """A daemon thread."""
+        """Start a daemon thread."""
 
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-        """Results in order, READERS calls at a time."""
+        """Yield results in order, with READERS calls at a time."""
 
     def close(self) -> None: ...
 
 
 class Process:
-    """The process that we are in."""
+    """The current process."""
 
     now = staticmethod(time.monotonic)
     condition = staticmethod(threading.Condition)

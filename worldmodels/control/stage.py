@@ -1,4 +1,4 @@
-"""The stage `controller`: evolve C together with whoever else works on it."""
+"""The stage `controller`: evolves C together with the other workers."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,7 +19,7 @@ VALIDATION_STEPS = 1000
 
 
 def work(ctx: Context) -> None:
-    """Play and exchange until the last generation is told: mean.npy, best.npy, generations.npz, rewards.csv."""
+    """Drive and exchange until the last generation is told; write mean.npy, best.npy, generations.npz, rewards.csv."""
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     step = Step(ctx.one("memory").path("step.tflite"))
     lanes = make(ctx.config.controller.renderer, ctx.lanes)
@@ -33,7 +33,7 @@ def work(ctx: Context) -> None:
         return play(lanes, policy, next_episode, steps=limits.steps, patience=limits.patience, on_step=on_step)
 
     def tick(rate: float) -> None:
-        if not exchange.begun:  # an evolution that is gone on with has not done nothing
+        if not exchange.begun:  # progress of a resumed evolution does not begin at 0
             ctx.pulse.touch()
             ctx.pulse.check()
             return
@@ -47,14 +47,14 @@ def work(ctx: Context) -> None:
         (ctx.results / name).write_bytes(data)
     if exchange.ended:
         ctx.notes["ended"] = exchange.ended
-        if (live := ctx.telemetry / "rewards.csv").exists():  # written by whoever led
+        if (live := ctx.telemetry / "rewards.csv").exists():  # only a worker that led has it
             live.write_bytes(files["rewards.csv"])
             ctx.publish("rewards.csv", now=True)
     ctx.progress(exchange.done, exchange.done, "generations", 0.0, **_figures(exchange.latest))
 
 
 def settings(config: Config, length: int) -> Settings:
-    """Return what an evolution of candidates of `length` parameters follows from."""
+    """Return the settings that determine an evolution of candidates of `length` parameters."""
     c = config.controller
     growth = tuple(Level(**level.model_dump()) for level in c.growth)
     return Settings(
@@ -72,7 +72,7 @@ def settings(config: Config, length: int) -> Settings:
 
 
 def plan(ctx: Context, length: int) -> EvolutionPlan:
-    """The evolution that the config asks for, of candidates of `length` parameters."""
+    """Return the configured evolution of candidates of `length` parameters."""
     c, seed, iteration = ctx.config.controller, ctx.config.seed, ctx.iteration
 
     def validation_tracks(generation: int) -> tuple[int, ...]:

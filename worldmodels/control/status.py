@@ -1,7 +1,7 @@
-"""What the leader tells the others while a generation is under way: one small object that it writes again and again.
+"""The leader's status during a generation: one small object that it overwrites.
 
-It is a lease as well: while it changes, somebody leads. Nothing rests on it: two may lead, and only the first to commit
-counts.
+It is also a lease: while it changes, a worker leads. Results do not depend on it: two workers may lead, and only the
+first commit counts.
 """
 
 import json
@@ -22,10 +22,10 @@ KEY = "status"
 
 @dataclass(frozen=True)
 class Status:
-    """`elapsed`: seconds since the generation began; `seen`: when the leader had its last look, so counted.
+    """`elapsed`: seconds since the generation began; `seen`: `elapsed` at the leader's last look.
 
-    `done`: its finished blocks, bit i for block i. `claims`: how often each unfinished block was claimed; `void`: those
-    of them that nobody plays any more. `figures`: for people, see `describe`.
+    `done`: its finished blocks, bit i for block i. `claims`: the number of claims of each unfinished block; `void`:
+    those of them that no worker drives any more. `figures`: for users, see `describe`.
     """
 
     leader: int
@@ -44,13 +44,13 @@ class Status:
 
     @cached_property
     def finished(self) -> frozenset[int]:
-        """`done` as a set."""
+        """Return `done` as a set."""
         return frozenset(i for i in range(self.done.bit_length()) if self.done >> i & 1)
 
     @classmethod
     @lru_cache(maxsize=2)
     def decode(cls, data: bytes | None) -> "Status | None":
-        """None if there is none, or none that can be read: it is only advice."""
+        """Decode a status; return None if there is none or it cannot be read: it is only advice."""
         value = stored.advice(data, stored.STATUS)
         if value is None:
             return None
@@ -59,7 +59,7 @@ class Status:
 
 
 class Watch:
-    """Who leads, as far as this worker has heard."""
+    """This worker's knowledge of the leader."""
 
     def __init__(self, area: Workspace, members: Members, host: Runtime) -> None:
         self.leading = False
@@ -72,15 +72,15 @@ class Watch:
         self._beats = 0
 
     def begin(self, order: tuple[int, ...], pace: Pace, *, joining: bool = False) -> None:
-        """A generation whose workers are `order`, the one that committed it first, begins to be watched.
+        """Begin to watch a generation with the workers `order`, the one that committed it first.
 
-        `joining`: this process has just started; whoever it finds leading is left to it.
+        A process that is `joining` has just started; it lets a worker that already leads continue.
         """
         me = self._members.worker
         self._order = order
         rank = order.index(me) if me in order else len(order) + me % pace.timing.crowd
         self._turn = pace.turn(max(0, rank - 1))
-        # Far behind in the line there is nothing to watch for before the generation should be over.
+        # Workers far behind in the line watch from the expected end of the generation on.
         self._heard = self._host.now() + (pace.expected if rank > STEP and math.isfinite(pace.expected) else 0.0)
         self.leading = rank == 0
         if joining:
@@ -89,11 +89,11 @@ class Watch:
 
     @property
     def rank(self) -> int:
-        """Place in line for leading; 0 leads."""
+        """Return the place in line for leading; 0 leads."""
         return self._order.index(self._members.worker) if self._members.worker in self._order else len(self._order)
 
     def look(self) -> None:
-        """Read what the leader says. One question."""
+        """Read the leader's status, in one request."""
         found = Status.decode(self._area.get(KEY))
         if found and (self.latest is None or _signature(found) != _signature(self.latest)):
             if found.leader != self._members.worker or found.incarnation != self._members.incarnation:
@@ -102,15 +102,15 @@ class Watch:
 
     @property
     def silence(self) -> float:
-        """Seconds until it is this worker's turn to ask after the leader."""
+        """Return the seconds until this worker must check whether the leader is gone."""
         return self._heard + self._turn - self._host.now()
 
     def leads(self) -> bool:
-        """Does this worker lead? Asks only when the leader has been silent for long; then steps in."""
+        """Return whether this worker leads. Read the status only after a long silence; take over if it lasts."""
         if not self.leading and self.silence <= 0:
             before = self._heard
             self.look()
-            if self._heard > before:  # it spoke since, but when?
+            if self._heard > before:  # a new status; its age gives the time
                 self._heard = max(before, self._heard - (self._area.age(KEY) or 0.0))
             self.leading = self.silence <= 0
             self._published = -1e9
@@ -120,7 +120,7 @@ class Watch:
         return self._host.now() - self._published >= pace.beat
 
     def publish(self, **content: Any) -> None:
-        """Say that this worker leads, and what it knows; unless somebody before it in the line says so too."""
+        """Write the status as the leader; stop leading instead if a worker earlier in the line also leads."""
         self.look()
         there, now = self.latest, self._host.now()
         if there and there.leader in self._order[: self.rank] and self._heard > self._published > 0:

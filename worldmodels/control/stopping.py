@@ -1,4 +1,4 @@
-"""How far an evolution is and what it has spent, committed with every generation; and when that is enough."""
+"""Progress and cost of an evolution, committed with every generation, and its stopping criteria."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,14 +8,15 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class RunStats:
-    """Of one area's generations so far. Nothing in it ever shrinks but `since`, so the first generation at which a goal
-    is reached can be found by bisection, also long after.
+    """Progress and cost of one area's generations so far.
+
+    Only `since` can decrease, so bisection finds the first generation that reaches a goal, also long after.
 
     best     highest validation score of the mean; -inf before the first
     since    generations since then
     longest  the most generations that passed, from one best to a later score that was not better
-    seconds  of work; pauses of the whole evolution are not counted
-    cores    core seconds: the same, times the workers that lived
+    seconds  of work, without pauses of the whole evolution
+    cores    core seconds: `seconds` times the number of active workers
     """
 
     best: float = -math.inf
@@ -25,7 +26,7 @@ class RunStats:
     cores: float = 0.0
 
     def after(self, validation: float, seconds: float, workers: int) -> "RunStats":
-        """A generation later, whose `validation` score is nan if it had none."""
+        """Return the stats one generation later; its `validation` score is nan if it had none."""
         spent = replace(self, seconds=self.seconds + seconds, cores=self.cores + seconds * workers)
         if validation > self.best:
             return replace(spent, best=validation, since=0)
@@ -36,7 +37,7 @@ class RunStats:
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """What ends an evolution before its last generation; None: nothing."""
+    """The criteria that end an evolution before its last generation; None: no criterion."""
 
     target: float | None = None  # validation score of the mean
     stagnation: int | None = None  # generations without a better one
@@ -44,7 +45,7 @@ class StoppingCriteria:
     wall_hours: float | None = None
 
     def reached(self, course: RunStats) -> str:
-        """Why the evolution ends here, in words; empty if it goes on."""
+        """Return why the evolution ends here, in words; empty if it continues."""
         if self.target is not None and course.best >= self.target:
             return f"controller.target = {self.target:g}: the mean scored {course.best:.1f} on validation tracks"
         if self.stagnation is not None and course.longest >= self.stagnation:

@@ -1,4 +1,4 @@
-"""When a worker's exchange thread does what, within a generation."""
+"""The schedule of a worker's exchange thread within a generation."""
 
 import math
 
@@ -9,20 +9,24 @@ LONGEST_PAUSE = 10.0
 
 
 class Turns:
-    """Moments of one generation: the next question for its successor, search for others' blocks, look of the leader."""
+    """Times in one generation: the next request for its successor, search for blocks, look of the leader."""
 
     def __init__(self, host: Runtime, pace: Pace, began: float, *, loose: bool) -> None:
-        """`loose`: there are blocks for whoever is free."""
+        """Create the schedule; `loose`: there are blocks that every worker may claim."""
         self._host, self._pace, self._began, self._loose = host, pace, began, loose
         now = host.now()
         self._hungry = False
-        self._idle: float | None = None  # since when
+        self._idle: float | None = None  # time at which the worker became idle
         self._question = self._search = now + pace.look
         self._look = now
         self._cost = 0.0
 
     def note(self, *, playing: bool, hungry: bool) -> None:
-        """While it plays, nothing can follow before the expected end; unless it is `hungry`, it needs no more work."""
+        """Update the schedule with this worker's state.
+
+        While it drives, a successor cannot follow before the expected end. It needs more work only if it is `hungry`:
+        too few episodes are in progress.
+        """
         now = self._host.now()
         if playing:
             self._idle = None
@@ -39,7 +43,7 @@ class Turns:
         return self._host.now() >= self._question
 
     def asked(self, seconds: float) -> None:
-        """A question took that long, and was not answered yet."""
+        """Record a request of `seconds` that found no successor."""
         now = self._host.now()
         self._cost = seconds
         if self._idle is None:
@@ -57,11 +61,11 @@ class Turns:
         return self._host.now() >= self._look
 
     def looked(self, seconds: float) -> None:
-        """Look again after so many seconds."""
+        """Schedule the next look in `seconds`."""
         self._look = self._host.now() + seconds
 
     def pause(self, *, leading: bool, silence: float) -> float:
-        """Seconds to the next of these moments; `silence`: until the leader should be asked after."""
+        """Return the seconds to the next of these times; `silence`: seconds until the leader must be checked."""
         moments = [self._look] if leading else [self._question]
         if self._hungry:
             moments.append(self._search)

@@ -1,4 +1,4 @@
-"""CarRacing, many episodes at a time, drawn by either of two renderers."""
+"""CarRacing in several environment slots at once, drawn by either of two renderers."""
 
 from .base import Lanes, describe, make
 

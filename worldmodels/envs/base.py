@@ -1,14 +1,14 @@
 """One interface to CarRacing-v3 with either renderer of its state picture.
 
-There is one simulator, Gymnasium's. A *lane* holds one episode. A *track* is a Gymnasium seed, so that anyone drives
-track n without `wm`:
+There is one simulator, Gymnasium's. A *lane* is an environment slot: it holds one episode. A *track* is a Gymnasium
+seed, so users can drive track n without `wm`:
 
     env = gymnasium.make("CarRacing-v3")
     observation, info = env.reset(seed=n)
     observation, reward, terminated, truncated, info = env.step(action)
 
-Both renderers begin from that: the same actions earn the same rewards, bit for bit, and the 64 x 64 frames differ by
-0.1 grey levels on average. No lane has a time limit; the player decides.
+Both renderers start from that: the same actions earn the same rewards, bit for bit, and the 64 x 64 frames differ by
+0.1 grey levels on average. Lanes have no time limit; the caller ends episodes.
 """
 
 from collections.abc import Sequence
@@ -28,32 +28,36 @@ Bools = NDArray[np.bool_]
 
 
 class Lanes(Protocol):
-    """Episodes side by side; a lane's results do not depend on the other lanes."""
+    """A set of environment slots; a lane's results do not depend on the other lanes."""
 
     count: int
 
     def start(self, lane: int, track: int) -> Frames:
-        """Begin an episode of `track` in `lane`, whatever was there before -> its first frame [64, 64, 3]."""
+        """Begin an episode of `track` in `lane` and return its first frame [64, 64, 3].
+
+        It replaces the lane's previous episode, if there is one.
+        """
 
     def step(self, lanes: Sequence[int], actions: Floats) -> tuple[Frames, Floats, Bools]:
-        """Take actions [n, 3] in those lanes -> frames [n, 64, 64, 3], rewards [n], terminated [n].
+        """Take actions [n, 3] in those lanes; return frames [n, 64, 64, 3], rewards [n], terminated [n].
 
-        Terminated: all tiles visited, or off the field (reward -100). That lane must be started again before it steps.
+        An episode terminates when all tiles are visited or the car leaves the field (reward -100). Its lane must be
+        started again before it steps.
         """
 
     def tiles(self, lane: int) -> tuple[int, int]:
-        """Tell the (tiles visited, tiles of the track) of the lane's episode."""
+        """Return (tiles visited, tiles of the track) of the lane's episode."""
 
     def close(self) -> None: ...
 
 
 def make(renderer: str, lanes: int) -> Lanes:
-    """Make `lanes` lanes with the renderer "fast" (ours) or "gymnasium" (its own, the reference, some 40 times slower).
+    """Create `lanes` lanes with the renderer "fast" (this project's) or "gymnasium" (the reference, 40 times slower).
 
-    Raises ConfigError for another name, and where Gymnasium's CarRacing does not work or is not the supported one.
+    Raise ConfigError for another name, if CarRacing cannot be imported, or if it is not the supported version.
     """
     if renderer == "fast":
-        from .fast import FastLanes  # imported where it is wanted: numba takes a quarter of a second
+        from .fast import FastLanes  # on demand, because numba takes 0.25 s
 
         return FastLanes(lanes)
     if renderer == "gymnasium":
@@ -64,5 +68,5 @@ def make(renderer: str, lanes: int) -> Lanes:
 
 
 def describe(renderer: str) -> dict[str, str]:
-    """Name what makes scores comparable: the environment, Gymnasium's version and the renderer."""
+    """Return the facts that comparable scores share: the environment, Gymnasium's version and the renderer."""
     return {"env": ENV_ID, "gymnasium": version("gymnasium"), "renderer": renderer}

@@ -1,4 +1,4 @@
-"""Gymnasium's CarRacing: its physics and rules as they are, no state picture, and each track generated once."""
+"""Gymnasium's CarRacing: unchanged physics and rules, no state picture, and each track generated once."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from .rasterizer import COLOURS, RED_KERB, WHITE_KERB
 from .simulator import Box2D, CarRacing
 
-TRACKS_KEPT = 256  # some 200 kB each; all candidates of a generation drive the same few
-MOST_TILES = 2500  # `CarRacing._create_track` gives up after so many
+TRACKS_KEPT = 256  # about 200 kB each; all candidates of a generation drive the same few
+MOST_TILES = 2500  # `CarRacing._create_track` stops there
 
 
 class UndrawnCarRacing(CarRacing):  # type: ignore[misc]
@@ -39,7 +39,7 @@ def generate(seed: int) -> Track:
     """Generate the track that `gymnasium.make("CarRacing-v3").reset(seed=seed)` generates."""
     env = UndrawnCarRacing()
     _free_world(env)
-    env.fd_tile = SimpleNamespace(shape=SimpleNamespace())  # only the geometry is wanted, no bodies
+    env.fd_tile = SimpleNamespace(shape=SimpleNamespace())  # only the geometry is needed, no bodies
     env.world = SimpleNamespace(CreateStaticBody=lambda fixtures: SimpleNamespace(fixtures=[SimpleNamespace()]))
     env.road_poly = []
     gymnasium.Env.reset(env, seed=seed)
@@ -58,9 +58,9 @@ def generate(seed: int) -> Track:
 
 
 class CachedCarRacing(UndrawnCarRacing):
-    """CarRacing on tracks that are generated once; its tiles keep their colours in `colours` [MOST_TILES, 3].
+    """CarRacing on cached tracks; its tiles keep their colours in `colours` [MOST_TILES, 3].
 
-    Use a new one for each episode: after a reset the Box2D world keeps an order of bodies that its solver can feel.
+    Use a new instance for each episode: after a reset, Box2D keeps an order of bodies that affects its solver.
     """
 
     def __init__(self, colours: NDArray[np.float64]) -> None:
@@ -79,7 +79,7 @@ class CachedCarRacing(UndrawnCarRacing):
         self.track, self.road = found.points, []
         for number, shape in enumerate(found.shapes):
             fixture.shape = shape
-            shape.thisown = True  # the assignment takes it from Python, and then nothing would free it
+            shape.thisown = True  # the assignment clears it, and the shape would never be freed
             tile = self.world.CreateBody(body)
             tile.CreateFixture(fixture).sensor = True
             tile.userData = tile
@@ -94,7 +94,7 @@ class CachedCarRacing(UndrawnCarRacing):
 
 
 class EnvironmentPerLane:
-    """The part of `base.Lanes` that both renderers share: every episode has an environment of its own."""
+    """The part of `base.Lanes` that both renderers share: each episode has its own environment."""
 
     def __init__(self, lanes: int) -> None:
         self.count = lanes
@@ -116,14 +116,14 @@ class EnvironmentPerLane:
 
 
 def _free(env: Any) -> None:
-    """Free an environment that is not used any more, with its world."""
+    """Free an environment and its Box2D world."""
     _free_world(env)
     env.close()
     env.__dict__.clear()
 
 
 def _free_world(env: Any) -> None:
-    """Drop the references from Box2D to Python, which would keep the world alive."""
+    """Drop the references from Box2D to Python, which would keep the world in memory."""
     env.world.contactListener = env.world.contactListener_bug_workaround = None
     for body in env.world.bodies:
         body.userData = None

@@ -1,8 +1,8 @@
-"""Functions compiled by numba, and where their machine code is kept between processes.
+"""Functions compiled by numba, and the place of their machine code between processes.
 
-numba keeps it in `__pycache__` beside the source or, where that may not be written, in the user's cache
-(`$XDG_CACHE_HOME/numba`, `~/.cache/numba`); `NUMBA_CACHE_DIR` names another folder. Images are built with the code
-inside, in a folder that is read-only afterwards. Where no folder can be written, every process compiles anew.
+numba keeps it in `__pycache__` beside the source or, if that is not writable, in the user's cache
+(`$XDG_CACHE_HOME/numba`, `~/.cache/numba`); `NUMBA_CACHE_DIR` names another folder. Container images are built with the
+code inside, in a folder that is read-only afterwards. If no folder is writable, every process compiles again.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
-# The least processor of an architecture: the same arithmetic on all of them, and machine code that serves all of them.
+# The baseline processor of the architecture: the same machine code and arithmetic on all its processors.
 os.environ.setdefault("NUMBA_CPU_NAME", "generic")
 
 import numba
@@ -21,24 +21,24 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 class ReadOnlyCache(caching.InTreeCacheLocator):  # type: ignore[misc]
-    """Finds machine code beside the source also where that cannot be written (`NUMBA_CACHE_LOCATOR_CLASSES`)."""
+    """Locator of machine code beside the source, also in a read-only folder (`NUMBA_CACHE_LOCATOR_CLASSES`)."""
 
     def ensure_cache_path(self) -> None:
-        """Raises FileNotFoundError where nothing was compiled; numba then asks its next locator."""
+        """Raise FileNotFoundError if there is no machine code; numba then tries its next locator."""
         if not any(Path(self.get_cache_path()).glob("*.nbi")):
             raise FileNotFoundError(self.get_cache_path())
 
 
 def part(function: F) -> F:
-    """`function` as a part of compiled ones; its machine code is kept with theirs."""
+    """Compile `function` as a part of other compiled functions; its machine code is cached with theirs."""
     return cast(F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
 def compiled(function: F) -> F:
-    """`function`, compiled at its first call or read from the cache; it releases the GIL while it runs."""
+    """Compile `function` at its first call, or read it from the cache; it releases the GIL while it runs."""
     try:
         return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-    except RuntimeError:  # numba has no locator for which it can write
+    except RuntimeError:  # numba finds no writable cache
         warnings.warn(
             f"{function.__module__} is compiled anew in every process, which takes seconds: neither its folder nor the "
             "user's cache can be written; set NUMBA_CACHE_DIR to a folder that can",

@@ -1,4 +1,4 @@
-"""Environments that the fast renderer draws: Gymnasium's CarRacing in all but its state picture."""
+"""Environment slots with the fast renderer: Gymnasium's CarRacing except for the state picture."""
 
 import functools
 import gc
@@ -15,7 +15,7 @@ MOST_POLYGONS = 2 * MOST_TILES  # each tile has at most one kerb
 
 
 class FastLanes(EnvironmentPerLane):
-    """See `base.Lanes`."""
+    """`base.Lanes` with the fast renderer."""
 
     def __init__(self, lanes: int) -> None:
         super().__init__(lanes)
@@ -44,7 +44,7 @@ class FastLanes(EnvironmentPerLane):
         return self._render(lanes), rewards, terminated
 
     def picture(self, lane: int) -> Frames:
-        """Draw what a person would see of the lane's episode [400, 600, 3], as Gymnasium does; change nothing in it."""
+        """Draw the lane's episode for people [400, 600, 3], as Gymnasium does, without changing the episode."""
         picture: Frames = self._envs[lane]._render("rgb_array")
         return picture
 
@@ -68,13 +68,16 @@ class FastLanes(EnvironmentPerLane):
 
 @functools.cache
 def _keep_imports_out_of_garbage_collection() -> None:
-    """Episodes make so many objects that Python would search all modules for garbage every 30 starts, for 150 ms."""
+    """Exclude all modules imported so far from garbage collection.
+
+    Episodes create so many objects that Python would otherwise search these modules every 30 starts, for 150 ms.
+    """
     gc.collect()
     gc.freeze()
 
 
 def _state(env: CachedCarRacing) -> list[float]:
-    """Read the state that the renderer draws [STATE_SIZE]."""
+    """Return the state that the renderer draws [STATE_SIZE]."""
     values: list[float] = []
     for body in (env.car.hull, *env.car.wheels):
         transform = body.transform

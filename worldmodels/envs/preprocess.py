@@ -1,4 +1,4 @@
-"""From what an engine renders to what the networks see. One filter for rollouts, training and evaluation."""
+"""Conversion of rendered pictures to the networks' frames: one filter for rollouts, training and evaluation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,14 +7,14 @@ Frames = NDArray[np.uint8]
 
 RAW = (96, 96, 3)
 SIZE = 64
-SEEN_ROWS = 84  # below them is the bar of gauges, which would tell the speed
-_CHUNK = 8  # frames at a time: their intermediates stay in the L2 cache
+SEEN_ROWS = 84  # the rows below show gauges, which would reveal the speed
+_CHUNK = 8  # frames per pass: their intermediates fit into the L2 cache
 
 _RGB = np.dtype("V3")  # moving a pixel as one item is several times faster than as three bytes
 
 
 def _cell_edges(inputs: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """First and last input of every output cell, when each input goes to the cell that its centre falls into."""
+    """Return the first and last input of every output cell; an input belongs to the cell that holds its centre."""
     cell = np.ceil((np.arange(inputs) + 0.5) * SIZE / inputs).astype(int) - 1  # a centre on an edge: the lower cell
     return np.searchsorted(cell, np.arange(SIZE)), np.searchsorted(cell, np.arange(SIZE), side="right") - 1
 
@@ -23,11 +23,12 @@ FIRST_ROW, LAST_ROW = _cell_edges(SEEN_ROWS)
 
 
 def shrink(raw: Frames) -> Frames:
-    """uint8 [N, 96, 96, 3] -> uint8 [N, 64, 64, 3]: the upper 84 rows, every output pixel the mean of its own inputs.
+    """Shrink uint8 [N, 96, 96, 3] to uint8 [N, 64, 64, 3]: the upper 84 rows, averaged.
 
-    A box filter on whole pixels: each input pixel belongs to exactly one output pixel, which is the mean of its 1, 2 or
-    4, rounded half up. Pillow's BOX resize is the same, up to its rounding after each direction (1 of 255), and three
-    times slower. Exact area weights invent colours along every edge and take a third more bytes when stored.
+    The box filter uses whole pixels: each input pixel belongs to exactly one output pixel, which is the mean of its 1,
+    2 or 4 inputs, rounded half up. Pillow's BOX resize gives the same up to its rounding after each direction (1 of
+    255), and is three times slower. Exact area weights add new colours along every edge and take a third more bytes
+    when stored.
     """
     out = np.empty((len(raw), SIZE * SIZE // 2, 2), _RGB)
     for i in range(0, len(raw), _CHUNK):
@@ -36,11 +37,11 @@ def shrink(raw: Frames) -> Frames:
 
 
 def _shrink(raw: Frames, out: NDArray[np.void]) -> None:
-    """Columns come in threes: the first two make one output pixel, the third makes the next one alone."""
+    """Average columns in groups of three: the first two give one output pixel, the third gives the next one alone."""
     x = raw[:, :SEEN_ROWS].reshape(len(raw), SEEN_ROWS, -1)  # [N, 84, 96·3]
     rows = np.add(x.take(FIRST_ROW, axis=1), x.take(LAST_ROW, axis=1), dtype=np.uint16).ravel()  # twice the mean
     pair = np.empty_like(rows)
-    np.add(rows[:-3], rows[3:], out=pair[:-3])  # a pixel and its right neighbour; used where both are of one row
+    np.add(rows[:-3], rows[3:], out=pair[:-3])  # a pixel and its right neighbour; used where both are in one row
     pair[-3:] = 0
     for i, (total, bits, pixel) in enumerate(((pair, 2, 0), (rows, 1, 2))):
         total += 1 << (bits - 1)

@@ -1,11 +1,12 @@
-"""Draws the 64 x 64 frame of CarRacing's state: the fast renderer, compiled by numba.
+"""The fast renderer: it draws the 64 x 64 frame of CarRacing's state, compiled by numba.
 
 Gymnasium 1.4.0 draws polygons on 1000 x 800 pixels (`CarRacing._render`) and shrinks the picture to 96 x 96;
-`preprocess.shrink` makes 64 x 64 of its upper 84 rows. Here the same polygons are drawn in the same order, as indices
-of a palette, at those of the 1000 x 800 pixels that lie on a grid of 4 x 4 samples per pixel of the 96 x 96 picture.
+`preprocess.shrink` makes 64 x 64 of its upper 84 rows. This module draws the same polygons in the same order, as
+indices of a palette, at those of the 1000 x 800 pixels that lie on a grid of 4 x 4 samples per pixel of the 96 x 96
+picture.
 
-A frame's bytes depend neither on the processor (of one architecture) nor on what is rendered in the same call: the
-arithmetic is IEEE double precision without contraction, and the only sines are those of a table of integers.
+A frame's bytes are the same on all processors of one architecture and in every batch: the arithmetic is IEEE double
+precision without contraction, and all sines come from a table of integers.
 """
 
 import math
@@ -18,16 +19,16 @@ from .compiled import compiled, part
 from .preprocess import FIRST_ROW, LAST_ROW, SEEN_ROWS, SIZE
 
 WIDTH, HEIGHT = 1000, 800  # pixels that Gymnasium draws on
-STATE = 96  # side of the picture that it makes of them
-SAMPLES = 4  # along each side of one of that picture's pixels
+STATE = 96  # side of Gymnasium's state picture
+SAMPLES = 4  # along each side of a pixel of the state picture
 COLUMNS, LINES = STATE * SAMPLES, SEEN_ROWS * SAMPLES
-EDGE = 0.625  # pixels: half of one by rounding, and what the smoothed outline adds on average
+EDGE = 0.625  # pixels added to each side: 0.5 by rounding, the rest by the smoothed outline on average
 
-METRE, ZOOM = 6.0, 2.7  # pixels a metre at full zoom: METRE * ZOOM
+METRE, ZOOM = 6.0, 2.7  # pixels per metre at full zoom: METRE * ZOOM
 FIELD, PATCH = 2000 / METRE, 100 / METRE  # metres: half of the field's side, the side of a patch of grass
-LARGEST = 12.0  # metres: more than from the middle of any polygon but the field to its farthest corner
+LARGEST = 12.0  # metres: more than the radius of any polygon except the field
 
-# Indices of COLOURS; 3 to 5 are road. NumPy's integers: numba would compile a function for each of Python's.
+# Indices of COLOURS; 3 to 5 are road. NumPy's integers, because numba would compile a function per Python integer.
 OUTSIDE, GROUND, GRASS, ROAD, WHITE_KERB, RED_KERB, TYRE, RIM, HULL = np.array([0, 1, 2, 3, 6, 7, 8, 9, 10])
 COLOURS = (
     (0, 0, 0), (102, 204, 102), (102, 230, 102), (102, 102, 102), (104, 104, 104), (107, 107, 107),
@@ -39,13 +40,13 @@ Bytes = NDArray[np.uint8]
 
 
 def _palette() -> Any:
-    """Red, green and blue in 16 bits each, so that sums of them can be taken at once. smoothscale darkens by 2."""
+    """Pack red, green and blue in 16 bits each, so that one addition sums all three. smoothscale darkens by 2."""
     red, green, blue = np.maximum(np.array(COLOURS) - 2, 0).astype(np.uint64).T
     return red | green << np.uint64(16) | blue << np.uint64(32)
 
 
 def _samples(pixels: int, cells: int, used: int) -> NDArray[np.int64]:
-    """The pixel that each of the first `used` samples takes, of SAMPLES for each of `cells` cells."""
+    """Return the pixel that each of the first `used` samples takes; each of `cells` cells has SAMPLES samples."""
     return np.floor((np.arange(used) + 0.5) * pixels / (cells * SAMPLES)).astype(np.int64)
 
 
@@ -89,7 +90,7 @@ def _polygon(canvas: Bytes, index: int, points: Doubles, camera: Doubles, scratc
 
 @part
 def _project(points: Doubles, camera: Doubles, corners: Doubles) -> None:
-    """Points [n, 2] of the world -> corners [n, 2]: the pixels that Gymnasium takes for them, rows from the top."""
+    """Convert points [n, 2] of the world to corners [n, 2]: the pixels that Gymnasium computes, rows from the top."""
     x0, y0, sine, cosine, zoom = camera[0], camera[1], camera[2], camera[3], camera[4]
     for i in range(len(points)):
         x, y = (points[i, 0] - x0) * zoom, (points[i, 1] - y0) * zoom
@@ -99,7 +100,7 @@ def _project(points: Doubles, camera: Doubles, corners: Doubles) -> None:
 
 @part
 def _fill(canvas: Bytes, index: int, corners: Doubles, low: Doubles, high: Doubles) -> None:
-    """Fill a convex polygon of pixels [n, 2]; `low` and `high` [LINES] are room for the ends of its lines."""
+    """Fill a convex polygon of pixels [n, 2]; `low` and `high` [LINES] are buffers for the ends of its lines."""
     top, bottom = float(HEIGHT), -1.0
     for i in range(len(corners)):
         top, bottom = min(top, corners[i, 1]), max(bottom, corners[i, 1])
@@ -126,7 +127,7 @@ def _fill(canvas: Bytes, index: int, corners: Doubles, low: Doubles, high: Doubl
 
 @part
 def _visible(x: float, y: float, camera: Doubles) -> bool:
-    """Whether a polygon with its middle at x, y can reach the picture."""
+    """Return whether a polygon with its middle at x, y can reach the picture."""
     x, y = x - camera[0], y - camera[1]
     right, up = (x * camera[3] + y * camera[2]) * camera[4], (y * camera[3] - x * camera[2]) * camera[4]
     margin = LARGEST * camera[4]
@@ -135,7 +136,7 @@ def _visible(x: float, y: float, camera: Doubles) -> bool:
 
 @part
 def _rectangle(points: Doubles, x: float, y: float, half_width: float, half_height: float) -> None:
-    """The corners [4, 2] around x, y."""
+    """Write the corners of the rectangle around x, y to `points` [4, 2]."""
     for i in range(4):
         points[i, 0] = x + (half_width if i in (1, 2) else -half_width)
         points[i, 1] = y + (half_height if i < 2 else -half_height)
@@ -143,7 +144,7 @@ def _rectangle(points: Doubles, x: float, y: float, half_width: float, half_heig
 
 @part
 def _draw_ground(canvas: Bytes, camera: Doubles, points: Doubles, scratch: Doubles) -> None:
-    """The field, which is black outside, and its patches of grass."""
+    """Draw the field, which is black outside, and its patches of grass."""
     canvas[:] = OUTSIDE
     _rectangle(points, 0.0, 0.0, FIELD, FIELD)
     _polygon(canvas, GROUND, points, camera, scratch)
@@ -159,7 +160,7 @@ def _draw_ground(canvas: Bytes, camera: Doubles, points: Doubles, scratch: Doubl
 def _draw_road(
     canvas: Bytes, camera: Doubles, polygons: Doubles, kinds: NDArray[np.int64], colours: Doubles, scratch: Doubles
 ) -> None:
-    """Tiles and kerbs [n, 4, 2] in drawing order; kind: a coloured tile's number, or minus a kerb's palette index."""
+    """Draw tiles and kerbs [n, 4, 2] in order; kind: a coloured tile's number, or minus a kerb's palette index."""
     for i in range(len(kinds)):
         quad = polygons[i]
         if _visible((quad[0, 0] + quad[2, 0]) / 2, (quad[0, 1] + quad[2, 1]) / 2, camera):
@@ -172,7 +173,7 @@ def _draw_road(
 
 @part
 def _place(shape: Doubles, body: Doubles, points: Doubles) -> None:
-    """A shape's corners [n, 2] around the origin -> points of the world, where the body is."""
+    """Move a shape's corners [n, 2] from the origin to the body's position and angle; write them to `points`."""
     for i in range(len(shape)):
         x, y = shape[i, 0], shape[i, 1]
         points[i, 0] = body[0] + x * body[3] - y * body[2]
@@ -181,7 +182,10 @@ def _place(shape: Doubles, body: Doubles, points: Doubles) -> None:
 
 @part
 def _stripe(phase: float, shape: Doubles) -> bool:
-    """The light stripe [4, 2] of a wheel that has turned by `phase` (`Car.draw`); False if it is on the far side."""
+    """Write the light stripe of a wheel that has turned by `phase` (`Car.draw`) to `shape` [4, 2].
+
+    Return False if the stripe is on the far side.
+    """
     turned = int(np.floor(phase * (_TURN / (2 * math.pi)))) % _TURN
     ahead = (turned + int(1.2 * (_TURN / (2 * math.pi)))) % _TURN
     sine1, sine2 = _SINE[turned], _SINE[ahead]
@@ -199,7 +203,7 @@ def _stripe(phase: float, shape: Doubles) -> bool:
 
 @part
 def _draw_car(canvas: Bytes, camera: Doubles, state: Doubles, scratch: Doubles) -> None:
-    """Wheels with their stripes, then the hull."""
+    """Draw the wheels with their stripes, then the hull."""
     points, stripe = np.empty((8, 2)), np.empty((4, 2))
     for wheel in range(4):
         body = state[BODY * (wheel + 1) : BODY * (wheel + 2)]
@@ -215,7 +219,7 @@ def _draw_car(canvas: Bytes, camera: Doubles, state: Doubles, scratch: Doubles) 
 
 @part
 def _pixel(words: NDArray[np.uint32], line: int, column: int) -> Any:
-    """A pixel of Gymnasium's picture: the mean of its 4 x 4 samples' colours, as `_PALETTE` packs them."""
+    """Return a pixel of Gymnasium's picture: the mean of its 4 x 4 samples' colours, packed as in `_PALETTE`."""
     first = words[line, column]
     if (
         first == words[line + 1, column] == words[line + 2, column] == words[line + 3, column]
@@ -233,7 +237,10 @@ def _pixel(words: NDArray[np.uint32], line: int, column: int) -> Any:
 
 @part
 def _average(words: NDArray[np.uint32], sums: NDArray[np.uint64], frame: Bytes) -> None:
-    """Samples, four to a word [LINES, STATE] -> the frame [SIZE, SIZE, 3], rounded where Gymnasium and `shrink` do."""
+    """Average samples, four to a word [LINES, STATE], to the frame [SIZE, SIZE, 3].
+
+    Rounding takes place at the same steps as in Gymnasium and `shrink`.
+    """
     for row in range(SIZE):
         upper, lower = _ROWS[row, 0], _ROWS[row, 1]  # of Gymnasium's picture: two rows, or one that counts twice
         for column in range(STATE):
@@ -260,8 +267,8 @@ def render(
 ) -> None:
     """Draw the frames [n, 64, 64, 3] of the environments `slots` [n].
 
-    For every environment: its state [STATE_SIZE]; its tiles and kerbs [·, 4, 2] in drawing order, metres, with their
-    kinds [·] and their count; its tiles' colours [·, 3]. `canvas` [LINES, COLUMNS] is room to draw in.
+    Each environment has a state [STATE_SIZE]; tiles and kerbs [·, 4, 2] in drawing order, metres, with their kinds [·]
+    and their count; and tile colours [·, 3]. `canvas` [LINES, COLUMNS] is a buffer to draw in.
     """
     words, sums, camera = canvas.view(np.uint32), np.empty(STATE, np.uint64), np.empty(5)
     points, scratch = np.empty((4, 2)), np.empty((3, LINES))

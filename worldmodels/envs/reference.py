@@ -1,4 +1,4 @@
-"""The reference renderer: Gymnasium's CarRacing as `gymnasium.make` gives it, with its own state picture."""
+"""Environment slots with the reference renderer: Gymnasium's CarRacing with its own state picture."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from .preprocess import shrink
 
 
 class GymnasiumLanes(EnvironmentPerLane):
-    """See `base.Lanes`."""
+    """`base.Lanes` with the environments that `gymnasium.make` returns."""
 
     def start(self, lane: int, track: int) -> Frames:
         self._end(lane)
-        # A new one: after a reset the Box2D world keeps an order of bodies that its solver can feel.
+        # A new one: after a reset, Box2D keeps an order of bodies that affects its solver.
         self._envs[lane] = env = gymnasium.make(ENV_ID)
         raw, _ = env.reset(seed=track)
         frame: Frames = shrink(raw[None])[0]

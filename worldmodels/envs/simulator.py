@@ -1,4 +1,7 @@
-"""Gymnasium's CarRacing. Raises ConfigError if it cannot be imported, or is not what the fast renderer draws."""
+"""Gymnasium's CarRacing, checked at import.
+
+The import raises ConfigError if CarRacing cannot be imported, or differs from the version that the fast renderer draws.
+"""
 
 import hashlib
 import os
@@ -7,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-# pygame draws to memory: it must not look for a display.
+# pygame draws to memory and must not open a display.
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -16,7 +19,7 @@ try:
     import Box2D
     from gymnasium.envs.box2d import car_dynamics, car_racing
 except ModuleNotFoundError:
-    raise  # the worker says which package is missing, and which image has it
+    raise  # the worker reports the missing package, and the image that has it
 except Exception as error:  # a broken shared object raises ImportError, Gymnasium DependencyNotInstalled
     raise ConfigError(
         f"Gymnasium's CarRacing cannot be imported here: {type(error).__name__}: {error}", next="make clean install"
@@ -34,7 +37,7 @@ SOURCES = {
 
 
 def differences() -> list[str]:
-    """The files of the installed CarRacing that are not those of Gymnasium SUPPORTED, which the renderer follows."""
+    """List the installed CarRacing files that differ from Gymnasium SUPPORTED, which the renderer follows."""
     return [
         str(module.__file__)
         for module, digest in SOURCES.items()

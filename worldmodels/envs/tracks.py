@@ -1,4 +1,4 @@
-"""Which tracks are driven for what. A track is a 31-bit seed (see `envs.base`); the four purposes never share one."""
+"""Disjoint tracks for rollouts, training, validation and test. A track is a 31-bit seed (see `envs.base`)."""
 
 import numpy as np
 
@@ -9,22 +9,22 @@ ROLLOUTS, TRAINING, VALIDATION, TEST = (range(i * WIDTH, (i + 1) * WIDTH) for i 
 
 
 def rollout_track(seed: int, iteration: int, episode: int) -> int:
-    """The track of one stored episode; `episode` counts from 0 within the iteration."""
+    """Return the track of one stored episode; `episode` counts from 0 within the iteration."""
     return _take(ROLLOUTS, (seed, iteration), episode, 1)[0]
 
 
 def training_tracks(seed: int, iteration: int, generation: int, n: int) -> list[int]:
-    """The n tracks that every candidate of a generation drives; the first of them do not depend on n."""
+    """Return the n tracks that every candidate of a generation drives; a larger n appends to the same tracks."""
     return _take(TRAINING, (seed, iteration, generation), 0, n)
 
 
 def validation_tracks(seed: int, n: int) -> list[int]:
-    """The n tracks on which the mean is scored: the same for every generation and iteration, so that scores compare."""
+    """Return the n tracks that score the mean: the same in all generations and iterations, to compare scores."""
     return _take(VALIDATION, (seed,), 0, n)
 
 
 def test_tracks(first: int, n: int) -> list[int]:
-    """n successive tracks from `first`; ConfigError if one of them could have been trained or validated on."""
+    """Return n successive tracks from `first`; raise ConfigError if one of them is not a test track."""
     if first not in TEST or first + n - 1 not in TEST:
         raise ConfigError(
             f"evaluate.first_track = {first} with {n} tracks: test tracks are {TEST.start} to {TEST.stop - 1}",
@@ -33,7 +33,7 @@ def test_tracks(first: int, n: int) -> list[int]:
     return list(range(first, first + n))
 
 
-test_tracks.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest makes of its name
+test_tracks.__test__ = False  # type: ignore[attr-defined]  # pytest must not collect it
 
 
 def _take(purpose: range, key: tuple[int, ...], skip: int, n: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""How well C drives: the mean controller's score on tracks that nothing was trained or chosen on."""
+"""The mean controller's score on tracks that training and selection never used."""
 
 from .scoring import TrackScore, comparison, score, summary
 

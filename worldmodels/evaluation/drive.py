@@ -18,7 +18,7 @@ LARGEST = 2_000_000
 
 
 class Camera:
-    """One lane that is filmed: every `every`-th picture as a person sees it, drawn by Gymnasium, SIZE pixels."""
+    """One lane that records every `every`-th picture for people, drawn by Gymnasium, SIZE pixels."""
 
     def __init__(self, every: int) -> None:
         self.count = 1
@@ -54,7 +54,10 @@ def film(
     every: int = 4,
     on_step: Callable[[int], None] | None = None,
 ) -> bytes:
-    """Make an animated WebP of parameters [P] driving a track, in real time; at most LARGEST bytes."""
+    """Return an animated WebP of parameters [P] driving a track, in real time.
+
+    The quality falls, from 60 down to 5, until it has at most LARGEST bytes.
+    """
     camera = Camera(every)
     specs = iter([EpisodeSpec(0, track, parameters)])
     try:

@@ -16,7 +16,7 @@ from .statistics import deviation, interquartile_interval_95, interquartile_mean
 
 @dataclass(frozen=True)
 class TrackScore:
-    """One episode, from the start to its end or its last step: never ended early."""
+    """One episode, driven until the environment terminates it or to the last step, without patience."""
 
     track: int  # Gymnasium's seed
     score: float  # sum of rewards
@@ -45,7 +45,7 @@ def score(
 ) -> list[TrackScore]:
     """Drive every track once with parameters [P]; return the scores in the order of `tracks`.
 
-    `on_step` is told how many steps were just taken. Raises EpisodeFailed.
+    `on_step` receives the number of steps just taken. Raise EpisodeFailed if an episode cannot begin.
     """
     specs = (EpisodeSpec(i, track, parameters) for i, track in enumerate(tracks))
     count = min(lanes, len(tracks))
@@ -62,9 +62,9 @@ def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
     """Summarise scores, ready for JSON.
 
     `std` is the sample standard deviation over tracks; `interval` the 95 % confidence interval of the mean (Student's
-    t), `interquartile_interval` that of the interquartile mean (bootstrap). `laps` counts tracks of which every tile
-    was visited, `laps_95` those of which more than 95 % were: Gymnasium's rule for a complete lap. `lap_steps` is the
-    mean length of completed laps, None without one.
+    t), `interquartile_interval` that of the interquartile mean (bootstrap). `laps` counts tracks with every tile
+    visited, `laps_95` those with more than 95 %: Gymnasium's rule for a complete lap. `lap_steps` is the mean length of
+    completed laps, None without one.
     """
     values = [row.score for row in rows]
     laps = [row.steps for row in rows if row.lap]
@@ -90,7 +90,7 @@ def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
 
 
 def comparison(fast: Sequence[TrackScore], reference: Sequence[TrackScore]) -> dict[str, Any]:
-    """Compare scores of the same controller with both renderers, on the tracks that `reference` has; ready for JSON."""
+    """Compare one controller's scores with both renderers on the tracks of `reference`; ready for JSON."""
     by_track = {row.track: row.score for row in fast}
     pairs = [(row.score, by_track[row.track]) for row in reference]
     differences = [there - here for there, here in pairs]

@@ -1,4 +1,4 @@
-"""The stage `evaluate`: the mean controller on fresh tracks, some of them on unmodified Gymnasium as well."""
+"""The stage `evaluate`: drives the mean controller on test tracks, some of them also on unmodified Gymnasium."""
 
 import json
 import time
@@ -19,7 +19,10 @@ from .scoring import TrackScore, comparison, score, summary
 
 
 def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
-    """Score the shards' tracks; yield (shard index, {"scores.json": {renderer: rows in track order}}) one by one."""
+    """Score the shards' tracks; yield (shard index, {"scores.json": {renderer: rows in track order}}) one by one.
+
+    Raise ShardFailed if an episode cannot begin.
+    """
     settings = ctx.config.evaluate
     size = settings.shard_tracks
     every = tracks.test_tracks(settings.first_track, settings.tracks)
@@ -40,7 +43,7 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
 
 
 def collect(ctx: Context, shards: Sequence[Shard]) -> None:
-    """Write scores.json, and a picture of the track with the median score: drive.webp."""
+    """Write scores.json, and drive.webp: an animated picture of the track with the median score."""
     settings = ctx.config.evaluate
     parts = [_rows(shard) for shard in shards]
     rows, reference = ([row for part in parts for row in part.get(r, ())] for r in ("fast", "gymnasium"))
@@ -74,7 +77,7 @@ def _controller(ctx: Context) -> tuple[Encoder, Step, NDArray[np.float32]]:
 
 
 class _Progress:
-    """Steps done of those expected, and the scores so far; a lap that is completed early makes the rest less."""
+    """Progress in steps, with the scores so far; an episode that ends early reduces the expected number."""
 
     def __init__(self, ctx: Context, total: int, scores: Sequence[float] = ()) -> None:
         self._ctx, self._total = ctx, total

@@ -15,13 +15,16 @@ def mean(values: Sequence[float]) -> float:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Sample standard deviation (n - 1); 0 of a single value."""
+    """Return the sample standard deviation (n - 1); 0 for a single value."""
     centre = mean(values)
     return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
 
 
 def student_975(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t: a table, then Abramowitz & Stegun 26.7.5 (4 digits from 11 degrees on)."""
+    """Return the 97.5 % quantile of Student's t.
+
+    Up to 10 degrees of freedom, it comes from a table; from 11 on, from Abramowitz & Stegun 26.7.5 (4 digits).
+    """
     if freedom <= len(T_975):
         return T_975[freedom - 1]
     z, v = Z_975, freedom
@@ -30,7 +33,10 @@ def student_975(freedom: int) -> float:
 
 
 def interval_95(values: Sequence[float]) -> tuple[float, float]:
-    """95 % confidence interval of the mean: mean ± t s / √n, Student's t. Of one value: the value."""
+    """Return the 95 % confidence interval of the mean: mean ± t s / √n, Student's t.
+
+    For a single value, both ends are that value.
+    """
     centre = mean(values)
     if len(values) < 2:
         return centre, centre
@@ -47,8 +53,8 @@ def interquartile_mean(values: Sequence[float]) -> float:
 def interquartile_interval_95(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % interval of the interquartile mean by the percentile bootstrap over values.
 
-    10,000 resamples of a generator with seed 0, so the same values give the same interval (Agarwal et al. 2021,
-    "Deep Reinforcement Learning at the Edge of the Statistical Precipice", section 4.3).
+    The 10,000 resamples come from a generator with seed 0, so the same values give the same interval (Agarwal et al.
+    2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", section 4.3).
     """
     draws = np.random.default_rng(0).choice(np.asarray(values, np.float64), (RESAMPLES, len(values)))
     cut = len(values) // 4

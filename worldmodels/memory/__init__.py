@@ -1,1 +1,1 @@
-"""M: what it is, how it is trained, and what it must beat."""
+"""M: its model, its training, and its baselines."""

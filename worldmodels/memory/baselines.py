@@ -1,4 +1,4 @@
-"""What M must beat: densities of z_{t+1} that know nothing of the action or the past, fitted on the training split."""
+"""Baselines for M: densities of z_{t+1} that ignore the action and the past, fitted on the training split."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,14 +13,17 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Baselines:
-    """`unchanged`: N(z_t, step), `gaussian`: N(mean, variance); every dimension by itself, [Z] each."""
+    """`unchanged`: N(z_t, step), `gaussian`: N(mean, variance); independent dimensions, [Z] each."""
 
     mean: Doubles
     variance: Doubles
     step: Doubles
 
     def nll(self, z: NDArray[np.float32]) -> tuple[float, float]:
-        """Nats of z[1:] of one episode [T, Z] under `unchanged` and `gaussian`, summed over frames and dimensions."""
+        """Return the nats of z[1:] of one episode [T, Z] under `unchanged` and `gaussian`.
+
+        Both are summed over frames and dimensions.
+        """
         now, target = z[:-1].astype(np.float64), z[1:].astype(np.float64)
         return _nats(target - now, self.step), _nats(target - self.mean, self.variance)
 
@@ -30,7 +33,7 @@ def _nats(error: Doubles, variance: Doubles) -> float:
 
 
 def fit(episodes: Iterable[Latents]) -> Baselines:
-    """Maximum likelihood over all draws z ~ N(mean, exp(logvar)) at once: the expectations are known in closed form."""
+    """Fit by maximum likelihood over all draws z ~ N(mean, exp(logvar)) at once, with expectations in closed form."""
     count = 0
     total = square = change = np.zeros(1)
     for episode in episodes:

@@ -1,7 +1,7 @@
-"""Windows of latents for truncated back-propagation: groups of episodes, window after window, the state carried on.
+"""Windows of latents for truncated back-propagation: groups of episodes, window after window, with carried state.
 
-An epoch is a permutation of the shards, cut into pools; a pool's episodes are permuted and cut into groups. Everything
-follows from (seed, epoch). A window never reaches into another episode, and ragged ends are masked.
+An epoch is a permutation of the shards, cut into pools; a pool's episodes are permuted and cut into groups. The order
+depends only on (seed, epoch). A window never reaches into another episode, and steps after an episode's end are masked.
 """
 
 import math
@@ -20,7 +20,7 @@ from ..vision.latents import Latents
 T = TypeVar("T")
 Floats = NDArray[np.float32]
 POOL_FRAMES = 1_000_000
-"""Frames whose episodes are shuffled together, 270 MB at Z = 32: part of the data order, hence a constant."""
+"""Frames whose episodes are shuffled together, 270 MB at Z = 32: a constant that determines the data order."""
 HELD_OUT, DRAW = 1, 2
 
 
@@ -32,11 +32,11 @@ class Window:
     logvar: Floats  # [B, S + 1, Z]
     actions: Floats  # [B, S, 3]
     mask: Floats  # [B, S]
-    first: bool  # of its episodes: the state before it is zero
+    first: bool  # of its episodes, so the state before it is zero
 
 
 class Episodes:
-    """Which episodes of which shards are trained on and which are held out, from their lengths alone."""
+    """The split of the shards' episodes into training and held-out ones, from their lengths alone."""
 
     def __init__(
         self,
@@ -46,14 +46,14 @@ class Episodes:
         cache_bytes: int,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """A shard's share follows from those before it, so that later shards leave the earlier choice as it is.
+        """Split the episodes. A shard's split depends on earlier shards only, so later shards do not change it.
 
-        `beat` is called after every shard of a pass over all of them, of which the first is made here.
+        `beat` is called after every shard of a pass over all shards; the first pass takes place here.
         """
         self._beat = beat
         self.lengths = [n for _, n in self._beating(ahead(shards, latents.lengths, READERS))]
         self._held = [np.zeros(len(n), np.bool_) for n in self.lengths]
-        self._trained = [n > 1 for n in self.lengths]  # of one frame nothing can be predicted
+        self._trained = [n > 1 for n in self.lengths]  # an episode of one frame has no target
         due = 0
         for i, usable in enumerate(self._trained):
             before, due = due, due + int(usable.sum())
@@ -74,7 +74,7 @@ class Episodes:
         return int(sum(mask.sum() for mask in self._held))
 
     def longest(self) -> int:
-        """Steps of the longest episode."""
+        """Return the steps of the longest episode."""
         return int(max(n.max() for n in self.lengths)) - 1
 
     def training(self, shards: Sequence[int]) -> list[Latents]:
@@ -82,13 +82,16 @@ class Episodes:
         return [episode for i, found in loaded for _, episode in _chosen(found, self._trained[i])]
 
     def all_training(self) -> Iterator[Latents]:
-        """What `training` gives of all shards, a few of them in memory at a time."""
+        """Yield the episodes of `training` for all shards, with a few shards in memory at a time."""
         for shard, found in self._pass(self._trained):
             for _, episode in _chosen(found, self._trained[shard]):
                 yield episode
 
     def held_out(self) -> Iterator[tuple[Latents, Floats]]:
-        """Held-out episodes and their z [T, Z], always the same draws. Copies: a view keeps its whole shard."""
+        """Yield held-out episodes and their z [T, Z], always the same draws.
+
+        Latents are copied, because a view would keep its whole shard in memory.
+        """
         for shard, found in self._pass(self._held):
             for number, episode in _chosen(found, self._held[shard]):
                 rng = np.random.default_rng([self.seed, DRAW, shard, number])
@@ -111,7 +114,7 @@ def _chosen(episodes: Sequence[Latents], mask: NDArray[np.bool_]) -> list[tuple[
 
 
 def _share(part: float, whole: int) -> int:
-    """At least one of any."""
+    """Return the part of a whole, rounded up: at least 1 if both are positive."""
     return math.ceil(part * whole - 1e-9)
 
 
@@ -122,7 +125,7 @@ def _bytes(episodes: Sequence[Latents]) -> int:
 def windows(
     episodes: Episodes, *, batch: int, sequence: int, epochs: int, start: Position = START
 ) -> Iterator[tuple[Window, Mark]]:
-    """All training windows from `start` on, in order; the last group of a pool may have fewer episodes."""
+    """Yield all training windows from `start` on, in order; a pool's last group may have fewer episodes."""
 
     def split(found: list[Latents], rng: np.random.Generator) -> list[tuple[list[Latents], int]]:
         order = rng.permutation(len(found))
@@ -136,7 +139,7 @@ def windows(
 
 
 def cut(group: Sequence[Latents], at: int, sequence: int) -> Window:
-    """Steps at..at+S of every episode of a group."""
+    """Return the steps at..at+S of every episode of a group, padded with zeros."""
 
     def padded(arrays: Sequence[Floats], size: int) -> Floats:
         out = np.zeros((len(arrays), size, arrays[0].shape[1]), np.float32)

@@ -13,10 +13,10 @@ Mixture = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 class Memory(keras.Model):  # type: ignore[misc]
-    """(z_t, a_t) -> the density of z_{t+1}: per dimension a mixture of K Gaussians, dimensions independent."""
+    """M: (z_t, a_t) -> the density of z_{t+1}: per dimension a mixture of K Gaussians, dimensions independent."""
 
     def __init__(self, z: int, hidden: int, mixtures: int, seed: int = 0, dtype: str = "float32") -> None:
-        """`dtype` is Keras' policy for the layers: mixed ones compute in half precision, and weights stay float32."""
+        """Create layers with Keras' policy `dtype`: mixed policies compute in half precision, weights stay float32."""
         super().__init__(name="memory")
         self._sizes = (z, hidden, mixtures, seed)
         self.z, self.hidden, self.mixtures = z, hidden, mixtures
@@ -42,26 +42,26 @@ class Memory(keras.Model):  # type: ignore[misc]
         return tf.zeros((rows, self.hidden)), tf.zeros((rows, self.hidden))
 
     def predict_sequence(self, z: tf.Tensor, a: tf.Tensor, state: State) -> tuple[Mixture, State]:
-        """z [B, T, Z], a [B, T, 3] from `state` on -> mixtures [B, T, Z, K] and the state after them."""
+        """Return mixtures [B, T, Z, K] for z [B, T, Z], a [B, T, 3] and the first state, and the last state."""
         before = [tf.cast(each, self.lstm.compute_dtype) for each in state]
         hs, h, c = (tf.cast(each, tf.float32) for each in self.lstm(tf.concat([z, a], axis=-1), initial_state=before))
         return self.mixture(hs), (h, c)
 
     def in_float32(self) -> "Memory":
-        """The same network as it plays."""
+        """Return the same network in float32, for inference."""
         plain = Memory(*self._sizes)
         plain.set_weights(self.get_weights())
         return plain
 
     def mixture(self, h: tf.Tensor) -> Mixture:
-        """[..., H] -> logits of the weights, mu, log sigma [..., Z, K]."""
+        """Return logits of the weights, mu and log sigma [..., Z, K] for h [..., H]."""
         out = tf.cast(self.density(h), tf.float32)
         shape = [-1, *h.shape[1:-1], self.z, self.mixtures]
         logits, mu, log_sigma = (tf.reshape(part, shape) for part in tf.split(out, 3, axis=-1))
         return logits, mu, log_sigma
 
     def step(self, z: tf.Tensor, a: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> State:
-        """One step of the LSTM, [B, ...]; Keras' order of gates: input, forget, candidate, output."""
+        """Take one step of the LSTM, [B, ...]; Keras' order of gates: input, forget, candidate, output."""
         cell = self.lstm.cell
         weights = tf.concat([cell.kernel, cell.recurrent_kernel], axis=0)
         gates = tf.matmul(tf.concat([z, a, h], axis=-1), weights) + cell.bias  # [B, 4 H]
@@ -75,7 +75,7 @@ class Memory(keras.Model):  # type: ignore[misc]
 
 
 def negative_log_likelihood(mixture: Mixture, target: tf.Tensor) -> tf.Tensor:
-    """Nats per frame [B, T], summed over dimensions, of targets [B, T, Z]. Sigma may be as small as it likes."""
+    """Return nats per frame [B, T] of targets [B, T, Z], summed over dimensions. Sigma has no lower bound."""
     logits, mu, log_sigma = mixture
     distance = (target[..., None] - mu) * tf.exp(-log_sigma)
     log_normal = -0.5 * distance**2 - log_sigma - HALF_LOG_TAU  # [B, T, Z, K]
@@ -83,7 +83,7 @@ def negative_log_likelihood(mixture: Mixture, target: tf.Tensor) -> tf.Tensor:
 
 
 def play_functions(memory: Memory) -> dict[str, Any]:
-    """The functions that play, by file name: concrete, for any batch."""
+    """Return the functions for inference by file name: concrete, for any batch."""
     sizes = {"z": memory.z, "a": ACTIONS, "h": memory.hidden, "c": memory.hidden}
     signature = [tf.TensorSpec((None, n), tf.float32, name=name) for name, n in sizes.items()]
     return {

@@ -1,4 +1,4 @@
-"""The `memory` stage: latents in, M out, with its held-out likelihood beside trivial baselines."""
+"""The `memory` stage: training of M on latents, and its held-out likelihood beside trivial baselines."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -26,9 +26,10 @@ CHECKED = 16
 
 
 def train(ctx: Context) -> None:
-    """Write step.tflite, dream.tflite, memory.weights.h5, memory.json and heldout.json; goes on from a checkpoint.
+    """Write step.tflite, dream.tflite, memory.weights.h5, memory.json and heldout.json; continue from a checkpoint.
 
-    They are those of the epoch with the lowest held-out negative log-likelihood: M overfits.
+    The weights are those of the epoch with the lowest held-out negative log-likelihood, because M overfits. Raise
+    WorkFailed if no episode is left to train on.
     """
     config = ctx.config.memory
     training.prepare(config.threads, ctx.log)
@@ -55,13 +56,13 @@ def train(ctx: Context) -> None:
 
 
 def _beat(ctx: Context) -> None:
-    """A pass over all episodes goes on."""
+    """Report activity during a pass over all episodes; raise Stopped if the process must stop."""
     ctx.pulse.touch()
     ctx.pulse.check()
 
 
 def learning_rate(step: int, first: float, least: float, decay: float) -> float:
-    """(first - least) decay^step + least, the paper's code."""
+    """Return (first - least) decay^step + least, as in the paper's code."""
     return (first - least) * decay**step + least
 
 
@@ -74,7 +75,7 @@ class Best:
     weights: list[np.ndarray[Any, Any]] = field(default_factory=list)
 
     def offer(self, held_out: float, epoch: int, memory: Memory) -> None:
-        """Take the weights as they are after an epoch, if it is better than all before."""
+        """Keep the epoch's weights if its held-out value is lower than all before."""
         if held_out < self.held_out:
             self.held_out, self.epoch = held_out, epoch
             self.weights = [variable.numpy() for variable in memory.variables]
@@ -84,7 +85,7 @@ class Best:
             variable.assign(value)
 
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return all of it by names of a checkpoint's arrays; nothing before the end of the first epoch."""
+        """Return all of it as named arrays of a checkpoint; an empty dict before the end of the first epoch."""
         if not self.epoch:
             return {}
         weights = {f"best{index:03d}": value for index, value in enumerate(self.weights)}
@@ -92,14 +93,14 @@ class Best:
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any]) -> "Best":
-        """Return what `arrays` gave; nothing yet if a checkpoint has none of it."""
+        """Return the Best that `arrays` stored; an initial one if a checkpoint has none of it."""
         held_out, epoch = arrays.get("best", (math.inf, 0))
         weights = [arrays[name] for name in sorted(arrays) if name.startswith("best") and name != "best"]
         return cls(float(held_out), int(epoch), weights)
 
 
 class Trainer:
-    """The loop, and what it carries from window to window."""
+    """The training loop, and the state that it carries from window to window."""
 
     def __init__(self, ctx: Context, memory: Memory, episodes: Episodes) -> None:
         self.ctx, self.memory, self.episodes = ctx, memory, episodes
@@ -121,7 +122,7 @@ class Trainer:
         inputs = [spec(steps + 1, memory.z), spec(steps, ACTIONS), spec(steps), *state]
 
         def nll(z: Any, a: Any, mask: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
-            """Nats summed over frames and dimensions, and the state after the window."""
+            """Return nats summed over frames and dimensions, and the state after the window."""
             mixture, (h, c) = memory.predict_sequence(z[:, :-1], a, (h, c))
             return tf.reduce_sum(negative_log_likelihood(mixture, z[:, 1:]) * mask), h, c
 
@@ -130,7 +131,7 @@ class Trainer:
             count = tf.reduce_sum(mask)
             with tf.GradientTape() as tape:
                 nats, h, c = nll(z, a, mask, h, c)
-                # Per dimension, as the paper's: the scale that `clip` is for.
+                # Per dimension, as in the paper: `clip` is for this scale.
                 loss = self.optimizer.scale_loss(nats / (count * memory.z))
             variables = memory.trainable_variables
             self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
@@ -143,7 +144,7 @@ class Trainer:
         )
 
     def fit(self) -> int:
-        """Train from the latest checkpoint to the end; the number of steps. `best` is then the best epoch's state."""
+        """Train from the latest checkpoint to the end; set `best` to the best epoch; return the number of steps."""
         ctx, config = self.ctx, self.config
         variables = [*self.memory.variables, *self.optimizer.variables]
         checkpoint = training.Checkpoint(ctx, variables, COLUMNS)
@@ -184,7 +185,7 @@ class Trainer:
                 ctx.progress(number, total, "steps", speed / window.mask.sum(), loss=float(loss), frames_per_s=speed)
         finally:
             stream.close()
-        if not self.best.epoch:  # the last checkpoint is an earlier version's, and of the last epoch's end
+        if not self.best.epoch:  # the checkpoint is an earlier version's, from the end of the last epoch
             self.best.offer(self.held_out(), config.epochs, self.memory)
         ctx.log.info("waited %.1f s for latents", stream.waited)
         return number
@@ -198,7 +199,7 @@ class Trainer:
         return self._train(window.mean, window.logvar, window.actions, window.mask, h, c, step)  # type: ignore[no-any-return]
 
     def held_out(self) -> float:
-        """Nats per held-out frame under M: always the same frames and draws."""
+        """Return the nats per held-out frame under M, always for the same frames and draws."""
         sums: list[tuple[float, float]] = []
         group: list[Latents] = []
         for episode, z in self.episodes.held_out():
@@ -240,7 +241,7 @@ def _write(ctx: Context, memory: Memory, episodes: Episodes, best: Best, steps: 
 
 
 def _real_inputs(memory: Memory, episodes: Episodes) -> list[np.ndarray[Any, Any]]:
-    """z, a, h, c as they occur: the state after up to CHECKED frames of a held-out episode."""
+    """Return real z, a, h, c: those of the first frames of a held-out episode, at most CHECKED."""
     episode, z = next(episodes.held_out())
     rows = min(CHECKED, len(z) - 1)
     h, c = (s.numpy() for s in memory.zero_state(1))

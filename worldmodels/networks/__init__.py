@@ -1,4 +1,4 @@
-"""What plays: V's encoder and decoder, M's step and dream, and C, on LiteRT and NumPy. No TensorFlow here."""
+"""Inference without TensorFlow: V's encoder and decoder and M's step and dream on LiteRT, C on NumPy."""
 
 from .linear import act, parameters
 from .litert import Decoder, Dream, Encoder, Step

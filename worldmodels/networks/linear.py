@@ -8,12 +8,12 @@ ACTIONS = 3
 
 
 def parameters(z: int, hidden: int) -> int:
-    """How many parameters C has: W [3, Z + H] row by row, then b [3]."""
+    """Return the number of C's parameters: W [3, Z + H] row by row, then b [3]."""
     return ACTIONS * (z + hidden) + ACTIONS
 
 
 def act(params: Floats, z: Floats, h: Floats) -> Floats:
-    """Actions [L, 3] of z [L, Z] and h [L, H], every row by its own params [L, P].
+    """Return actions [L, 3] for z [L, Z] and h [L, H], each row with its own params [L, P].
 
     (steering, gas, brake) = (tanh, (tanh + 1) / 2, clip(tanh, 0, 1)) of W [z, h] + b. A row's bits do not depend on the
     batch: every sum runs along its own row (a matrix product would choose its kernel by the batch).

@@ -1,7 +1,7 @@
 """The trained networks as functions of NumPy arrays, on LiteRT (XNNPACK).
 
-Any number of rows per call. A row's result does not depend, bit for bit, on the rows beside it, so lanes may be
-refilled and work may move between processes without changing a score.
+A call takes any number of rows. A row's result does not depend, bit for bit, on the other rows, so a lane can start a
+new episode and work can move between processes without changing a score.
 """
 
 from os import PathLike
@@ -19,9 +19,10 @@ Frames = NDArray[np.uint8]
 
 
 class Network:
-    """A `.tflite` file whose tensors all begin with the batch. One per thread: calls are not reentrant.
+    """A `.tflite` file whose tensors all begin with the batch. Use one per thread: calls are not reentrant.
 
-    Raises ValueError for inputs of another type or shape than the file's, CorruptArtifact for a file of another kind.
+    Opening raises CorruptArtifact for a file of another kind; a call raises ValueError for inputs of another type or
+    shape than the file's.
     """
 
     def __init__(self, path: str | PathLike[str], threads: int = 1) -> None:
@@ -43,16 +44,16 @@ class Network:
 
     @property
     def input_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes without the batch."""
+        """Return the input shapes without the batch."""
         return [shape for _, shape in self._inputs]
 
     def run(self, *inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        """One array [B, ...] per input -> one array [B, ...] per output, the caller's own."""
+        """Return one array [B, ...] per output, owned by the caller, for one array [B, ...] per input."""
         rows = len(inputs[0])
         if rows == 0:
             return [np.zeros((0, *s), t) for s, t in zip(self.output_shapes, self._types, strict=True)]
         if rows != self._rows:
-            self._resize(rows)  # measured: not slower than keeping an interpreter per batch size
+            self._resize(rows)  # measured: as fast as an interpreter per batch size
         for (index, _), value in zip(self._inputs, inputs, strict=True):
             self._interpreter.set_tensor(index, value)
         self._interpreter.invoke()
@@ -66,7 +67,7 @@ class Network:
 
 
 class Encoder(Network):
-    """V: frames uint8 [B, 64, 64, 3] -> mean, log-variance [B, Z]."""
+    """V's encoder: frames uint8 [B, 64, 64, 3] -> mean, log-variance [B, Z]."""
 
     @property
     def z(self) -> int:
@@ -78,14 +79,14 @@ class Encoder(Network):
 
 
 class Decoder(Network):
-    """V: z [B, Z] -> frames uint8 [B, 64, 64, 3]."""
+    """V's decoder: z [B, Z] -> frames uint8 [B, 64, 64, 3]."""
 
     def __call__(self, z: Floats) -> Frames:
         return self.run(z)[0]
 
 
 class Step(Network):
-    """M: (z_t, a_t) and the state before -> the state after, [B, H] each. The state begins as zeros."""
+    """M's step: (z_t, a_t) and the previous state (h, c) -> the next state, [B, H] each. The first state is zero."""
 
     @property
     def hidden(self) -> int:
@@ -97,7 +98,7 @@ class Step(Network):
 
 
 class Dream(Network):
-    """M with its prediction of z_{t+1} for `mixture.sample`: logits of the weights, mu, log sigma, [B, Z, K] each."""
+    """M's step and its prediction of z_{t+1} for `mixture.sample`: logits of weights, mu, log sigma, [B, Z, K] each."""
 
     @property
     def hidden(self) -> int:

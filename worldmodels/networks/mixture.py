@@ -1,4 +1,4 @@
-"""Drawing from M's prediction: a mixture of Gaussians per latent dimension (paper, appendix A.2)."""
+"""Samples of M's prediction: a mixture of Gaussians per latent dimension (paper, appendix A.2)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Floats = NDArray[np.float32]
 
 
 def sample(logits: Floats, mu: Floats, log_sigma: Floats, rng: np.random.Generator, temperature: float = 1.0) -> Floats:
-    """z [B, Z] drawn from mixtures [B, Z, K].
+    """Draw z [B, Z] from mixtures [B, Z, K].
 
     The temperature divides the logits of the weights and multiplies the variance (Ha & Eck 2017, section 3.3).
     """

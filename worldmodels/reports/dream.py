@@ -1,4 +1,4 @@
-"""A drive that happens in M alone: no simulator, only V's and M's networks."""
+"""A dream: a drive in M's predictions, with V's and M's networks and without the simulator."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ..rollouts.episodes import Episode
 
 @dataclass(frozen=True)
 class Networks:
-    """V and M as they play, and C's parameters f32 [P] (None: the episode's own actions are repeated)."""
+    """V and M for inference, and C's parameters f32 [P] (None: the episode's own actions are repeated)."""
 
     encoder: Encoder
     decoder: Decoder
@@ -28,10 +28,10 @@ def roll_out(
     steps: int,
     temperature: float = 1.0,
 ) -> np.ndarray:
-    """Decoded frames u8 [steps + 1, 64, 64, 3], the first that of the real start.
+    """Return decoded frames u8 [steps + 1, 64, 64, 3]; the first one shows the real start.
 
-    M first follows `warm_up` real frames and actions, so that h knows how fast the car is; from then on each z is drawn
-    from M's own prediction and C acts on what it dreams (paper, section 4).
+    M first follows `warm_up` real frames and actions, so that h represents the car's speed. Then each z is drawn from
+    M's own prediction, and C acts on it (paper, section 4).
     """
     warm_up = min(warm_up, len(episode.frames) - 1)
     mean, _ = networks.encoder(episode.frames[: warm_up + 1])  # [W + 1, Z]

@@ -1,7 +1,7 @@
 """Curves and histograms as SVG; the only module of this project that imports matplotlib.
 
-Every figure is one small panel (a phone shows one to a row, a desk two) drawn in the light colours of `THEME`;
-the page swaps those for CSS variables, so the same drawing follows the reader's light or dark scheme.
+Every figure is one small panel (a phone shows one per row, a desktop two) in the light colours of `THEME`; the page
+replaces these by CSS variables, so that the same drawing follows the reader's light or dark scheme.
 """
 
 import io
@@ -19,9 +19,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-matplotlib.rcdefaults()  # a matplotlibrc of the current directory counts for nothing
+matplotlib.rcdefaults()  # ignores a matplotlibrc of the current directory
 
-# name -> (light, dark); text colours keep 4.5:1 against their background, line colours 3:1
+# name -> (light, dark); contrast with the background: text at least 4.5:1, lines 3:1
 THEME: Mapping[str, tuple[str, str]] = {
     "paper": ("#ffffff", "#14181d"),
     "panel": ("#f5f7f9", "#1c2229"),
@@ -62,19 +62,19 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """File name (its suffix says what it is), content, what it shows, and what to read from it."""
+    """A picture: file name (its suffix gives the format), content, alternative text, and caption."""
 
     name: str
     data: bytes
     alt: str
     caption: str = ""
-    still: bytes = b""  # PNG shown instead of an animation to readers who asked for less motion
+    still: bytes = b""  # PNG that replaces an animation for readers who prefer reduced motion
     wide: bool = False
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: label for the legend, points (NaN where there is none), name of a colour in `THEME`."""
+    """One curve: label for the legend, points (NaN: missing), name of a colour in `THEME`."""
 
     label: str
     x: Sequence[float] | np.ndarray
@@ -86,7 +86,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """What a figure is called, what its axes are called (with units), and what is said about it."""
+    """A figure's file name, the titles of its axes (with units), its description and its caption."""
 
     name: str
     x: str
@@ -97,7 +97,7 @@ class Panel:
 
 
 def curves(panel: Panel, lines: Sequence[Line]) -> Picture:
-    """Lines over one x axis, the legend above them."""
+    """Draw lines over one x axis, the legend above them."""
     with _axes(panel) as (axes, out):
         for line in lines:
             x, y = (np.asarray(v, dtype=float) for v in (line.x, line.y))
@@ -116,7 +116,7 @@ def curves(panel: Panel, lines: Sequence[Line]) -> Picture:
 
 
 def histogram(panel: Panel, values: np.ndarray, interval: tuple[float, float], reference: tuple[str, float]) -> Picture:
-    """How `values` spread: bars, a tick for each value, the mean as a line with its `interval`, and a `reference`."""
+    """Draw the spread of `values`: bars, a tick for each value, the mean with `interval`, and a `reference`."""
     mean = float(values.mean())
     with _axes(panel) as (axes, out):
         low, high = min(values.min(), reference[1]), max(values.max(), reference[1])
@@ -133,7 +133,7 @@ def histogram(panel: Panel, values: np.ndarray, interval: tuple[float, float], r
 
 
 def bars(panel: Panel, values: Mapping[str, float], colours: Sequence[str]) -> Picture:
-    """Named values as horizontal bars, each with its number."""
+    """Draw named values as horizontal bars, each with its number."""
     with _axes(panel) as (axes, out):
         numbers = list(values.values())
         axes.barh(range(len(numbers)), numbers, color=[THEME[c][0] for c in colours], height=0.42)
@@ -156,7 +156,7 @@ def bars(panel: Panel, values: Mapping[str, float], colours: Sequence[str]) -> P
 
 @contextmanager
 def _axes(panel: Panel) -> Iterator[tuple[Axes, io.BytesIO]]:
-    """Labelled axes to draw on; the drawing stands in the buffer afterwards, its bytes a function of what was drawn."""
+    """Yield labelled axes, and a buffer for their SVG; its bytes depend only on the drawing."""
     out = io.BytesIO()
     with plt.rc_context({**STYLE, "svg.hashsalt": panel.name}):
         figure, axes = plt.subplots(figsize=(4.5, 2.95), layout="constrained")
@@ -170,11 +170,11 @@ def _axes(panel: Panel) -> Iterator[tuple[Axes, io.BytesIO]]:
 
 
 def _legend(axes: Axes) -> None:
-    """Above the drawing, at most two to a row: their texts must not decide how wide the axes are."""
+    """Put the legend above the drawing, at most two entries per row; its width does not change the axes."""
     handles, _ = axes.get_legend_handles_labels()
     columns = min(2, len(handles))
     rows = -(-len(handles) // columns)
-    axes.set_title("\n".join([" "] * rows), fontsize=10, pad=7)  # keeps the room
+    axes.set_title("\n".join([" "] * rows), fontsize=10, pad=7)  # reserves the space
     legend = axes.legend(
         loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, handlelength=1.3, columnspacing=1.2, borderpad=0.2
     )
@@ -182,6 +182,6 @@ def _legend(axes: Axes) -> None:
 
 
 def _round_width(width: float) -> float:
-    """The next of 1, 2, 5, 10 … at or above `width`."""
+    """Return the next of 1, 2, 5, 10 … at or above `width`."""
     power = 10.0 ** np.floor(np.log10(max(width, 1.0)))
     return float(next(m * power for m in (1, 2, 5, 10) if m * power >= width - 1e-9))

@@ -1,4 +1,4 @@
-"""What V sees and what M predicts."""
+"""The report's sections on V's reconstructions and M's predictions."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,14 +17,14 @@ from .page import Part
 from .pictures import animation, sheet
 from .sources import Columns, document, optional, table
 
-COLUMNS = 5  # frames side by side: still a thumbnail each on a phone
+COLUMNS = 5  # frames side by side: each is a thumbnail on a phone
 WARM_UP = 40  # real steps before the dream; the car is moving by then
 DREAM_STEPS = 400
-DREAM_SEED = 7  # beside the run's seed, so that the dream's noise is nobody else's
+DREAM_SEED = 7  # used with the run's seed, so that the dream has noise of its own
 
 
 def reconstructions(ctx: Context) -> list[Part]:
-    """Stored frames beside what V makes of them."""
+    """Show stored frames beside V's reconstructions of them."""
     vae = ctx.one("vae")
     if not ctx.inputs.get("rollouts"):
         return _committed_reconstructions(ctx)
@@ -48,7 +48,7 @@ def reconstructions(ctx: Context) -> list[Part]:
 
 
 def vision(ctx: Context) -> list[Part]:
-    """V's training curves."""
+    """Show V's training curves."""
     rows, config = table(ctx.one("vae").path("training.csv")), ctx.config.vae
     free = config.kl_tolerance * config.z
     error = _training_panel(
@@ -72,7 +72,7 @@ def _training_panel(
 
 
 def memory(ctx: Context) -> list[Part]:
-    """M's held-out likelihood beside two trivial models, and its training curve."""
+    """Show M's held-out likelihood beside two trivial models, and its training curve."""
     artifact = ctx.one("memory")
     nll = document(artifact.path("heldout.json"))
     named = {
@@ -99,14 +99,14 @@ def memory(ctx: Context) -> list[Part]:
 
 
 def _kept(ctx: Context, memory: Artifact) -> str:
-    """Say which epoch's weights M has; nothing of those that were committed before it said so itself."""
+    """Return a sentence with the epoch of M's weights; empty for artifacts that do not record it."""
     path = optional(memory, "memory.json")
     epoch = document(path).get("epoch") if path else None
     return f"M is that of epoch {epoch} of {ctx.config.memory.epochs}, where this was lowest." if epoch else ""
 
 
 def dream(ctx: Context) -> list[Part]:
-    """M rolled out on its own predictions, as an animation and a filmstrip."""
+    """Show M rolled out on its own predictions, as an animation and a filmstrip."""
     vae, model = ctx.one("vae"), ctx.one("memory")
     controllers = ctx.inputs.get("controller", ())
     networks = Networks(
@@ -155,7 +155,10 @@ def _last_episodes(ctx: Context) -> list[Episode]:
 
 
 def _spread(found: list[Episode], n: int) -> np.ndarray:
-    """`n` frames u8 [n, 64, 64, 3] from all over the episodes, the first moments (the camera zooms in) left out."""
+    """Return `n` frames u8 [n, 64, 64, 3] from all over the episodes.
+
+    The first 60 frames of long episodes are left out, because the camera zooms in.
+    """
     chosen = []
     for i in range(n):
         frames = found[i * len(found) // n].frames

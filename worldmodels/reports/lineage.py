@@ -1,4 +1,4 @@
-"""Where every number comes from: digests, inputs, configs, versions, machines, times."""
+"""The origin of every number: digests, inputs, configs, versions, machines, times."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from .sources import document, optional, short, table
 
 
 def lineage(ctx: Context) -> list[Part]:
-    """One table of all artifacts, then each in full."""
+    """Show one table of all artifacts, then the details of each."""
     found = [artifact for stage in ctx.inputs.values() for artifact in stage]
     if not found:
         return [page.paragraph("Nothing is committed yet.", "missing")]
@@ -33,7 +33,7 @@ def lineage(ctx: Context) -> list[Part]:
 
 
 def environment_steps(artifact: Artifact) -> int:
-    """Steps that the simulator made for this artifact, as its results tell; 0 for a stage that trains or encodes."""
+    """Return the simulator steps in this artifact's results; 0 for a stage that trains or encodes."""
     if artifact.stage == "rollouts":
         return sum(int(episodes.lengths(shard).sum()) for shard in artifact.shards)
     if artifact.stage == "controller":
@@ -44,7 +44,7 @@ def environment_steps(artifact: Artifact) -> int:
 
 
 def throughput(artifact: Artifact, steps: int, seconds: float | None) -> str:
-    """Environment steps per second of wall time, or the median rate of a training."""
+    """Return the environment steps per second of wall time, or the median rate of a training."""
     if steps and seconds:
         return f"{steps / seconds:,.0f} steps/s"
     if path := optional(artifact, "training.csv"):

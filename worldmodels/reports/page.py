@@ -1,4 +1,4 @@
-"""The page: sections and tables to one HTML file that needs nothing beside it."""
+"""The page: sections and tables as one self-contained HTML file."""
 
 import base64
 import re
@@ -17,7 +17,7 @@ Part = str | list[Picture]
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the page: `look` says what to look for; a body is HTML and lists of pictures."""
+    """A titled part of the page: `look` is a hint for readers, `body` is HTML and lists of pictures."""
 
     title: str
     look: str
@@ -25,7 +25,7 @@ class Section:
 
 
 def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = "\n".join(_section(section) for section in sections)
     links = " ".join(f'<a href="#{_anchor(s.title)}">{escape(s.title)}</a>' for s in sections)
     return f"""<!doctype html>
@@ -48,12 +48,12 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """Plain text as a paragraph of class `kind`."""
+    """Return plain text as a paragraph of class `kind`."""
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
 def tiles(values: Iterable[tuple[str, str, str]]) -> str:
-    """(number, what it is, detail) as large numbers."""
+    """Return tuples of (number, label, detail) as large numbers."""
     cells = (
         f'<div class="tile"><dt>{escape(label)}</dt>'
         f"<dd><b>{escape(number)}</b><small>{escape(detail)}</small></dd></div>"
@@ -63,7 +63,7 @@ def tiles(values: Iterable[tuple[str, str, str]]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table that scrolls sideways on a narrow screen."""
+    """Return a table that scrolls sideways on a narrow screen."""
     top = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
     label = escape(", ".join(head), quote=True)
@@ -74,12 +74,12 @@ def table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def details(summary: str, body: str) -> str:
-    """`body` (HTML) behind a line that opens it."""
+    """Return `body` (HTML), collapsed under the line `summary`."""
     return f"<details><summary>{escape(summary)}</summary>{body}</details>"
 
 
 def preformatted(text: str) -> str:
-    """Text as it stands, in a fixed-width font."""
+    """Return text unchanged in a fixed-width font."""
     return f'<pre tabindex="0">{escape(text)}</pre>'
 
 
@@ -94,7 +94,7 @@ def _section(section: Section) -> str:
 
 
 def _figures(pictures: Iterable[Picture]) -> str:
-    """Pictures side by side where there is room, each with its caption."""
+    """Return pictures with captions, side by side if the screen is wide enough."""
     return '<div class="figures">' + "".join(_figure(p) for p in pictures) + "</div>"
 
 
@@ -114,7 +114,7 @@ def _image(picture: Picture) -> str:
 
 
 def _svg(picture: Picture) -> str:
-    """The drawing inline: its colours as CSS variables, its ids made its own, its size left to the page."""
+    """Return the drawing inline: its colours as CSS variables, its ids made unique, its size left to the page."""
     text = picture.data.decode()
     name = picture.name.removesuffix(".svg")
     text = text[text.index("<svg") :]

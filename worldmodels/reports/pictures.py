@@ -1,4 +1,4 @@
-"""Pictures out of the models: reconstructions, a dream, and animations."""
+"""Sheets and animations of frames: reconstructions, a dream, a drive."""
 
 import io
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from PIL import Image
 from .figures import Picture
 
 GAP = 3  # pixels between two pictures of a sheet, before they are enlarged
-FRAME_MS = 40  # with every second step shown, the 50 steps per second of CarRacing
+FRAME_MS = 40  # real time: every second one of CarRacing's 50 steps per second is shown
 
 
 def sheet(rows: Sequence[np.ndarray], scale: int = 3) -> bytes:
-    """PNG of frames u8 [N, 64, 64, 3] per row, enlarged; a transparent gap between them."""
+    """Return a PNG of frames u8 [N, 64, 64, 3] per row, enlarged, with transparent gaps."""
     height, width = rows[0].shape[1:3]
     columns = max(len(row) for row in rows)
     size = (columns * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
@@ -25,7 +25,7 @@ def sheet(rows: Sequence[np.ndarray], scale: int = 3) -> bytes:
 
 
 def animation(name: str, frames: np.ndarray, alt: str, caption: str, scale: int = 5) -> Picture:
-    """Frames u8 [N, 64, 64, 3] as an animated WebP, enlarged and endless."""
+    """Return frames u8 [N, 64, 64, 3] as an animated WebP, enlarged, in an endless loop."""
     size = (frames.shape[2] * scale, frames.shape[1] * scale)
     images = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
     out = io.BytesIO()
@@ -36,7 +36,7 @@ def animation(name: str, frames: np.ndarray, alt: str, caption: str, scale: int 
 
 
 def animated(name: str, data: bytes, alt: str, caption: str) -> Picture:
-    """An animated WebP as it is, with the picture from its middle as the still one."""
+    """Return an animated WebP unchanged, with its middle picture as the still one."""
     image = Image.open(io.BytesIO(data))
     image.seek(getattr(image, "n_frames", 1) // 2)
     return Picture(name, data, alt, caption, still=_png(image.convert("RGB")))

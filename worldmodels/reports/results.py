@@ -1,4 +1,4 @@
-"""How well it drives, and how evolution got there."""
+"""The report's sections on the score and the evolution."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ STEPS_PER_SECOND = 50
 
 
 def headline(ctx: Context) -> list[Part]:
-    """The score as large numbers, the paper's beside it."""
+    """Show the score as large numbers, beside the paper's."""
     found = document(ctx.one("evaluate").path("scores.json"), stored.SCORES)
     tracks = found["tracks"]
     low, high = found["interval"]
@@ -51,7 +51,7 @@ def headline(ctx: Context) -> list[Part]:
 
 
 def _typical(found: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The interquartile mean as a large number, if the artifact has it."""
+    """Return the interquartile mean as a large number, if the artifact has it."""
     if "interquartile_mean" not in found:
         return []
     low, high = found["interquartile_interval"]
@@ -65,7 +65,7 @@ def _lap_rules(found: dict[str, Any]) -> str:
 
 
 def _reference(found: dict[str, Any] | None) -> list[Part]:
-    """The same controller on unmodified Gymnasium, on the first tracks."""
+    """Show the same controller's score on unmodified Gymnasium, on the first tracks."""
     if not found:
         return []
     low, high = found["difference_interval"]
@@ -79,7 +79,7 @@ def _reference(found: dict[str, Any] | None) -> list[Part]:
 
 
 def evolution(ctx: Context) -> list[Part]:
-    """CMA-ES over generations: scores and step size."""
+    """Show CMA-ES over generations: scores and step size."""
     rows = table(ctx.one("controller").path("rewards.csv"))
     x = rows["generation"]
     lines = [
@@ -106,7 +106,7 @@ def evolution(ctx: Context) -> list[Part]:
 
 
 def scores(ctx: Context) -> list[Part]:
-    """Histogram of the scores over test tracks."""
+    """Show a histogram of the scores over test tracks."""
     found = document(ctx.one("evaluate").path("scores.json"), stored.SCORES)
     extremes = f"lowest {found['min']:.0f}, median {found['median']:.0f}, highest {found['max']:.0f}"
     panel = Panel(
@@ -119,7 +119,7 @@ def scores(ctx: Context) -> list[Part]:
 
 
 def drive(ctx: Context) -> list[Part]:
-    """The evaluation's video."""
+    """Show the evaluation's video."""
     path = optional(ctx.one("evaluate"), "drive.webp")
     if path is None:
         return [page.paragraph("This evaluation recorded no drive.", "missing")]

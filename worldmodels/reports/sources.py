@@ -1,4 +1,4 @@
-"""What the report reads: tables and numbers of committed artifacts."""
+"""Readers of the report's inputs: tables and numbers of committed artifacts."""
 
 import csv
 import math
@@ -15,7 +15,10 @@ Columns = dict[str, np.ndarray]
 
 
 def table(path: Path) -> Columns:
-    """A CSV file's numeric columns by name, [rows] each; NaN where a cell is empty or not a number."""
+    """Read a CSV file's columns by name, [rows] each; NaN for a cell that is empty or not a number.
+
+    Raise MissingInput if it has no rows.
+    """
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows:
@@ -24,12 +27,12 @@ def table(path: Path) -> Columns:
 
 
 def document(path: Path, model: stored.Model = stored.ANYTHING) -> Any:
-    """A JSON file's content; CorruptArtifact if it does not fit the model."""
+    """Read a JSON file; raise CorruptArtifact if it does not fit the model."""
     return stored.parse(path.read_bytes(), model, path.name, "wm verify")
 
 
 def optional(artifact: Artifact, name: str) -> Path | None:
-    """The artifact's file of that name, or None if it has none."""
+    """Return the path of the artifact's file of that name, or None if it has none."""
     try:
         return artifact.path(name)
     except MissingInput:
@@ -37,7 +40,7 @@ def optional(artifact: Artifact, name: str) -> Path | None:
 
 
 def short(digest: str) -> str:
-    """The first characters of a digest, enough to tell two apart."""
+    """Return the first 12 characters of a digest, enough to distinguish two."""
     return digest[:12]
 
 

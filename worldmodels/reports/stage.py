@@ -1,4 +1,4 @@
-"""Stage `report`: one HTML page that needs nothing beside it, and its pictures as files. All of it is telemetry."""
+"""Stage `report`: one self-contained HTML page, and its pictures as files. All of it is telemetry."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .page import Part, Section
 
 @dataclass(frozen=True)
 class Chapter:
-    """A section to be: its title, what to look for in it, and what makes its body."""
+    """A section of the report: its title, a hint for readers, and the function that makes its body."""
 
     title: str
     look: str
@@ -58,7 +58,7 @@ CHAPTERS = (
 
 
 def write(ctx: Context) -> None:
-    """Write report.html and its pictures to telemetry. What is not committed yet is said in a sentence."""
+    """Write report.html and its pictures to telemetry. A sentence replaces each part that is not committed yet."""
     sections = []
     for i, chapter in enumerate(CHAPTERS):
         ctx.progress(i, len(CHAPTERS), "sections", 0.0)
@@ -76,14 +76,14 @@ def write(ctx: Context) -> None:
 
 
 def _body(chapter: Chapter, ctx: Context) -> list[Part]:
-    """What the chapter has to show, or the sentence why it cannot. A corrupt artifact stops the report."""
+    """Return the chapter's body, or a sentence why it is missing. Raise WmError for a corrupt artifact."""
     try:
         return chapter.build(ctx)
     except MissingInput as missing:
         return [page.paragraph(f"Not here yet: {missing}.", "missing")]
     except WmError:
         raise
-    except Exception as error:  # what is committed may be anything that has the right checksum
+    except Exception as error:  # a committed file may have any content
         ctx.log.warning("report section %r cannot be made", chapter.title, exc_info=True)
         return [
             page.paragraph(

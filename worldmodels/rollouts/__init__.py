@@ -1,1 +1,1 @@
-"""Playing episodes, and storing them."""
+"""Driving episodes, and storing them."""

@@ -1,12 +1,12 @@
-"""Episodes, and how a shard of them is stored.
+"""Episodes, and the files of a shard of them.
 
-    frames.zst     one Zstandard frame per episode, back to back: the bytes of uint8 [T, 64, 64, 3]. `zstd -d` gives the
+    frames.zst     one Zstandard frame per episode, concatenated: the bytes of uint8 [T, 64, 64, 3]. `zstd -d` gives the
                    raw frames of the whole shard.
     episodes.npz   per step: actions float32 [N, 3], rewards float32 [N]; per episode: lengths int32 [E],
                    tracks int32 [E], terminated bool [E], compressed int32 [E] (bytes in frames.zst)
 
-Lossless. The same episodes give the same bytes. Zstandard, because zlib needs several times as long for the same size:
-more than a tenth of what the simulation costs.
+Storage is lossless, and the same episodes give the same bytes. For the same size, zlib needs several times as long as
+Zstandard: more than a tenth of the simulation's time.
 """
 
 import contextlib
@@ -39,13 +39,13 @@ _LEVEL = 3
 
 @dataclass(frozen=True)
 class Episode:
-    """`frames[t]` is what was seen when `actions[t]` was taken, and `rewards[t]` what that earned."""
+    """A recorded episode: the policy saw `frames[t]`, took `actions[t]` and received `rewards[t]`."""
 
     frames: NDArray[np.uint8]  # [T, 64, 64, 3]
     actions: NDArray[np.float32]  # [T, 3]: steering in [-1, 1], gas and brake in [0, 1]
     rewards: NDArray[np.float32]  # [T]
     track: int
-    terminated: bool  # by the environment, not for lack of steps
+    terminated: bool  # by the environment, before the step limit
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -53,7 +53,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Packed:
-    """An episode with its frames compressed, some fifteen times smaller; all that a shard under way keeps in memory."""
+    """An episode with compressed frames, about fifteen times smaller; unfinished shards are kept in this form."""
 
     frames: bytes
     actions: NDArray[np.float32]
@@ -63,7 +63,7 @@ class Packed:
 
 
 class Files(Protocol):
-    """A shard, as far as reading one goes."""
+    """The part of a shard that reading needs."""
 
     @property
     def index(self) -> int: ...
@@ -80,7 +80,7 @@ def pack(episode: Episode) -> Packed:
 
 
 def join(packed: Sequence[Packed]) -> dict[str, bytes]:
-    """A shard's files by logical name."""
+    """Return a shard's files by logical name."""
     table = io.BytesIO()
     npz.save(
         table,
@@ -95,26 +95,26 @@ def join(packed: Sequence[Packed]) -> dict[str, bytes]:
 
 
 def encode(episodes: Sequence[Episode]) -> dict[str, bytes]:
-    """A shard's files by logical name; `read` gives the episodes back."""
+    """Return a shard's files by logical name; `read` restores the episodes."""
     return join([pack(episode) for episode in episodes])
 
 
 def lengths(shard: Files) -> NDArray[np.int32]:
-    """Steps of every episode [E], without decoding a frame."""
+    """Return the steps of every episode [E] without decoding a frame."""
     with _belonging(shard):
         return np.asarray(_table(shard)["lengths"])
 
 
 def frames(shard: Files) -> NDArray[np.uint8]:
-    """All frames of the shard [N, 64, 64, 3], episode after episode. Raises CorruptArtifact as `read` does."""
+    """Return all frames of the shard [N, 64, 64, 3], episode after episode. Raise CorruptArtifact as `read` does."""
     with _belonging(shard):
         return _frames(shard, _table(shard))
 
 
 def read(shard: Files) -> list[Episode]:
-    """The shard's episodes, in order: views of arrays that they share.
+    """Return the shard's episodes in order, as views of shared arrays.
 
-    Raises CorruptArtifact if the shard's files do not belong together.
+    Raise CorruptArtifact if the shard's files are damaged or do not belong together.
     """
     with _belonging(shard):
         steps = _table(shard)
@@ -133,7 +133,10 @@ def _belonging(shard: Files) -> Iterator[None]:
 
 
 def _table(shard: Files) -> dict[str, NDArray[Any]]:
-    """Check that the arrays agree and stay below a shard's bounds, before memory is taken by their sizes."""
+    """Return the shard's table; raise ValueError unless its arrays agree and stay below a shard's bounds.
+
+    The check comes before memory is allocated by their sizes.
+    """
     table = npz.load(shard.read(STEPS), *COLUMNS)
     steps, count = table["lengths"], len(table["lengths"]) if table["lengths"].ndim else 0
     total = int(steps.astype(np.int64).sum()) if steps.dtype == np.int32 else -1
@@ -149,7 +152,7 @@ def _table(shard: Files) -> dict[str, NDArray[Any]]:
 
 
 def _frames(shard: Files, steps: dict[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """Decompressed in place: the shard is in memory once, beside its compressed bytes."""
+    """Decompress in place: memory holds the shard's frames only once, beside the compressed bytes."""
     blob, sizes = memoryview(shard.read(FRAMES)), steps["compressed"].tolist()
     if sum(sizes) != len(blob):
         raise ValueError(f"{FRAMES} has {len(blob)} bytes, {STEPS} says {sum(sizes)}")

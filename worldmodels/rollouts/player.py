@@ -1,4 +1,4 @@
-"""The closed loop: see, decide, act, in all lanes at once, with a new episode in every lane as soon as one ends."""
+"""The closed loop (observe, act, step) in all lanes at once; a lane starts a new episode as soon as one ends."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from .episodes import FRAME_SHAPE, Episode
 
 @dataclass(frozen=True)
 class EpisodeSpec:
-    """One episode to play. `key` is the caller's name for it."""
+    """An episode to drive. `key` identifies it for the caller."""
 
     key: Any
     track: int
-    parameters: NDArray[np.float32] | None = None  # [P] of the linear controller, where one drives
+    parameters: NDArray[np.float32] | None = None  # [P] of the linear controller; None if none drives
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class EpisodeResult:
     terminated: bool  # by the environment: the lap is complete, or the car left the field
     tiles_visited: int
     tiles_total: int
-    episode: Episode | None  # where recorded
+    episode: Episode | None  # None if not recorded
 
     @property
     def lap_complete(self) -> bool:
@@ -37,7 +37,7 @@ class EpisodeResult:
 
 
 class EpisodeFailed(WorkFailed):
-    """The simulator could not begin an episode; another try would end the same."""
+    """The simulator could not begin an episode; a retry would fail the same way."""
 
     def __init__(self, spec: EpisodeSpec, reason: Exception) -> None:
         super().__init__(f"track {spec.track} cannot be driven: {type(reason).__name__}: {reason}")
@@ -45,13 +45,13 @@ class EpisodeFailed(WorkFailed):
 
 
 class Policy(Protocol):
-    """Decides for all lanes at once; what it decides for one must not depend on the others."""
+    """Chooses the actions in all lanes at once; a lane's action must not depend on the other lanes."""
 
     def begin(self, lane: int, spec: EpisodeSpec) -> None:
-        """A new episode in that lane."""
+        """Prepare for a new episode in that lane."""
 
     def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """frames [n, 64, 64, 3] of those lanes -> actions [n, 3]."""
+        """Return actions [n, 3] for the frames [n, 64, 64, 3] of those lanes."""
 
 
 def play(
@@ -64,11 +64,12 @@ def play(
     record: bool = False,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[EpisodeResult]:
-    """Plays specs until `next_episode` gives None while no lane is active; yields each episode as it ends.
+    """Drive specs until `next_episode` returns None while no lane is active; yield each result as its episode ends.
 
     An episode ends when the environment terminates it, after `steps` steps, or (patience > 0) after `patience` steps
-    without a new tile. `on_step` is told how many steps were just taken, once for all active lanes. An outcome depends
-    on its spec and the policy only, never on the number of lanes or the order of specs. Raises EpisodeFailed.
+    without a new tile. `on_step` receives the number of steps just taken, once for all active lanes. A result depends
+    only on its spec and the policy, never on the number of lanes or the order of specs. Raise EpisodeFailed if an
+    episode cannot begin.
     """
     runs: dict[int, _Run] = {}
     seen = np.empty((lanes.count, *FRAME_SHAPE), np.uint8)
@@ -101,7 +102,7 @@ def play(
 
 
 class _Run:
-    """One episode under way."""
+    """An episode in progress."""
 
     def __init__(self, spec: EpisodeSpec, steps: int, record: bool) -> None:
         self.spec = spec

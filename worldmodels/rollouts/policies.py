@@ -1,4 +1,4 @@
-"""Who drives: chance, or the trained networks."""
+"""Policies: random actions, or the trained networks."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,10 +14,10 @@ Floats = NDArray[np.float32]
 
 
 def random_actions(rng: np.random.Generator, steps: int, hold: float) -> Floats:
-    """Actions [steps, 3], each held for a geometric number of steps with mean `hold`.
+    """Draw actions [steps, 3], each held for a geometric number of steps with mean `hold`.
 
-    White noise keeps the car shaking on its first metres. So actions are held, and every episode has a temper: how much
-    gas it gives (mostly little, so that the car stays on the road for a while, and the field) and how hard it steers.
+    White noise keeps the car shaking near its start, so actions are held. Each episode draws the amount of gas (mostly
+    little: the car stays on the road for a while, then reaches the field) and the strength of steering.
     """
     gas, hardness, lean = 0.1 + 0.7 * rng.random() ** 2, rng.uniform(0.03, 0.5), rng.normal(0, 0.02)
     changes = rng.random(steps) < 1 / hold
@@ -32,7 +32,7 @@ def random_actions(rng: np.random.Generator, steps: int, hold: float) -> Floats:
 
 
 class RandomPolicy:
-    """Random actions that follow from (seed, iteration, the spec's key: an episode's number) alone."""
+    """Random actions that depend only on (seed, iteration, the spec's key: an episode's number)."""
 
     def __init__(self, seed: int, iteration: int, steps: int, hold: float) -> None:
         self._seed = (seed, iteration)
@@ -55,7 +55,7 @@ class RandomPolicy:
 
 
 class EncoderFn(Protocol):
-    """V, as far as driving goes: frames -> mean [n, Z], log-variance [n, Z]."""
+    """V's encoder as policies call it: frames -> mean [n, Z], log-variance [n, Z]."""
 
     @property
     def z(self) -> int: ...
@@ -64,7 +64,7 @@ class EncoderFn(Protocol):
 
 
 class RecurrentFn(Protocol):
-    """M, as far as driving goes: z, a, h, c -> h, c."""
+    """M's step as policies call it: z, a, h, c -> h, c."""
 
     @property
     def hidden(self) -> int: ...

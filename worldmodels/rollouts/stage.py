@@ -1,4 +1,4 @@
-"""The stage `rollouts`: drive, and store what was seen, done and earned."""
+"""The stage `rollouts`: drive episodes, and store their frames, actions and rewards."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,10 @@ from .policies import RandomPolicy, WorldPolicy
 
 
 def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
-    """Plays the shards' episodes; yields (shard index, its files) as soon as its last episode has ended.
+    """Drive the shards' episodes; yield (shard index, its files) as soon as its last episode has ended.
 
-    Lanes go on with the next shard meanwhile. Memory: one uncompressed episode per lane.
+    Meanwhile, free lanes drive the next shard. Memory: one uncompressed episode per lane. Raise ShardFailed if an
+    episode cannot begin.
     """
     settings, seed, iteration = ctx.config.rollouts, ctx.config.seed, ctx.iteration
     size = settings.shard_episodes
@@ -51,7 +52,7 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
 
 
 def _driver(ctx: Context) -> tuple[Policy, NDArray[np.float32] | None]:
-    """Who drives, and with which parameters: chance, or the previous iteration's networks."""
+    """Return the policy and C's parameters [P]: random actions and None, or the previous iteration's networks."""
     settings = ctx.config.rollouts
     if settings.controller == "random":
         return RandomPolicy(ctx.config.seed, ctx.iteration, settings.steps, settings.hold), None
@@ -63,9 +64,9 @@ def _driver(ctx: Context) -> tuple[Policy, NDArray[np.float32] | None]:
 def load_parameters(
     controller: Any, which: str | int, again: str = "wm run rollouts -o rollouts.controller={}"
 ) -> NDArray[np.float32]:
-    """Parameters [P] of a controller artifact: "mean", "best", or the mean after generation `which`, counted from 1.
+    """Return a controller artifact's parameters [P]: "mean", "best", or the mean after generation `which`, from 1.
 
-    Raises MissingInput for a generation that it does not have; its `next` names the last one.
+    Raise MissingInput for a generation that it does not have; the error's `next` names the last one.
     """
     if isinstance(which, str):
         return np.asarray(npz.read(controller.path(f"{which}.npy")), np.float32)
@@ -78,7 +79,7 @@ def load_parameters(
 
 
 class _Progress:
-    """Steps done of those expected; an episode that ends early makes the rest less."""
+    """Progress in steps; an episode that ends early reduces the expected number."""
 
     def __init__(self, ctx: Context, total: int) -> None:
         self._ctx = ctx

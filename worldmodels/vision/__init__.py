@@ -1,1 +1,1 @@
-"""V: what it is, how it is trained, and the latents that it makes of every frame."""
+"""V: its model, its training, and the latents of all stored frames."""

@@ -1,7 +1,7 @@
-"""Data in shards as a stream for training: shuffled in bounded memory, decoded ahead, the same from any position on.
+"""Sharded data as a stream for training: shuffled in bounded memory, decoded ahead, reproducible from any position.
 
-An epoch is a permutation of the shards, cut into pools; what is in a pool is shuffled together. Everything follows
-from (seed, epoch), so a training that was stopped goes on at its next batch without replaying the earlier ones.
+An epoch is a permutation of the shards, cut into pools; the contents of a pool are shuffled together. The order depends
+only on (seed, epoch), so a stopped training continues at its next batch without replaying the earlier ones.
 """
 
 import queue
@@ -20,14 +20,14 @@ T = TypeVar("T")
 U = TypeVar("U")
 Frames = NDArray[np.uint8]
 POOL_FRAMES = 32_768
-"""Frames shuffled together, 400 MB: part of the data order, hence a constant and no setting."""
+"""Frames shuffled together, 400 MB: a constant, because it determines the data order."""
 READERS = 4
-"""Shards fetched and decoded at once; each is in memory beside what the cache keeps."""
+"""Shards read and decoded at once; each takes memory in addition to the cache."""
 POLL_SECONDS = 0.5
 
 
 class Position(NamedTuple):
-    """Where the next unit (a batch of frames, a window of latents) begins."""
+    """The place where the next unit (a batch of frames, a window of latents) begins."""
 
     epoch: int = 0
     pool: int = 0
@@ -38,7 +38,7 @@ START = Position()
 
 
 class Mark(NamedTuple):
-    """What stands beside a unit: the position after it, and how many epochs are done with it."""
+    """A unit's place: the position after it, the number of epochs done with it, and whether it ends its epoch."""
 
     after: Position
     done: float
@@ -46,10 +46,10 @@ class Mark(NamedTuple):
 
 
 class Cache(Generic[T]):
-    """Decoded shards, `limit` bytes of them with those that are being decoded: the least recently used go first.
+    """Decoded shards up to `limit` bytes, including those being decoded; the least recently used are dropped first.
 
-    What is dropped while it is in use stays in memory until it is not: so two pools, the one that is trained on and the
-    one that is read ahead, are the least that a training takes. Threads may share it.
+    A dropped shard stays in memory while it is in use. A training therefore needs at least two pools: the one that it
+    trains on, and the one that it reads ahead. Threads may share a cache.
     """
 
     def __init__(self, decode: Callable[[int], T], size: Callable[[T], int], limit: int) -> None:
@@ -61,11 +61,11 @@ class Cache(Generic[T]):
         self._lock = threading.Lock()  # training reads ahead while held-out episodes are scored
 
     def __call__(self, shards: Sequence[int]) -> list[T]:
-        """All of them, several read at once."""
+        """Return all of the shards; several are read at once."""
         return [found for _, found in ahead(shards, self._one, READERS)]
 
     def each(self, shards: Sequence[int]) -> Iterator[T]:
-        """One after the other, read ahead. Kept only where there is room: a pass over all of them drops nothing."""
+        """Yield one shard after the other, read ahead. Keep it only if there is room: a full pass drops nothing."""
         for _, found in ahead(shards, partial(self._one, passing=True), READERS):
             yield found
 
@@ -91,7 +91,7 @@ class Cache(Generic[T]):
         return found
 
     def _come(self, size: int) -> None:
-        """Make room for what is being decoded: so many bytes more."""
+        """Reserve `size` more bytes for shards being decoded, and drop old shards to make room."""
         self._coming += size
         while self._kept and self._used + self._coming > self._limit:
             _, oldest = self._kept.popitem(last=False)
@@ -99,7 +99,7 @@ class Cache(Generic[T]):
 
 
 def pools(shards: int, per_pool: int, seed: int, epoch: int) -> list[list[int]]:
-    """The shards of an epoch, pool by pool, of about equal size."""
+    """Return the shards of an epoch, pool by pool, of about equal size."""
     order = np.random.default_rng([seed, epoch]).permutation(shards)
     parts = -(-shards // max(1, per_pool))
     return [sorted(part.tolist()) for part in np.array_split(order, parts)]
@@ -115,7 +115,7 @@ def walk(
     seed: int,
     start: Position = START,
 ) -> Iterator[tuple[U, Mark]]:
-    """Every unit from `start` on. `load(shards)` reads a pool, ahead of its use; `split` makes a pool's units."""
+    """Yield every unit from `start` on. `load(shards)` reads a pool ahead of its use; `split` makes a pool's units."""
     todo = (
         (epoch, index, pool, len(parts))
         for epoch in range(start.epoch, epochs)
@@ -144,7 +144,7 @@ def batches(
     seed: int,
     start: Position = START,
 ) -> Iterator[tuple[Frames, Mark]]:
-    """Batches of frames [B, 64, 64, 3]. Frames that fill no batch of their pool wait for another epoch's shuffle."""
+    """Yield batches of frames [B, 64, 64, 3]. An epoch leaves out the frames of a pool's incomplete last batch."""
 
     def split(arrays: list[Frames], rng: np.random.Generator) -> list[tuple[list[Frames], NDArray[np.int64]]]:
         count = sum(map(len, arrays))
@@ -156,7 +156,7 @@ def batches(
 
 
 def gather(arrays: Sequence[Frames], rows: NDArray[np.int64]) -> Frames:
-    """Those rows of all the arrays put end to end [B, ...], without putting them there."""
+    """Return those rows of the arrays' concatenation [B, ...], without concatenating."""
     ends = np.cumsum([len(array) for array in arrays])
     which = np.searchsorted(ends, rows, side="right")
     inside = rows - (ends - [len(array) for array in arrays])[which]
@@ -164,7 +164,7 @@ def gather(arrays: Sequence[Frames], rows: NDArray[np.int64]) -> Frames:
 
 
 def ahead(items: Iterable[T], work: Callable[[T], U], count: int = 1) -> Iterator[tuple[T, U]]:
-    """(item, work(item)) in order; the `count` that follow are already being worked on, each in a thread."""
+    """Yield (item, work(item)) in order; threads already work on the next `count` items, one thread per item."""
     waiting: deque[tuple[T, Future[U]]] = deque()
     for item in items:
         waiting.append((item, _begin(work, item)))
@@ -177,7 +177,7 @@ def ahead(items: Iterable[T], work: Callable[[T], U], count: int = 1) -> Iterato
 
 
 def _begin(work: Callable[[T], U], item: T) -> Future[U]:
-    """Not in a pool of threads: that would wait for a slow store before it let the process end."""
+    """Run in a daemon thread: a thread pool would delay the end of the process until a slow store responds."""
     future: Future[U] = Future()
 
     def run() -> None:
@@ -191,10 +191,13 @@ def _begin(work: Callable[[T], U], item: T) -> Future[U]:
 
 
 class Prefetch(Iterator[T]):
-    """The same items, made in a thread up to `depth` ahead. Errors come out where they would have; closing stops it."""
+    """The same items, made in a thread up to `depth` ahead.
+
+    `__next__` raises the thread's errors at the place of the failed item; `close` stops the thread.
+    """
 
     def __init__(self, items: Iterator[T], depth: int = 4, waiting: Callable[[], None] = lambda: None) -> None:
-        """`waiting` is called now and then while nothing has come; what it raises comes out as well."""
+        """Start the thread. `__next__` calls `waiting` regularly while no item is ready, and raises its errors."""
         self.waited = 0.0
         """Seconds for which the taker had to wait."""
         self._made: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
@@ -211,12 +214,12 @@ class Prefetch(Iterator[T]):
             self.waited += time.monotonic() - began
         if more:
             return item  # type: ignore[no-any-return]
-        self._put((False, item))  # it has ended for whoever asks again, too
+        self._put((False, item))  # later calls end as well
         raise item or StopIteration
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=2)  # it may wait for a store that is out of reach
+        self._thread.join(timeout=2)  # it may wait for an unreachable store
 
     def _take(self) -> tuple[bool, Any]:
         while not self._stop.is_set():

@@ -25,7 +25,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Latents:
-    """One episode: what V saw in frame t, and the action taken there."""
+    """The latents of one episode: the moments of frame t, and the action taken there."""
 
     mean: Floats  # [T, Z]
     logvar: Floats  # [T, Z]
@@ -33,7 +33,7 @@ class Latents:
 
 
 def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
-    """Encode the shards `todo` of ctx.sources()."""
+    """Encode the shards `todo` of ctx.sources(); yield (index, files). Raise ShardFailed for a corrupt shard."""
     sources = ctx.sources()
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     began, frames = time.monotonic(), 0
@@ -61,7 +61,7 @@ def _encode(encoder: Encoder, frames: NDArray[np.uint8]) -> tuple[Floats, Floats
 
 
 def pack(encoded: Sequence[Latents]) -> bytes:
-    """The bytes of `latents.npz`; the same for the same latents."""
+    """Return the bytes of `latents.npz`; the same latents give the same bytes."""
     buffer = io.BytesIO()
     npz.save(
         buffer,
@@ -74,13 +74,13 @@ def pack(encoded: Sequence[Latents]) -> bytes:
 
 
 def lengths(shard: Shard) -> NDArray[np.int32]:
-    """Frames of each episode, without decoding them."""
+    """Return the number of frames of each episode [E] without decoding them."""
     with _belonging(shard):
         return _lengths(npz.load(shard.read(FILE), "lengths"))
 
 
 def read(shard: Shard) -> list[Latents]:
-    """The shard's episodes, in the order in which they were recorded."""
+    """Return the shard's episodes in recording order; raise CorruptArtifact if its arrays do not fit each other."""
     with _belonging(shard):
         arrays = npz.load(shard.read(FILE), "lengths", "mean", "logvar", "actions")
         found = _lengths(arrays)

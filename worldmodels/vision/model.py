@@ -9,10 +9,10 @@ SIDE = 64
 
 
 class Vae(keras.Model):  # type: ignore[misc]
-    """Frames [B, 64, 64, 3] <-> z [B, Z]. `width` multiplies every layer's channels; 1.0 is the paper's network."""
+    """The VAE: frames [B, 64, 64, 3] <-> z [B, Z]. `width` multiplies all channels; 1.0 is the paper's network."""
 
     def __init__(self, z: int, width: float, seed: int = 0, dtype: str = "float32") -> None:
-        """`dtype` is Keras' policy for the layers: mixed ones compute in half precision, and weights stay float32."""
+        """Create layers with Keras' policy `dtype`: mixed policies compute in half precision, weights stay float32."""
         super().__init__(name="vae")
         self.z, self._sizes = z, (z, width, seed)
         conv = [max(1, round(width * channels)) for channels in (32, 64, 128, 256)]
@@ -30,8 +30,8 @@ class Vae(keras.Model):  # type: ignore[misc]
         ]
         self.moments = keras.layers.Dense(2 * z, kernel_initializer=glorot(), name="moments", dtype=dtype)
         self.dense = keras.layers.Dense(4 * conv[-1], kernel_initializer=glorot(), name="dense", dtype=dtype)
-        # The paper's first transposed convolution sees a 1x1 image: the same mathematics as a dense layer, which is 60
-        # times faster on TensorFlow's CPU kernels.
+        # The paper's first transposed convolution has a 1x1 input, so it equals a dense layer, which is 60 times faster
+        # on TensorFlow's CPU kernels.
         self.deconv1 = keras.layers.Dense(
             25 * deconv[0], use_bias=False, kernel_initializer=glorot(), name="deconv1", dtype=dtype
         )
@@ -44,11 +44,11 @@ class Vae(keras.Model):  # type: ignore[misc]
                 (2, deconv[1], 5, "relu"), (3, deconv[2], 6, "relu"), (4, 3, 6, "sigmoid"),
             )
         ]  # fmt: skip
-        self.decode(self.encode(tf.zeros((1, SIDE, SIDE, 3), tf.uint8))[0])  # makes the variables
+        self.decode(self.encode(tf.zeros((1, SIDE, SIDE, 3), tf.uint8))[0])  # creates the variables
         self.built = True
 
     def encode(self, frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """uint8 [B, 64, 64, 3] -> mean, log-variance [B, Z]."""
+        """Encode uint8 [B, 64, 64, 3] to mean and log-variance, [B, Z] each."""
         x = tf.cast(frames, tf.float32) / 255.0
         for layer in self.convolutions:
             x = layer(x)
@@ -57,7 +57,7 @@ class Vae(keras.Model):  # type: ignore[misc]
         return mean, logvar
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
-        """[B, Z] -> float [B, 64, 64, 3] in 0..1."""
+        """Decode z [B, Z] to float [B, 64, 64, 3] in 0..1."""
         x = tf.reshape(self.deconv1(self.dense(z)), (-1, 5, 5, self.bias1.shape[0]))
         x = tf.nn.relu(x + tf.cast(self.bias1, x.dtype))
         for layer in self.deconvolutions:
@@ -65,19 +65,22 @@ class Vae(keras.Model):  # type: ignore[misc]
         return tf.cast(x, tf.float32)
 
     def in_float32(self) -> "Vae":
-        """The same network as it plays."""
+        """Return the same network in float32, for inference."""
         plain = Vae(*self._sizes)
         plain.set_weights(self.get_weights())
         return plain
 
     def pixels(self, z: tf.Tensor) -> tf.Tensor:
-        """[B, Z] -> uint8 [B, 64, 64, 3]."""
+        """Decode z [B, Z] to uint8 [B, 64, 64, 3]."""
         return tf.cast(tf.round(self.decode(z) * 255.0), tf.uint8)
 
     def objective(
         self, frames: tf.Tensor, noise: tf.Tensor, kl_tolerance: float
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Batch means of loss, squared error summed over pixels and channels, and KL in nats (the paper's vae.py)."""
+        """Return the batch means of loss, squared error and KL (the paper's vae.py).
+
+        The squared error is summed over pixels and channels; KL is in nats.
+        """
         mean, logvar = self.encode(frames)
         z = mean + tf.exp(logvar / 2) * noise
         error = tf.reduce_sum((tf.cast(frames, tf.float32) / 255.0 - self.decode(z)) ** 2, axis=(1, 2, 3))  # [B]
@@ -87,7 +90,7 @@ class Vae(keras.Model):  # type: ignore[misc]
 
 
 def play_functions(vae: Vae) -> dict[str, Any]:
-    """The functions that play, by file name: concrete, for any batch."""
+    """Return the functions for inference by file name: concrete, for any batch."""
     frames = tf.TensorSpec((None, SIDE, SIDE, 3), tf.uint8, name="frames")
     z = tf.TensorSpec((None, vae.z), tf.float32, name="z")
     encoder = tf.function(vae.encode, autograph=False, input_signature=[frames])

@@ -1,4 +1,4 @@
-"""The `vae` stage: frames of all rollouts in, V out."""
+"""The `vae` stage: training of V on the frames of rollouts."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ SAMPLE = 16
 
 
 def train(ctx: Context) -> None:
-    """Write encoder.tflite, decoder.tflite, vae.weights.h5 and vae.json; goes on from the latest checkpoint."""
+    """Write encoder.tflite, decoder.tflite, vae.weights.h5 and vae.json; continue from the latest checkpoint."""
     config = ctx.config.vae
     training.prepare(config.threads, ctx.log)
     vae = Vae(config.z, config.width, ctx.config.seed, training.policy(config.precision))
@@ -40,14 +40,17 @@ def _shards(ctx: Context) -> list[Shard]:
 
 
 def _sample(shards: Sequence[Shard]) -> NDArray[np.uint8]:
-    """Frames to look at and to check the committed networks with, from the first and the last shard."""
+    """Return frames of the first and the last shard, for pictures and to check the exported networks."""
     ends = [episodes.frames(shard) for shard in dict.fromkeys((shards[0], shards[-1]))]
     each = SAMPLE // len(ends)
     return np.concatenate([frames[np.linspace(0, len(frames) - 1, each).astype(int)] for frames in ends])
 
 
 def make_step(vae: Vae, optimizer: Any, seed: int, kl_tolerance: float) -> Any:
-    """(frames uint8 [B, 64, 64, 3], step) -> loss, squared error, KL. The noise follows from (seed, step)."""
+    """Return the training step: (frames uint8 [B, 64, 64, 3], step) -> loss, squared error, KL.
+
+    The noise depends only on (seed, step).
+    """
 
     def step(frames: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         noise = tf.random.stateless_normal((tf.shape(frames)[0], vae.z), tf.stack([seed, number]))
@@ -63,7 +66,7 @@ def make_step(vae: Vae, optimizer: Any, seed: int, kl_tolerance: float) -> Any:
 
 
 def stream(ctx: Context, shards: Sequence[Shard], start: data.Position) -> Iterator[tuple[data.Frames, data.Mark]]:
-    """Batches of the shards' frames from `start` on, as the config says."""
+    """Yield batches of the shards' frames from `start` on, as configured."""
     config = ctx.config
     return data.batches(
         data.Cache(lambda i: episodes.frames(shards[i]), lambda found: found.nbytes, config.execution.cache_mb << 20),
@@ -118,7 +121,7 @@ def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uin
 
 
 def draw(ctx: Context, vae: Vae, frames: NDArray[np.uint8]) -> None:
-    """reconstructions.png: frames above, what V makes of their mean below."""
+    """Write reconstructions.png: the frames above, V's reconstructions from their mean below."""
     mean, _ = vae.encode(tf.constant(frames))
     rows = [np.concatenate(list(row), axis=1) for row in (frames, vae.pixels(mean).numpy())]
     picture = Image.fromarray(np.concatenate(rows))

@@ -1,4 +1,4 @@
-"""What both trainings share: threads, checkpoints, the training log, and the way from TensorFlow to what plays."""
+"""Shared parts of both trainings: threads, checkpoints, the training log, and the export to LiteRT."""
 
 import csv
 import io
@@ -19,21 +19,24 @@ from ..errors import ConfigError, WorkFailed
 
 LOG = logging.getLogger("wm")
 TOLERANCE = 1e-5
-"""Largest deviation of a network that plays from the one that was trained, relative to values above 1."""
+"""Largest deviation of an exported network from the trained one, relative to values above 1."""
 
 
 def policy(precision: str) -> str:
-    """Keras' name for layers that compute with that precision and keep float32 weights."""
+    """Return Keras' policy for layers that compute with that precision and keep float32 weights."""
     return precision if precision == "float32" else f"mixed_{precision}"
 
 
 def scaled(optimizer: keras.optimizers.Optimizer, precision: str) -> keras.optimizers.Optimizer:
-    """The optimizer, with a scale for the loss where small gradients would vanish; `scale_loss` applies it."""
+    """Return the optimizer; for float16 with loss scaling (`scale_loss`), since small gradients would vanish."""
     return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
 
 
 def prepare(threads: int, log: logging.Logger = LOG) -> None:
-    """Fix TensorFlow's threads: with another number, sums are added in another order. Tells on what it computes."""
+    """Fix TensorFlow's threads, because their number changes the order of sums; log a GPU, used or unused.
+
+    Raise WorkFailed if TensorFlow already runs with another number of threads.
+    """
     config = tf.config
     if (config.threading.get_intra_op_parallelism_threads(), config.threading.get_inter_op_parallelism_threads()) != (
         threads,
@@ -53,7 +56,7 @@ def prepare(threads: int, log: logging.Logger = LOG) -> None:
 
 
 def why_no_gpu(built_with_cuda: bool, device: Path = Path("/dev/nvidia0")) -> str:
-    """Why TensorFlow sees none, though this machine has one; empty if it has none."""
+    """Return why TensorFlow does not find this machine's GPU; empty if the machine has none."""
     if not device.exists():
         return ""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
@@ -64,7 +67,7 @@ def why_no_gpu(built_with_cuda: bool, device: Path = Path("/dev/nvidia0")) -> st
 
 
 def warm_start(model: keras.Model, path: Path, setting: str) -> None:
-    """Load an earlier iteration's weights; ConfigError if they are another network's."""
+    """Load an earlier iteration's weights; raise ConfigError if they belong to another network."""
     try:
         model.load_weights(path)
     except ValueError as error:
@@ -76,7 +79,7 @@ def warm_start(model: keras.Model, path: Path, setting: str) -> None:
 
 
 def require_finite(ctx: Context, step: int, name: str, *values: Any) -> None:
-    """Raise WorkFailed if one of the values, arrays or numbers, is not finite: no later step could mend that."""
+    """Raise WorkFailed if a value, array or number, is not finite: later steps could not repair that."""
     if all(np.isfinite(value).all() for value in values):
         return
     setting = f"{ctx.stage}.learning_rate"
@@ -104,7 +107,7 @@ class Meter:
 
 
 class Log:
-    """`training.csv`: written row by row, carried by checkpoints, so that no attempt's rows are lost or doubled."""
+    """`training.csv`, written row by row; checkpoints contain it, so that no attempt's rows are lost or doubled."""
 
     def __init__(self, ctx: Context, columns: Sequence[str], text: str = "") -> None:
         self._ctx = ctx
@@ -125,9 +128,9 @@ class Log:
 
 
 class Checkpoint:
-    """State after a step, saved every `ctx.checkpoint_seconds`. When it is saved never changes what is computed.
+    """State after a step, saved every `ctx.checkpoint_seconds`. The time of saving never changes results.
 
-    No state is saved from which nothing can follow: WorkFailed if a variable is not finite.
+    `save` raises WorkFailed if a variable is not finite: training could not continue from such a state.
     """
 
     def __init__(self, ctx: Context, variables: Sequence[Any], columns: Sequence[str]) -> None:
@@ -147,7 +150,7 @@ class Checkpoint:
             ctx.log.info("going on from step %d", self.step)
 
     def _fitting(self, found: tuple[int, dict[str, Any]] | None) -> tuple[int, dict[str, Any]] | None:
-        """The state if it is one of these variables; None, with a warning, if it is another's or damaged."""
+        """Return the state if it fits these variables; else None, with a warning for a state that does not fit."""
         if found is None:
             return None
         step, arrays = found
@@ -158,11 +161,11 @@ class Checkpoint:
         return None
 
     def due(self) -> bool:
-        """It is time, or the process was asked to stop."""
+        """Return whether it is time to save, or the process must stop."""
         return self._ctx.pulse.stop.is_set() or time.monotonic() - self._saved >= self._ctx.checkpoint_seconds
 
     def stop(self, step: int, save: Callable[[], None]) -> None:
-        """For whoever waits: if the process was asked to stop, save what was not saved yet, and raise Stopped."""
+        """Raise Stopped if the process must stop, after saving unsaved steps; for callers that wait."""
         if self._ctx.pulse.stop.is_set() and step > self.step:
             save()
         self._ctx.pulse.check()
@@ -177,10 +180,10 @@ class Checkpoint:
 
 
 def convert(function: Any) -> bytes:
-    """The `.tflite` of a concrete function."""
+    """Return the `.tflite` of a concrete function."""
     absl = logging.getLogger("absl")
     level = absl.level
-    absl.setLevel(logging.ERROR)  # it recommends a second argument, with which the weights would silently be left out
+    absl.setLevel(logging.ERROR)  # it recommends a second argument, which would silently drop the weights
     try:
         return bytes(tf.lite.TFLiteConverter.from_concrete_functions([function]).convert())
     finally:
@@ -190,7 +193,7 @@ def convert(function: Any) -> bytes:
 def export_tflite(
     path: Path, function: Any, open_network: Callable[[Path], Any], inputs: Sequence[np.ndarray[Any, Any]]
 ) -> None:
-    """Convert, write, and play it as it will be played. Raises WorkFailed if it deviates from TensorFlow."""
+    """Convert, write, and run the network on `inputs`. Raise WorkFailed if it deviates from TensorFlow."""
     path.write_bytes(convert(function))
     expected = [np.asarray(tensor) for tensor in tf.nest.flatten(function(*map(tf.constant, inputs)))]
     played = open_network(path).run(*inputs)
@@ -203,7 +206,7 @@ def export_tflite(
 
 
 def _deviation(played: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """In units of what is allowed: one grey level, or TOLERANCE."""
+    """Return the largest deviation in units of the tolerance: one grey level, or TOLERANCE."""
     if played.shape != expected.shape or played.dtype != expected.dtype:
         return float("inf")
     difference = np.abs(played.astype(np.float64) - expected)
