@@ -17,7 +17,7 @@ COLUMNS = ("generation", "best", "mean", "worst", "std", "sigma", "validation", 
 class Row:
     """The results of a generation: the candidates' `scores` [N], and the mean `centre` and `sigma` after the tell.
 
-    `validation` is the score of the mean that the candidates were drawn around (before the tell), nan when not scored.
+    `validation` is the score before the tell of the mean, or of the average of means; nan when not scored.
     """
 
     generation: int

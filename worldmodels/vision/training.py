@@ -145,7 +145,7 @@ class Checkpoint:
         for index, variable in enumerate(self._variables if found else ()):
             variable.assign(arrays.pop(f"variable{index:03d}"))
         self.extra = arrays
-        """What `save` was given beside the variables; empty at the beginning."""
+        """The arrays that `save` received beside the variables; empty at the beginning."""
         if found:
             ctx.log.info("going on from step %d", self.step)
 
