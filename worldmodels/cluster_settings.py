@@ -24,7 +24,7 @@ class Pool(Section):
 
 
 class Resources(Section):
-    """What one pod asks for, and is held to."""
+    """The resources that one pod requests, and its limits."""
 
     cpu: Quantity = Field("1", description="cores; a pod plays in one process for each whole one")
     cpu_limit: Quantity | Literal[""] = Field("", description="cores at most; empty: as many as it asks for")
@@ -33,7 +33,7 @@ class Resources(Section):
 
 
 class StageResources(Section):
-    """What one pod of each stage asks for."""
+    """The resources of one pod of each stage."""
 
     rollouts: Resources = Resources(memory="1Gi")
     vae: Resources = Resources(cpu="2", memory="8Gi", disk="20Gi")

@@ -1,4 +1,4 @@
-"""What a run is: frozen models with units and bounds, three presets, TOML files and `-o section.key=value`."""
+"""The settings of a run: frozen models with units and bounds, three presets, TOML files, `-o section.key=value`."""
 
 import difflib
 import shlex
@@ -112,7 +112,7 @@ class Memory(Section):
 
 
 class GrowthLevel(Section):
-    """What an evolution plays once the mean's validation score has reached `score`; 0: as before."""
+    """A level of an evolution: it begins once the mean's validation score has reached `score`; 0 keeps a value."""
 
     score: Score
     tracks: Annotated[int, Field(ge=0, le=10_000)] = 0
@@ -338,10 +338,12 @@ def resolve(
     iteration: int = 1,
     stored: tuple[Mapping[str, Any], Origins] | None = None,
 ) -> tuple[Config, Origins]:
-    """The config and where each value came from. Later wins: defaults, `stored` (the run's own config) or the preset,
-    what iteration 2 and later change, files, overrides. Without a preset and a stored config it is the demo.
+    """Return the config, and the source of each value.
 
-    Raises ConfigError for an unknown preset or key (with the nearest right one), a wrong type or a value out of bounds.
+    Later sources win: defaults, `stored` (the run's own config) or the preset, changes of iteration 2 and later, files,
+    overrides. Without a preset and a stored config, the preset is the demo.
+
+    Raise ConfigError for an unknown preset or key (with the nearest right one), a wrong type or a value out of bounds.
     """
     origins = {key: "default" for key, _ in leaves(Config)}
     layers: list[tuple[str, Mapping[str, Any]]] = []

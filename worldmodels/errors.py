@@ -1,4 +1,4 @@
-"""Everything that `wm` refuses or fails at, as one tree.
+"""The errors of `wm`, as one tree.
 
     WmError                 1   unexpected: a bug of ours
     ├── ConfigError        43   a stage, preset, key, type or bound is wrong; trying again is pointless
@@ -7,7 +7,7 @@
     ├── Busy               12   another command works on this run
     ├── StoreError         13   the store cannot be read or written (permissions, disk full, not there)
     ├── CorruptArtifact    14   stored bytes are not the bytes that the manifest promised
-    ├── ClusterError       15   the cluster cannot be reached or refuses, or a Job was deleted by somebody else
+    ├── ClusterError       15   the cluster cannot be reached or refuses, or another user deleted a Job
     │   └── Pending        16   no pod found a place in the time that was given; the Job goes on waiting
     ├── WorkFailed         42   no work is left that can succeed
     │   └── ShardFailed         one shard never can; the others go on
@@ -87,6 +87,6 @@ class Stopped(WmError):
 
 
 def of_code(code: int) -> type[WmError] | None:
-    """The error that a process which exited so raised, or None."""
+    """Return the error with that exit code, or None."""
     found = (kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, WmError))
     return next((kind for kind in found if kind.exit_code == code), None)

@@ -1,7 +1,7 @@
 """The commands that errors recommend, completed so that they act on what the error was about.
 
-An error is raised where little is known: `wm logs controller`. Whoever shows it knows the run, the store, the iteration
-and the settings, and adds those that the recommended command takes and does not name yet.
+Code that raises an error knows little: `wm logs controller`. The command that prints the error knows the run, the
+store, the iteration and the settings, and adds those that the recommended command takes and does not name yet.
 """
 
 import re
@@ -37,7 +37,7 @@ Given = Mapping[str, Sequence[str]]
 
 
 def complete(hint: str, given: Given, *, personal: Iterable[str] = ("kubernetes",)) -> str:
-    """Return the hint with what is given added to each `wm` command in it. What a hint says itself stays as it is.
+    """Return the hint with the given options added to each `wm` command in it. Options that it has stay.
 
     >>> complete("wm logs vae, or wm ls", {"--run": ["night"], "--store": ["s3://b/p"]})
     'wm logs vae --run night --store s3://b/p, or wm ls --store s3://b/p'

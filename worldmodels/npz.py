@@ -44,10 +44,10 @@ def save(file: IO[bytes], **arrays: Any) -> None:
 
 
 def load(data: bytes, *wanted: str) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz as `save` and `numpy.savez` write it, all or those of some names: views of its bytes.
+    """Return the arrays of an .npz as `save` and `numpy.savez` write it, all or the `wanted`: views of its bytes.
 
-    Somebody else may have written it: nothing is decompressed, no more memory is taken than the file has bytes, and
-    names are plain. Raises ValueError for every other file, and if a wanted name is not there.
+    The file is not trusted: nothing is decompressed, arrays take no more memory than the file has bytes, and names are
+    plain. Raise ValueError for every other file, and if a wanted name is absent.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -66,9 +66,9 @@ def load(data: bytes, *wanted: str) -> dict[str, NDArray[Any]]:
 
 
 def read(path: Path, name: str = "", *, dimensions: int = 1) -> NDArray[Any]:
-    """The array of a committed .npy file, or that of this name of a committed .npz.
+    """Return the array of a committed .npy file, or the array `name` of a committed .npz.
 
-    CorruptArtifact if there is none, of so many dimensions and of finite numbers.
+    Raise CorruptArtifact unless it has so many dimensions and finite numbers.
     """
     try:
         data = path.read_bytes()
@@ -81,7 +81,7 @@ def read(path: Path, name: str = "", *, dimensions: int = 1) -> NDArray[Any]:
 
 
 def array(data: bytes) -> NDArray[Any]:
-    """The array of an .npy, a view of its bytes; ValueError for everything but plain numbers, whole."""
+    """Return the array of an .npy, a view of its bytes; raise ValueError unless it is a complete array of numbers."""
     if data[:6] != b"\x93NUMPY" or len(data) < 12 or data[6] not in (1, 2):
         raise ValueError("it is no array")
     start, length = (

@@ -1,4 +1,4 @@
-"""What settings are made of: frozen models that reject unknown keys, and the roles of their fields.
+"""Base of all settings: frozen models that reject unknown keys, and the roles of their fields.
 
 A field marked EXECUTION says only how to execute and never changes a result; a field marked EXTENT says how much of the
 same work is wanted, so that raising it adds to what is there (one that is None asks for nothing, and is left out).

@@ -20,7 +20,7 @@ def plain(text: object, keep: str = "") -> str:
 
 
 class Formatter(logging.Formatter):
-    """Log lines that somebody may read on a terminal."""
+    """Log lines that are safe to print on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return plain(super().format(record), keep="\n\t")

@@ -1,4 +1,4 @@
-"""Waiting for a Job before somebody's eyes."""
+"""Waiting for a Job, with its progress on the terminal."""
 
 import math
 import time
@@ -28,9 +28,9 @@ def follow(
     cancel_pending: bool,
     as_json: bool = False,
 ) -> None:
-    """Show how the work goes on until it is committed; errors as `submission.wait`. Ctrl-C only ends the showing.
+    """Show the work's progress until it is committed; raise the errors of `submission.wait`. Ctrl-C only detaches.
 
-    Whoever says how long to wait means queues as well; the settings' patience is for pods that find no node.
+    A user's `pending_timeout` limits the wait in queues as well; the settings' limit is for pods without a node.
     """
     from worldmodels.errors import Pending
     from worldmodels.executors import submission

@@ -58,7 +58,7 @@ def config(
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML writes it on one line."""
+    """Return a value as TOML on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
@@ -71,7 +71,7 @@ def _toml(value: Any) -> str:
 @options.store
 @options.as_json
 def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
-    """What is committed: every run, or one.
+    """List committed artifacts, of every run or of one.
 
     \b
     wm ls
@@ -100,9 +100,9 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
 
 
 def table(store: "Store", runs: list[str], *, named: bool = False) -> list[dict[str, Any]]:
-    """One row per committed manifest, by run, iteration, stage and time, and one for whatever is damaged.
+    """Return a row per committed manifest, by run, iteration, stage and time, and a row per damaged entry.
 
-    Stages are read side by side: a bucket answers many questions in the time of one. `named`: somebody typed the runs.
+    Stages are read in parallel: a bucket serves many requests in the time of one. `named`: the user typed the runs.
     """
     from concurrent.futures import ThreadPoolExecutor
 

@@ -27,7 +27,7 @@ LOCK_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class How:
-    """What `wm submit` does beside submitting."""
+    """Options of `wm submit` beside the selection."""
 
     wait: bool
     dry_run: str | None

@@ -52,9 +52,9 @@ def logs(
     source: str,
     follow: bool,
 ) -> None:
-    """A stage's log (without one: every stage's), or one of its live tables.
+    """Show a stage's log (without a stage: every log), or one of its live tables.
 
-    Workers send their logs to the store, to a bucket every 15 seconds; pods on a cluster are asked themselves.
+    Workers send their logs to the store, to a bucket every 15 seconds; on a cluster, the pods' own logs are read.
 
     \b
     wm logs controller -f
@@ -82,7 +82,7 @@ def logs(
 
 
 def _cluster(settings: "ClusterSettings", needed: bool) -> "KubernetesClient | None":
-    """The cluster, or None if there is none and it is not `needed`."""
+    """Connect to the cluster; return None if there is none and it is not `needed`."""
     from worldmodels.errors import ClusterError, ConfigError
 
     try:

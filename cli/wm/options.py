@@ -61,7 +61,7 @@ def settings(command: F) -> F:
 
 
 def overrides(command: F) -> F:
-    """Settings on top of the run's own."""
+    """Add the options for settings on top of the run's own."""
     command = click.option(
         "-o",
         "--override",
@@ -102,7 +102,7 @@ def complete_stage(ctx: click.Context, parameter: click.Parameter, incomplete: s
 
 
 def stage_or_pipeline(name: str) -> str:
-    """That name, if there is such a stage; ConfigError otherwise."""
+    """Return the name; raise ConfigError if there is no such stage."""
     from worldmodels import stages
 
     return name if name == "pipeline" else stages.stage(name).name
@@ -120,7 +120,7 @@ def resolve(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
 ) -> "tuple[str, Config, Origins]":
-    """The run's name and its config: what it was started with before, unless a preset is named."""
+    """Return the run's name and its config: the one of its last start, unless a preset is named."""
     from worldmodels import config
     from worldmodels.executors import planning
 
@@ -151,9 +151,9 @@ def _say_what_is_ignored(stored: Mapping[str, Any], resolved: "Config", run: str
 
 
 def complete(hint: str) -> str:
-    """Return the hint with what was typed for the present command: run, store, iteration and settings.
+    """Return the hint with the options that the user typed: run, store, iteration and settings.
 
-    What came from the environment is left out, since it holds for the next command as well.
+    Values from the environment are left out, since they hold for the next command as well.
     """
     from worldmodels import hints
 
@@ -183,7 +183,7 @@ def complete(hint: str) -> str:
 
 
 def cluster(settings: "ClusterSettings", first_seconds: float = 5.0) -> "KubernetesClient":
-    """The cluster that the settings name, which has so long to give its first answer; ClusterError if none is known."""
+    """Connect to the cluster of the settings, within `first_seconds`; raise ClusterError if none is known."""
     from functools import partial
 
     from worldmodels.errors import ConfigError

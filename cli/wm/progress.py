@@ -99,7 +99,7 @@ class Screen:
             self.say(f"{name}: done in {spent:.0f} s  {last[0]}")
 
     def bar(self, name: str) -> "Bar | None":
-        """A line that can be written again; None where that cannot be."""
+        """Return a line that can be rewritten; None if the output is no terminal."""
         return Bar(self._bars, name) if self._console.is_terminal else None
 
 
@@ -145,7 +145,7 @@ def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callabl
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """Gives a function that says what is being looked at, on a terminal's standard error."""
+    """Yield a function that shows the current item on a terminal's standard error."""
     with console(sys.stderr).status("") as line:
         yield lambda words: line.update(Text(plain(words)))
 

@@ -30,15 +30,15 @@ def render(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """The Job that `wm submit` sends, as YAML.
+    """Print the Job that `wm submit` sends, as YAML.
 
-    One stage's, or that of the pipeline, which submits all stages in turn. Offline: neither the cluster nor the store
-    is asked. So the settings are those of presets, files and -o, not what the run was started with, and nobody looks
-    whether the stage's inputs are committed.
+    It is a stage's Job, or the Job of the pipeline, which submits all stages in turn. The command works offline,
+    without the cluster and the store. So settings come from presets, files and -o, not from the run's last start, and
+    the command does not check whether the stage's inputs are committed.
 
     \b
     wm render rollouts --store s3://bucket/prefix | kubectl create -f -
-    wm render pipeline --store s3://bucket/prefix --preset paper --iterations 2 > planning.yaml
+    wm render pipeline --store s3://bucket/prefix --preset paper --iterations 2 > pipeline.yaml
     """
     from worldmodels.executors.job_spec import PIPELINE
 
@@ -58,7 +58,7 @@ def text(
     files: tuple[Path, ...] = (),
     overrides: tuple[str, ...] = (),
 ) -> str:
-    """The Job of a stage in that iteration, or of the pipeline up to it, below the command that makes and sends it."""
+    """Return a stage's Job in that iteration, or the pipeline's up to it, below the command that makes and sends it."""
     from worldmodels.config import resolve
     from worldmodels.executors import job_spec
 

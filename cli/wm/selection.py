@@ -1,4 +1,4 @@
-"""What `wm run` and `wm submit` have in common: from the words of a command to a plan."""
+"""Common part of `wm run` and `wm submit`: from a command's arguments to a plan."""
 
 import shlex
 import sys
@@ -39,7 +39,7 @@ class Selection:
 
     @property
     def tasks(self) -> "list[Task]":
-        """What was asked for, and what that is made from."""
+        """Return the tasks of the chosen stages and of their inputs."""
         from worldmodels import stages
         from worldmodels.runner import Task
 
@@ -65,7 +65,7 @@ class Selection:
         planning.store_config(self.store, self.run, self.iteration, self.config, self.origins)
 
     def show(self, *, redo: bool, as_json: bool = False) -> None:
-        """Print the plan, and do nothing."""
+        """Print the plan without executing it."""
         from worldmodels.executors import planning
 
         steps = planning.plan(self.store, self.tasks, verify=redo)
@@ -105,7 +105,7 @@ def select(
 
 
 def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) -> None:
-    """The score and the report, if they are among what was asked for."""
+    """Print the score and the report's place, if their stages were chosen."""
     import tempfile
 
     from worldmodels import artifacts, runner, stored

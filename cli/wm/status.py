@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worldmodels.store import Store
 
 FIRST_ANSWER_SECONDS = 3.0
-SILENT_SECONDS = 60.0  # without a word of a leader, and nobody is at work
+SILENT_SECONDS = 60.0  # without a status of a leader: no worker is active
 
 
 @click.command()
@@ -26,7 +26,9 @@ SILENT_SECONDS = 60.0  # without a word of a leader, and nobody is at work
 def status(
     run_name: str | None, store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool
 ) -> None:
-    """Every stage: committed, at work on the cluster, or why not; without a cluster, what the store knows.
+    """Show the state of every stage: committed, at work on the cluster, or the reason why not.
+
+    Without a cluster, the command shows the contents of the store.
 
     \b
     wm status demo
@@ -159,7 +161,7 @@ def _alive(evolution: dict[str, Any]) -> bool:
 
 
 def _stands(evolution: dict[str, Any]) -> str:
-    """An evolution in a line: where, how good, how fast."""
+    """Return a line with an evolution's generation, scores and speed."""
     from worldmodels import durations
 
     words = [f"generation {evolution['generation']} of {evolution['generations']}, {evolution['done']:.0%} done"]
@@ -173,7 +175,7 @@ def _stands(evolution: dict[str, Any]) -> str:
 
 
 def _state(job: dict[str, Any]) -> str:
-    """A Job in a line, and below it why it is not further."""
+    """Return a Job's state in a line, and below it the reasons for a delay."""
     if job["state"] != "active":
         words = [f"{job['state'].lower():11}{job['why']}".strip()]
     else:

@@ -80,7 +80,7 @@ def _cluster(store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...]
 
 
 def _told(visit: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
-    """What the checks find, each printed as it comes unless JSON is wanted."""
+    """Return the findings; print each as it comes, unless JSON is wanted."""
     found = []
     for finding in visit:
         found.append(finding)
@@ -111,15 +111,15 @@ def _print_finding(finding: "Finding") -> None:
 @click.option("--delete", is_flag=True, help="Remove it; without this nothing is touched.")
 @options.as_json
 def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_json: bool) -> None:
-    """Find, and with --delete remove, what nobody needs any more, of one run or of all.
+    """List, and with --delete remove, the garbage of one run or of all.
 
-    That is: data of attempts that were never committed or have been replaced, manifests that --redo took out of use,
-    uploads that were never completed, files that were half written, ended locks, heartbeats of dead attempts (these
-    at any age). Attempts under way are spared. A run that is being worked on is left out (exit code 12), and so is one
-    that has something damaged or unknown, since what that needs cannot be told (exit code 14).
+    Garbage is: data of attempts that were never committed or have been replaced, manifests that --redo took out of use,
+    uploads that were never completed, half-written files, ended locks, heartbeats of dead attempts (these at any age).
+    Attempts under way stay. The command skips a run that another command works on (exit code 12), and a run with
+    damaged or unknown files, since it cannot know what these need (exit code 14).
 
-    Never touched: manifests in use and their data, shard records, checkpoints, generations, live/, logs/. Work that
-    is superseded is counted and stays; `rm -r` (or `aws s3 rm --recursive`) its folder if nobody goes back to it.
+    It never touches manifests in use and their data, shard records, checkpoints, generations, live/ and logs/. It
+    counts superseded work and keeps it; `rm -r` (or `aws s3 rm --recursive`) its folder if you do not return to it.
 
     \b
     wm gc
@@ -144,7 +144,7 @@ def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_js
 
 
 def _collect(store: "Store", run: str, horizon: float, delete: bool, total: "Survey", quiet: bool) -> Any:
-    """Clear up one run; returns the error if somebody works on it, or something of it is not understood."""
+    """Clear up one run; return the error if another command works on it, or if it has damaged or unknown files."""
     from wm.progress import status
     from worldmodels.errors import Busy, CorruptArtifact
     from worldmodels.upkeep import garbage
@@ -202,10 +202,10 @@ def _conclude(found: "Survey", delete: bool, store_uri: str) -> None:
 def cp(source_uri: str, target_uri: str, run_names: tuple[str, ...], verify: bool) -> None:
     """Copy runs from one store to another: folders, or s3://bucket/prefix. Both are stores, not runs.
 
-    Everything that is committed is copied and checked against its manifest's SHA-256 on the way, and all that it takes
-    to go on with a run: shard records, checkpoints, generations, settings, live tables and logs. What nothing names
-    stays behind, and so do retired manifests. Manifests come last. After Ctrl-C, or a fault, the same command goes on;
-    an artifact that DST has with another digest is a conflict (exit code 10).
+    The command copies committed files, checked against their manifest's SHA-256, and all that a run needs to continue:
+    shard records, checkpoints, generations, settings, live tables and logs. Garbage and retired manifests stay behind.
+    Manifests come last. After Ctrl-C, or a fault, the same command resumes; an artifact that DST has with another
+    digest is a conflict (exit code 10).
 
     \b
     wm cp ./runs s3://bucket/prefix

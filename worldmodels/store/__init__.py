@@ -11,7 +11,7 @@ __all__ = ["GET_BYTES", "Entry", "Leftover", "LocalStore", "Store", "bounded", "
 
 
 def open_store(uri: str, **options: Any) -> Store:
-    """The store at `uri`: a folder's path, or s3://bucket/prefix, which takes S3Store's `options`."""
+    """Open the store at `uri`: a folder's path, or s3://bucket/prefix, which takes S3Store's `options`."""
     if uri.startswith("s3://"):
         try:
             from . import s3

@@ -1,4 +1,4 @@
-"""What a store is. Keys are `/`-separated; an object is there whole or not at all."""
+"""The protocol of a store. Keys are `/`-separated; readers see an object whole or not at all."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a killed writer left that is no object. `key` is a lock's name; `size` in bytes is 0 where nobody tells."""
+    """A killed writer's remains that are no object. `key` may be a lock's name; `size` in bytes is 0 if unknown."""
 
     kind: Literal["temporary file", "unfinished upload", "ended lock"]
     key: str
@@ -46,7 +46,7 @@ class Store(Protocol):
     """Whether its objects are files of this machine, so that copies of them would save nothing."""
 
     def get(self, key: str) -> bytes | None:
-        """The object's bytes, or None if it is not there; CorruptArtifact if they are more than GET_BYTES."""
+        """Return the object's bytes, or None if absent; raise CorruptArtifact if they are more than GET_BYTES."""
 
     def receive(self, key: str, sink: IO[bytes]) -> bool:
         """Write the object's bytes into `sink` as they arrive, from its beginning again if need be; False if absent."""
@@ -79,13 +79,13 @@ class Store(Protocol):
         """Remove them all, and folders that become empty. The StoreError of a refusal names the first key refused."""
 
     def leftovers(self, prefix: str) -> Iterator[Leftover]:
-        """What killed writers left below `prefix`; writers that live have some there too, so mind the age."""
+        """List killed writers' remains below `prefix`; active writers have some too, so check the age."""
 
     def discard(self, leftover: Leftover) -> None:
         """Remove; no error if it is gone, or a lock and held again."""
 
     def now(self) -> float:
-        """The store's clock, Unix seconds."""
+        """Return the store's clock in Unix seconds."""
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """Hold `name` alone until the block ends or the process dies; Busy if another process has it."""
@@ -118,7 +118,7 @@ def bounded(sink: IO[bytes], limit: int, error: CorruptArtifact, heard: Callable
 
 
 def read(store: Store, key: str, limit: int = GET_BYTES) -> bytes | None:
-    """The object's bytes, or None if it is not there; CorruptArtifact if they are more than `limit`."""
+    """Return the object's bytes, or None if absent; raise CorruptArtifact if they are more than `limit`."""
     sink = io.BytesIO()
     return sink.getvalue() if store.receive(key, bounded(sink, limit, too_large(store, key, limit))) else None
 

@@ -27,7 +27,7 @@ def sign_by_md5(params: dict[str, Any], **_: Any) -> None:
 
 
 def delete_many(store: "S3Store", keys: Iterable[str]) -> None:
-    """A thousand a request. What the server did not remove is asked for singly, which tries again, or says why not."""
+    """Delete a thousand keys a request; repeat the failed ones singly, which retries them or raises their error."""
     remaining = iter(keys)
     while some := list(islice(remaining, AT_ONCE)):
         named = {"Objects": [{"Key": store.full(key)} for key in some], "Quiet": True}
@@ -57,7 +57,7 @@ def uploads(store: "S3Store", prefix: str) -> Iterator[Leftover]:
 
 
 def ended_leases(store: "S3Store", prefix: str) -> Iterator[Leftover]:
-    """Leases on names below `prefix` (or on itself, without its slash) that nobody has renewed in time."""
+    """List leases on names below `prefix` (or on itself, without its slash) that their holders did not renew."""
     answer = store.request("list", prefix, "list_objects_v2", Prefix=store.full("."), Delimiter="/")
     for item in answer.get("Contents", ()):
         key, written = item["Key"].removeprefix(store.full("")), item["LastModified"].timestamp()
@@ -76,7 +76,7 @@ def discard(store: "S3Store", leftover: Leftover) -> None:
 
 
 def begin(store: "S3Store", key: str) -> str:
-    """The id of a fresh multipart upload, of which nothing is to be seen until it is completed."""
+    """Begin a multipart upload, which readers see after its completion only; return its id."""
     started = store.request("write", key, "create_multipart_upload", Key=store.full(key))
     return str(started["UploadId"])
 

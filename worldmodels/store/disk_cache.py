@@ -1,4 +1,4 @@
-"""What a process has on the local disk: a folder that goes with it, and in it a bucket's objects in bounded room."""
+"""A process's files on the local disk: a temporary folder, and in it a bounded cache of a bucket's objects."""
 
 import contextlib
 import fcntl
@@ -20,9 +20,9 @@ NEW_SECONDS = 60.0
 
 @contextlib.contextmanager
 def scratch(name: str, place: Path | None = None) -> Iterator[Path]:
-    """A temporary folder that goes with the block, and with the next one's beginning if this process is killed.
+    """Make a temporary folder and remove it after the block; if this process is killed, the next call removes it.
 
-    It is made in `place`, or where the machine has such folders (TMPDIR).
+    The folder is in `place`, or where the machine has temporary folders (TMPDIR).
     """
     place = place or Path(tempfile.gettempdir())
     _remove_orphans(place)
@@ -30,13 +30,13 @@ def scratch(name: str, place: Path | None = None) -> Iterator[Path]:
         tempfile.TemporaryDirectory(prefix=f"wm-{name}-", dir=place, ignore_cleanup_errors=True) as folder,
         open(Path(folder, ALIVE), "w") as alive,
     ):
-        with contextlib.suppress(OSError):  # a file system without locks: then nobody takes it for an orphan's
+        with contextlib.suppress(OSError):  # a file system without locks: then `_remove_orphans` cannot lock it either
             fcntl.flock(alive, fcntl.LOCK_EX)
         yield Path(folder)
 
 
 def _remove_orphans(place: Path) -> None:
-    """Folders of ours whose lock nobody holds. New ones are spared: they may not be locked yet."""
+    """Remove folders of this user that no process has locked. New ones stay: they may not be locked yet."""
     for path in place.glob(f"wm-*/{ALIVE}"):
         with contextlib.suppress(OSError):
             status = path.stat()
@@ -50,7 +50,7 @@ def _remove_orphans(place: Path) -> None:
 class Disk:
     """Copies by key in `folder`, `limit` bytes of them at most: the least recently used go first. Threads may share it.
 
-    A copy that goes while somebody reads it stays readable to its end: its name goes first, its bytes with the reader.
+    A thread can read a removed copy to its end: the name goes first, the bytes when the reader closes the file.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -64,19 +64,19 @@ class Disk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is written from now on, so that the folder can be removed while somebody still reads ahead."""
+        """Write nothing from now on, so that the folder can be removed while other threads still read ahead."""
         with self._lock:
             self._closed = True
 
     def get(self, key: str) -> bytes | None:
-        """The copy as the disk has it, or None if there is none."""
+        """Return the copy, or None if there is none."""
         with self._lock:
             if key not in self._kept:
                 return None
             self._kept.move_to_end(key)
             try:
                 file = open(self._path(key), "rb")  # noqa: SIM115 - read without the lock
-            except FileNotFoundError:  # somebody tidied up
+            except FileNotFoundError:  # removed by another process
                 self._drop(key)
                 return None
         with file:

@@ -1,8 +1,8 @@
 """A lock on a bucket: a small object that its holder writes again and again. When that stops, it ends by itself.
 
 Times are the server's: when the lease was written, and the date of its answers. A holder that was paused for longer
-than the lease lasts notices at its next beat that somebody else has it; what both write meanwhile is safe, because
-artifacts are created once. So the lease keeps people from starting the same run twice, and no more.
+than the lease lasts notices at its next beat that another holder has it. Writes of both are safe, because artifacts are
+created once. So the lease only keeps users from starting the same run twice.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ class Lease:
             )
 
     def _take_over(self) -> str | None:
-        """The tag of the lease that replaces an ended one; None if there is none any more. Busy if it has not ended."""
+        """Replace an ended lease and return the new tag; None if the lease is gone. Raise Busy if it has not ended."""
         there = self._store.read(self._key)
         if there is None:
             return None
@@ -87,9 +87,9 @@ class Lease:
         return tag if now else None
 
     def keep(self) -> None:
-        """Write the lease again until told to stop, or until somebody else has it."""
+        """Renew the lease until `stop` is set or another holder has it."""
         while not self.stop.wait(self._seconds / BEATS):
-            self._beat += 1  # other bytes, another tag: whoever saw the lease before cannot take it over now
+            self._beat += 1  # other bytes, another tag: a process that read the lease before cannot take it over now
             with contextlib.suppress(StoreError):  # a later beat may reach the store
                 tag = self._store.write_if(self._key, self._text(), IfMatch=self._tag)
                 if tag is None and (there := self._store.read(self._key)) and self._is_ours(there):
@@ -123,5 +123,5 @@ class Lease:
 
 
 def _parsed(there: "Stored") -> dict[str, Any]:
-    """The lease as its holder wrote it; empty if nobody could have."""
+    """Return the lease as its holder wrote it; empty if it is malformed."""
     return stored.advice(there.data, stored.LEASE) or {}

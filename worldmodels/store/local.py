@@ -75,7 +75,7 @@ class LocalStore:
                     raise
             _sync_folder(folder)
         folders = self._parts(key)[:-1]
-        for depth in range(len(folders)):  # whoever made the upper ones may not have fsynced them yet
+        for depth in range(len(folders)):  # the maker of the upper ones may not have fsynced them yet
             with self._errors("write", key), self._folder("/".join(folders[:depth])) as folder:
                 _sync_folder(folder)
         return True
@@ -110,9 +110,9 @@ class LocalStore:
         yield from sorted((e for e in self._files(prefix) if not hidden(e.key)), key=lambda entry: entry.key)
 
     def _files(self, prefix: str) -> Iterator[Entry]:
-        """Every file whose key starts with `prefix`, the store's own too; enters no folder where none can be.
+        """List every file whose key starts with `prefix`, the store's own too; enter no folder where none can be.
 
-        What cannot be listed must not look empty: somebody may take what it names for garbage.
+        Raise StoreError for a folder that cannot be listed: if it looked empty, `wm gc` could delete its files' data.
         """
         above, slash, begin = prefix.rpartition("/")
         with contextlib.ExitStack() as opened:
@@ -145,7 +145,7 @@ class LocalStore:
             yield Entry(key, status.st_size, status.st_mtime)
 
     def folders(self, prefix: str) -> list[str]:
-        """A link where a folder should be is named, too: whoever looks into it hears what it is."""
+        """List folders, and links in place of folders: entering such a link raises an error that names it."""
         try:
             with self._folder(prefix.rstrip("/")) as folder, os.scandir(folder) as found:
                 return sorted(
@@ -214,13 +214,13 @@ class LocalStore:
                 raise self._lacking("locks, so two commands could work on one run", error) from error
             yield
 
-    # Whoever may write to the folder may put links, pipes and devices into it, and exchange them at any moment. So a
-    # name is looked up folder by folder, from descriptor to descriptor, and nothing but folders and regular files is
-    # opened. The store itself may be a link: that is its owner's choice.
+    # A writer of the folder may put links, pipes and devices into it, and exchange them at any moment. So the store
+    # looks up names folder by folder, from descriptor to descriptor, and opens folders and regular files only. The
+    # store's own folder may be a link: that is its owner's choice.
 
     @contextlib.contextmanager
     def _folder(self, path: str, *, make: bool = False) -> Iterator[int]:
-        """A descriptor of the folder `path`, which is made if need be; FileNotFoundError, NotADirectoryError."""
+        """Open the folder `path`, made if wanted; raise FileNotFoundError or NotADirectoryError."""
         if make:
             _make_folder(self.root)
         here = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -238,7 +238,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _entered(self, folder: int, name: str, key: str) -> Iterator[int]:
-        """A descriptor of the folder `name` in `folder`."""
+        """Open the folder `name` in `folder`."""
         try:
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         except OSError as error:
@@ -252,7 +252,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _place(self, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-        """A descriptor of the key's folder, and its name there."""
+        """Open the key's folder; yield its descriptor and the file's name in it."""
         *folders, name = self._parts(key)
         with self._folder("/".join(folders), make=make) as folder:
             yield folder, name
@@ -264,7 +264,7 @@ class LocalStore:
         return parts
 
     def _open(self, key: str, flags: int, *, make: bool = False) -> IO[bytes]:
-        """The key's file; CorruptArtifact unless it is a regular one. Never waits, as opening a pipe would."""
+        """Open the key's file without blocking on pipes; raise CorruptArtifact unless it is a regular file."""
         with self._place(key, make=make) as (folder, name):
             try:
                 descriptor = os.open(
@@ -282,7 +282,7 @@ class LocalStore:
             raise
 
     def _status(self, key: str) -> os.stat_result | None:
-        """The regular file's status; None if there is none, CorruptArtifact if there is something else."""
+        """Return the regular file's status, None if absent; raise CorruptArtifact for anything else."""
         try:
             with self._place(key) as (folder, name):
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -318,7 +318,7 @@ class LocalStore:
         return StoreError(f"store {self.uri}: cannot {verb} {key}: {reason}", next=command)
 
     def _lacking(self, what: str, error: OSError) -> StoreError:
-        """The error for a file system that no store can be on."""
+        """Return the error for a file system that lacks a function which a store needs."""
         return StoreError(
             f"store {self.uri}: its file system has no {what} ({error.strerror or error}); use a folder on another one",
             next=f"findmnt -T {shlex.quote(self.uri)}",
@@ -347,7 +347,7 @@ def _sync_folder(descriptor: int) -> None:
 
 @contextlib.contextmanager
 def _temporary(folder: int, name: str, fill: Callable[[IO[bytes]], object]) -> Iterator[str]:
-    """The name of a new file beside `name`, filled and synced; it is gone afterwards, if it has not been renamed."""
+    """Yield the name of a new file beside `name`, filled and synced; remove it afterwards unless it was renamed."""
     temporary = f".{name}.{uuid.uuid4().hex}"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""Who writes a lease or a heartbeat, and whether that process still runs: known on the machine where it does."""
+"""The identity of a process that writes a lease or heartbeat; its machine can tell whether it still runs."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def signature() -> dict[str, Any]:
-    """This process, as others can ask about it."""
+    """Return the identity of this process."""
     return {"host": socket.gethostname(), "machine": machine(), "process": os.getpid(), "began": _began("self")}
 
 
@@ -20,7 +20,7 @@ def ended(who: Mapping[str, Any]) -> bool:
 
 
 def machine() -> str:
-    """This machine since it was booted, and the container within it; empty where Linux does not say."""
+    """Return an id of this machine's boot and of the container; empty if Linux does not provide them."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -23,11 +23,11 @@ logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each fault; 
 
 # A worker without progress is given up after `execution.stall_seconds` (300), so the store must give up before.
 DEADLINE_SECONDS = 120.0
-# An endpoint that never answered is more likely misspelt than ill.
+# An endpoint that never answered is more likely misspelt than down.
 FIRST_ANSWER_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
-# Whoever watches is told that it is the store that is waited for.
+# After so long, the log says that the store causes the wait.
 TOLD_SECONDS = 10.0
 
 CUT = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, HTTPError, ResponseParserError)
@@ -63,14 +63,14 @@ ABSENT_OR_DENIED = " (a bucket without s3:ListBucket also says so of a key that 
 
 
 def code(error: BaseException | None) -> str:
-    """The server's name for what went wrong, or the exception's."""
+    """Return the server's name of the error, or the exception's."""
     if isinstance(error, boto.ClientError):
         return str(error.response.get("Error", {}).get("Code", ""))
     return type(error).__name__
 
 
 def status(error: BaseException | None) -> int:
-    """The HTTP status of the server's refusal; 0 if it did not answer."""
+    """Return the HTTP status of the server's refusal; 0 if it did not answer."""
     if isinstance(error, boto.ClientError):
         return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     return 0
@@ -88,9 +88,9 @@ def transient(error: BaseException) -> bool:
 
 
 class Retry:
-    """Calls an operation again, after pauses with full jitter, until `deadline` seconds have brought nothing.
+    """Repeats an operation, after pauses with full jitter, for at most `deadline` seconds without progress.
 
-    What took more than one try is one line in the log, when it ends, and one more before if that takes long.
+    It logs one line when a repeated operation ends, and one more after TOLD_SECONDS.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class Retry:
         self._deadline, self._clock, self._sleep = deadline, clock, sleep
 
     def __call__(self, verb: str, key: str, operation: Callable[[], T], gained: Callable[[], int] = lambda: 0) -> T:
-        """What `operation` returns. `gained` tells how far it is: as long as that grows, time does not count.
+        """Return the result of `operation`. Time without growth of `gained` counts against the deadline.
 
-        Raises StoreError, which names the store, the endpoint, the key and the next command; ConfigError if a setting
+        Raise StoreError, which names the store, the endpoint, the key and the next command; ConfigError if a setting
         of the credentials is wrong.
         """
         began = since = tried = self._clock()
@@ -155,7 +155,7 @@ class Retry:
         return result
 
     def _failure(self, verb: str, key: str, error: Any, tries: int, seconds: float) -> WmError:
-        """The error in words. Only its name and the server's sentence: nothing that could hold a credential."""
+        """Return the error in words: its name and the server's sentence, which contain no credentials."""
         if isinstance(error, Unavailable):
             after = f"; gave up after {tries} tries in {seconds:.0f} s" if tries else ""
             kind = ConfigError if error.wrong else StoreError

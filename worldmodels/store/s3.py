@@ -33,14 +33,14 @@ from .retry import DAMAGED, DEADLINE_SECONDS, FAILURES, Retry, code, status
 ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
 PART_BYTES = 16 * 2**20
 PARTS_AT_ONCE = 4
-# Whoever waits for a slow body hears of it at every chunk.
+# Progress of a slow body is reported at every chunk.
 CHUNK_BYTES = 2**18
 # Threads share the client: readers ahead of a training, parts of an upload, the log, most of all a leader that reads
 # results. More of them than this would reconnect every time.
 CONNECTIONS = 64
 CLOCK_SECONDS = 60.0
-# What a whole answer says. botocore takes one without its body, or with half its head, for a short one: then a listing
-# would pass for an empty one, and so would an object.
+# Fields of a complete response. botocore accepts one without its body, or with half its head: then a listing or an
+# object would look empty.
 SAYS = {
     "complete_multipart_upload": ("ETag",),
     "create_multipart_upload": ("UploadId",),
@@ -54,7 +54,9 @@ SAYS = {
 
 
 def connect(uri: str, **options: Any) -> "S3Store":
-    """The store at s3://bucket/prefix. Endpoint, region, addressing style and credentials are boto3's own business:
+    """Open the store at s3://bucket/prefix.
+
+    boto3 finds endpoint, region, addressing style and credentials:
     AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws, a pod's role.
     """
     bucket, prefix = bucket_and_prefix(uri)
@@ -66,7 +68,7 @@ def connect(uri: str, **options: Any) -> "S3Store":
 
 
 def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **options: Any) -> Any:
-    """A client without retries of its own. Threads may share it; a process makes one when it opens its store."""
+    """Return a client without retries. Threads may share it; a process makes one when it opens its store."""
     session = _session(options.pop("region_name", None))
     config = Config(
         retries={"total_max_attempts": 1},
@@ -98,7 +100,7 @@ def _encrypt(encryption: str, params: dict[str, Any], **more: Any) -> None:
 def _session(region: str | None) -> Any:
     """boto3's session, with credentials that may come late, and the region of AWS_REGION, as other SDKs read it."""
     core = botocore.session.Session()
-    # What gives a role's keys is asked by clients of botocore's own.
+    # botocore's own clients, with these settings, get a role's keys.
     core.set_default_client_config(Config(connect_timeout=5.0, read_timeout=20.0, retries={"total_max_attempts": 1}))
     core.register_component("credential_provider", Resolver(core.get_component("credential_provider")))
     return boto3.session.Session(botocore_session=core, region_name=region or os.environ.get("AWS_REGION") or None)
@@ -121,7 +123,7 @@ class Stored:
 class S3Store:
     """A bucket, or a part of one. Every method raises StoreError when `deadline` seconds of trying brought nothing."""
 
-    # A write costs money and a round trip; nobody watches a pod more closely than this.
+    # A write costs money and a round trip; users rarely need fresher telemetry of a pod.
     publish_seconds = 15.0
     local = False
 
@@ -224,10 +226,10 @@ class S3Store:
     def lock(self, name: str) -> contextlib.AbstractContextManager[None]:
         return hold(self, name, self.lease_seconds)
 
-    # What a lease needs besides.
+    # Further methods for leases.
 
     def read(self, key: str) -> Stored | None:
-        """The object with its tag and time, or None if it is not there."""
+        """Return the object with its tag and time, or None if absent."""
         sink = io.BytesIO()
         answer = self._copy(key, bounded(sink, GET_BYTES, too_large(self, key, GET_BYTES)))
         return answer and Stored(sink.getvalue(), answer["ETag"], answer["LastModified"].timestamp())
@@ -255,7 +257,7 @@ class S3Store:
             return there.tag
         return tag
 
-    # What `sweep` and `wm doctor` need besides.
+    # Further methods for `cleanup` and `wm doctor`.
 
     @property
     def answered(self) -> bool:
@@ -263,7 +265,7 @@ class S3Store:
         return self._try.answered
 
     def full(self, key: str) -> str:
-        """The key as the bucket knows it."""
+        """Return the key with the store's prefix."""
         return self._prefix + key
 
     def request(self, verb: str, key: str, method: str, **arguments: Any) -> Any:
@@ -346,7 +348,7 @@ class S3Store:
         self._try("write", key, partial(self._send, "put_object", Key=self._prefix + key, Body=file.read(), **kind))
 
     def _write_parts(self, key: str, file: IO[bytes], size: int, kind: dict[str, str]) -> None:
-        """A few parts in memory at a time, each tried on its own; nothing is to be seen before the last step."""
+        """Upload in parts, a few in memory at a time, each with its own retries; readers see nothing before the end."""
         where = {"Key": self._prefix + key}
         if self._client.meta.config.request_checksum_calculation == "when_supported":
             kind = {**kind, "ChecksumAlgorithm": "CRC32"}
@@ -390,7 +392,7 @@ class S3Store:
 
 
 def _missing(method: str, answer: Any) -> str:
-    """The first thing that is not there of a success that arrived whole; empty if nothing."""
+    """Return the first missing field of a complete success; empty if none is missing."""
     written = answer["ResponseMetadata"]["HTTPHeaders"].get("last-modified", "GMT")
     half = [] if written.endswith("GMT") else ["LastModified"]  # half a date may pass for another
     return next(iter(half + [field for field in SAYS.get(method, ()) if field not in answer]), "")

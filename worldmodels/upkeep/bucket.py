@@ -1,4 +1,4 @@
-"""What only a bucket is checked for."""
+"""The checks for buckets only."""
 
 import contextlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Checks, and what they find. Whoever has more to check makes a list of `Check`s and gives it to `examine`.
+"""Checks and their findings. A caller makes a list of `Check`s and gives it to `examine`.
 
 def look() -> Finding:
     count = ask()                                   # a WmError means fail, with its words and its next command
@@ -19,7 +19,7 @@ State = Literal["ok", "warn", "fail", "skipped"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found, in `words`; `next` is the command to type about it. `name` is the check's."""
+    """The result of a check, in `words`; `next` is the command to type about it. `name` is the check's."""
 
     state: State
     words: str

@@ -39,7 +39,7 @@ class Content:
 
 @dataclass
 class CopyPlan:
-    """What is to be copied, in the order in which it is; `there` is what the destination has, by key.
+    """The objects to copy, in their order; `there` are the destination's objects, by key.
 
     `suspects` are there, and are to be read back; `skipped` are there, and are left.
     """
@@ -97,10 +97,10 @@ def plan(
     verify: bool = False,
     said: Callable[[str], None] = lambda where: None,
 ) -> CopyPlan:
-    """What of the run is still to be copied; Conflict if the destination has committed something else.
+    """Plan the copy of a run; raise Conflict if the destination has committed another artifact.
 
-    What the destination has in the right size counts as copied: an object is there whole or not at all. With `verify`
-    it is read back and checked when its turn comes. `said` is told which stage is being looked at.
+    An object of the right size at the destination counts as copied, since a store has no partial objects. With `verify`
+    its content is read back and checked in its turn. `said` receives the current stage.
     """
     found = CopyPlan(run, {entry.key: entry for entry in target.entries(f"{run}/")})
     for iteration in artifacts.iterations(source, run):
@@ -159,7 +159,7 @@ def _take_contents(found: CopyPlan, name: Name, manifest: Mapping[str, Any], ver
 
 
 def _plan_records(found: CopyPlan, source: Store, name: Name, work: str, verify: bool) -> None:
-    """Records of shards that the destination has not, and their files; one that it has stays, as among workers."""
+    """Add missing shard records and their files; a record that the destination has stays."""
     keys = [entry.key for entry in source.entries(name.key(work, "shards/"))]
     found.skipped |= found.there.keys() & set(keys)
     for key, data in each(lambda key: (key, source.get(key)), [key for key in keys if key not in found.there]):
@@ -194,7 +194,7 @@ def _take_latest(found: CopyPlan, entries: Iterable[Entry], into: list[Entry]) -
 
 
 def _inside(run: str, key: str) -> str:
-    """The key; CorruptArtifact if it leads out of the run: in a folder it would be a path."""
+    """Return the key; raise CorruptArtifact if it leads out of the run, where it would be a path in a folder."""
     if not key.startswith(f"{run}/") or set(key.split("/")) & {"", ".", ".."}:
         raise CorruptArtifact(f"the key {key!r} does not belong to run {run}", next=f"wm ls {run}")
     return key
@@ -203,10 +203,10 @@ def _inside(run: str, key: str) -> str:
 def copy(
     found: CopyPlan, source: Store, target: Store, advance: Callable[[int], None] = lambda bytes: None
 ) -> list[Content]:
-    """Do the plan; `advance` is told the bytes of what has been copied or checked. Returns what was found damaged.
+    """Execute the plan; `advance` receives the bytes copied or checked. Return the damaged content.
 
-    Raises CorruptArtifact for a file that is not what its manifest promised, Conflict for a manifest that somebody else
-    has committed meanwhile and that differs. Again with the same stores, it goes on.
+    Raise CorruptArtifact for a file that differs from its manifest, Conflict if another command has committed another
+    manifest meanwhile. A second call with the same stores resumes.
     """
     with tempfile.TemporaryDirectory(prefix="wm-cp-", ignore_cleanup_errors=True) as scratch:
         carrier = Carrier(source, target, Path(scratch))
@@ -284,7 +284,7 @@ class Carrier:
 
 
 def _checked(store: Store, item: Content, own: Path) -> Path:
-    """A local file with the content, read from `store`; CorruptArtifact if it is not what was promised."""
+    """Return a local file with the content, read from `store`; raise CorruptArtifact if it differs."""
     entry = {"key": item.key, "size": item.size, "sha256": item.sha256}
     repair = f"{artifacts.repair_command(item.name)} --store {store.uri}"
     return FileSet(store, Reading(own), str(item.name), {"copy": entry}, repair).path("copy")
@@ -292,6 +292,6 @@ def _checked(store: Store, item: Content, own: Path) -> Path:
 
 @contextmanager
 def _folder(scratch: Path) -> Iterator[Path]:
-    """A folder for one transfer, so that the disk holds no more than what is on its way."""
+    """Make a folder for one transfer, so that the disk holds only files in transit."""
     with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as own:
         yield Path(own)

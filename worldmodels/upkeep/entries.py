@@ -1,4 +1,4 @@
-"""What both clearing up and copying know of a store's entries."""
+"""Entries of a store, for `wm gc` and `wm cp`."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -27,12 +27,12 @@ def runs(store: Store, run: str | None = None) -> list[str]:
 def _is_run(store: Store, name: str) -> bool:
     try:
         return bool(artifacts.iterations(store, name))
-    except CorruptArtifact:  # a link, say: whoever goes through the runs hears of it then
+    except CorruptArtifact:  # a link, say: the command that reads the run raises the error
         return True
 
 
 def works(store: Store, name: Name) -> list[str]:
-    """The names of a stage's areas of work."""
+    """Return the names of a stage's workspaces."""
     return [folder for folder in store.folders(name.key("")) if WORK.fullmatch(folder)]
 
 

@@ -1,4 +1,4 @@
-"""What only a folder is checked for."""
+"""The checks for folders only."""
 
 import contextlib
 import shutil
@@ -37,7 +37,7 @@ class FolderVisit(StoreChecks):
     def clear(self) -> Finding:
         shutil.rmtree(self.store.root / self.corner, ignore_errors=True)
         for path in self._made:
-            with contextlib.suppress(OSError):  # somebody else has begun to use it
+            with contextlib.suppress(OSError):  # another command has begun to use it
                 path.rmdir()
         if (left := self.store.root / self.corner).exists():
             return fail(f"left behind: {left}", f"rm -r {left}")

@@ -1,7 +1,7 @@
-"""What nobody needs any more, and its removal.
+"""Garbage in a store, and its removal.
 
-First the data is listed, then what names data is read, and only what was listed is removed: so a commit that comes
-between loses nothing. Never touched: manifests in use, shard records, checkpoints, generations, live/, logs/.
+`survey` lists data first, then reads manifests and records, and removes listed data only: so a commit in between loses
+nothing. Never touched: manifests in use, shard records, checkpoints, generations, live/, logs/.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +26,7 @@ AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Garbage:
-    """What can go from one place, and why."""
+    """Removable objects of one place, and the reason."""
 
     where: str
     why: str
@@ -41,7 +41,7 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays although nothing committed needs it, and why."""
+    """Objects that stay although no artifact needs them, and the reason."""
 
     where: str
     why: str
@@ -67,7 +67,7 @@ class Ages:
 
 
 def survey(store: Store, run: str, horizon: float, *, said: Callable[[str], None] = lambda where: None) -> Survey:
-    """What can go from a run, and what cannot although it seems unused. `said` is told where it is looking."""
+    """Return a run's garbage, and objects that stay although they seem unused. `said` receives each place."""
     found, ages = Survey(), Ages(store, horizon)
     live: set[str] = set()
     for iteration in artifacts.iterations(store, run):
@@ -81,7 +81,7 @@ def survey(store: Store, run: str, horizon: float, *, said: Callable[[str], None
 
 
 def outside(store: Store, horizon: float) -> Survey:
-    """What can go that belongs to no run: locks on runs that are gone, the corners of killed `wm doctor`s."""
+    """Return garbage outside of runs: locks on runs that are gone, files of killed `wm doctor`s."""
     ages, present = Ages(store, horizon), set(store.folders(""))
     lost = [left for left in store.leftovers("") if left.key.split("/")[0] not in present]
     corners = [entry for entry in store.entries(CORNER) if ages.old(entry.modified)]
@@ -131,7 +131,7 @@ def _attempt(name: Name, entry: Entry) -> str:
 
 
 def _attempts(store: Store, name: Name) -> tuple[set[str], list[Entry]]:
-    """The stage's attempts under way, and the heartbeats of dead ones."""
+    """Return the stage's active attempts, and the heartbeats of dead ones."""
     live: set[str] = set()
     dead: list[Entry] = []
     for beat in store.entries(runner.alive_key(name, "")):
@@ -148,7 +148,7 @@ def _ended(beat: bytes | None) -> bool:
 
 
 def _without(entries: list[Entry], manifests: Iterable[dict[str, Any]]) -> list[Entry]:
-    """The entries that no manifest (or record) names."""
+    """Return the entries that no manifest (or record) names."""
     named = {file["key"] for manifest in manifests for file in artifacts.stored_files(manifest)}
     return [entry for entry in entries if entry.key not in named]
 
@@ -190,7 +190,7 @@ def _kept(where: str, why: str, entries: list[Entry]) -> list[Kept]:
 
 
 def _superseded(store: Store, name: Name, manifests: list[dict[str, Any]]) -> list[Kept]:
-    """Areas of work that neither what is committed nor the run's config would go on with; empty if nobody can tell."""
+    """Return workspaces that neither artifacts nor the run's config continue; empty if that is unknown."""
     there = works(store, name)
     needed = {Identity(name, m["config"], m["extent"], m["inputs"]).work for m in manifests}
     if not set(there) - needed:

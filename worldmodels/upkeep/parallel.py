@@ -14,9 +14,9 @@ PATIENCE_SECONDS = 1.0
 
 
 def each(work: Callable[[T], R], items: Iterable[T], threads: int = THREADS) -> Iterator[R]:
-    """What `work` returns, in any order; its first error ends it.
+    """Yield the results of `work`, in any order; raise its first error.
 
-    In daemon threads: unlike an executor's they do not keep a process that was told to stop, however long their work.
+    Daemon threads do the work: unlike an executor's, they do not delay the end of a process.
     """
     tasks: queue.SimpleQueue[T] = queue.SimpleQueue()
     count = 0

@@ -1,4 +1,4 @@
-"""What every kind of store must do right: all that artifacts, locks and clearing up rest on."""
+"""The checks for every kind of store: all guarantees that artifacts, locks and `wm gc` need."""
 
 import contextlib
 import hashlib
@@ -58,7 +58,7 @@ class StoreChecks:
         raise NotImplementedError
 
     def special(self) -> list[Check]:
-        """What only this kind of store has."""
+        """Return the checks for this kind of store only."""
         return []
 
     def absent(self) -> Finding:

@@ -99,7 +99,7 @@ def _config(store: Store, run: str, iteration: int) -> Iterator[Check]:
 
 
 def _committed(store: Store, name: Name) -> Iterator[Check]:
-    """A stage's manifests, and their files."""
+    """Yield the checks of a stage's manifests and their files."""
     files: dict[str, Mapping[str, Any]] = {}
     for key in artifacts.manifest_keys(store, name):
         yield (
@@ -117,7 +117,7 @@ def _manifest(store: Store, key: str, data: bytes, label: str) -> None:
 
 
 def _work(store: Store, name: Name, work: str) -> Iterator[Check]:
-    """An area of work: shards' records and their files, what an evolution has committed, checkpoints."""
+    """Yield the checks of a workspace: shard records and their files, an evolution's objects, checkpoints."""
     prefix, blocks = name.key(work, ""), {}
     for entry in store.entries(prefix):
         key, rest = entry.key, entry.key.removeprefix(prefix)
@@ -217,7 +217,7 @@ def _result(store: Store, params: str, rest: str, data: bytes, label: str) -> No
     assert match is not None
     try:
         generation = Generation.decode(store.get(params) or b"", f"{match[1]}params")
-    except CorruptArtifact:  # told of itself; of how many episodes the block was nobody knows
+    except CorruptArtifact:  # reported for the params; without them, the number of episodes is unknown
         stored.parse(data, stored.RESULT, label, "")
         return
     if int(match[2]) >= len(generation.blocks):
