@@ -44,6 +44,13 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert not {"numpy", "pydantic", "rich", "tensorflow", "cma", "gymnasium", "numba"} & set(modules)
 
 
+def test_the_summary_of_every_command_is_complete():
+    lines = CliRunner().invoke(cli, ["--help"]).output.splitlines()
+    summaries = [line for line in lines if line.split() and line.split()[0] in COMMANDS and line.startswith("  ")]
+    assert {line.split()[0] for line in summaries} == set(COMMANDS)
+    assert all(line.endswith(".") and not line.endswith("...") and len(line) <= 80 for line in summaries)
+
+
 def test_help_names_every_command_and_exit_code():
     text = CliRunner().invoke(cli, ["--help"]).output
     assert all(name in text for name in COMMANDS)
@@ -108,7 +115,9 @@ def test_config_prints_toml_that_config_takes(wm, tmp_path):
 def test_ls_of_an_empty_store_says_what_to_do(wm):
     code, stdout, _ = wm("ls")
     assert code == 0
-    assert "next: wm run --preset demo" in stdout
+    assert stdout.startswith("there is no folder ") and "next: wm run --preset demo" in stdout
+    Path(stdout.split()[4].rstrip(";")).mkdir()
+    assert wm("ls")[1].startswith("nothing is committed in ")
     assert json.loads(wm("ls", "--json")[1]) == {"schema": 1, "artifacts": []}
 
 

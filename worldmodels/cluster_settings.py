@@ -1,4 +1,4 @@
-"""The `[kubernetes]` settings: where Jobs go, what they may use, and what that costs. None of them changes a result."""
+"""The `[kubernetes]` settings: the Jobs' cluster, resources and prices. None of them changes a result."""
 
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ Price = Annotated[float, Field(ge=0, le=MOST)]
 
 
 class Pool(Section):
-    """Which nodes a stage may run on."""
+    """The nodes that a stage may run on."""
 
     node_selector: dict[str, str] = Field({}, description="labels that a node must have")
     tolerations: list[dict[str, Any]] = Field([], description="taints that are accepted, as in a pod's spec")
@@ -46,7 +46,7 @@ class StageResources(Section):
 
 
 class Pods(Section):
-    """How many pods share a stage's work; the other stages have one."""
+    """The number of pods that share a stage's work; the other stages have one pod."""
 
     rollouts: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods that drive")
     latents: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods that encode")
@@ -55,7 +55,7 @@ class Pods(Section):
 
 
 class Prices(Section):
-    """Per hour, in the currency of your bill."""
+    """Prices per hour, in the currency of the user's bill."""
 
     cpu_hour: Price = Field(0.0, description="price of a core for an hour")
     gpu_hour: Price = Field(0.0, description="price of a GPU pod for an hour, its cores included")
@@ -65,11 +65,11 @@ NVIDIA = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
 SUBMITTERS = ("context", "pending_seconds", "prices")
-"""What concerns whoever submits, and not the Job."""
+"""Settings of the command that submits, not of the Job."""
 
 
 class ClusterSettings(Section):
-    """Where Jobs go, and how."""
+    """The cluster of the Jobs, and the variable parts of their Job specs."""
 
     context: str = Field("", description="the kubeconfig's context; empty: its current one")
     namespace: str = Field("wm", pattern=LABEL, description="namespace of every object")

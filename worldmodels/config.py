@@ -24,15 +24,15 @@ Threads = Annotated[int, Field(ge=1, le=64)]
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISION = "of layers while training; weights, and what plays, are float32 always; the others are for GPUs"
 TEST_TRACKS = range(300_000_000, 400_000_000)
-"""Seeds of tracks that nothing is trained or validated on (see `envs/tracks.py`)."""
+"""Seeds of the test tracks, disjoint from those of training and validation (see `envs/tracks.py`)."""
 Score = Annotated[float, Field(ge=-MOST, le=MOST)]
 
 GENERATIONS = 99_998
-"""Keys of generations have five digits, and an evolution ends with one more than it has."""
+"""The most generations: their keys have five digits, and an evolution writes one key more than it has generations."""
 SHARD_FRAMES = 100_000
-"""1.2 GB; a reader refuses more (`rollouts/episodes.py`)."""
+"""The most frames of a shard, 1.2 GB; readers refuse more (`rollouts/episodes.py`)."""
 EPISODES = stored.MOST_BLOCKS
-"""Of one generation."""
+"""The most episodes of one generation."""
 CONFIG_BYTES = 2**20
 DEEPEST_KEY, LONGEST_VALUE = 10, 500
 
@@ -112,7 +112,7 @@ class Memory(Section):
 
 
 class GrowthLevel(Section):
-    """A level of an evolution: it begins once the mean's validation score has reached `score`; 0 keeps a value."""
+    """A level of an evolution, from the validation score `score` of the mean on; 0 keeps the previous value."""
 
     score: Score
     tracks: Annotated[int, Field(ge=0, le=10_000)] = 0
@@ -235,7 +235,7 @@ class Evaluate(Section):
 
 
 class Execution(Section):
-    """How to execute; never changes a result."""
+    """Settings of the execution, which never change a result."""
 
     workers: Annotated[int, Field(ge=0, le=256)] = Field(
         0, description="processes; 0: one per core of the CPU quota", json_schema_extra=EXECUTION
@@ -260,13 +260,13 @@ class Execution(Section):
 
 
 PERSONAL = frozenset({"kubernetes"})
-"""Sections that say where to compute. They come only from the person who types a command: from files, `-o` and the
-environment. They are neither written to a store nor read from one.
+"""Sections with the settings where to compute. They come only from the user's files, `-o` and environment; commands
+never write them to a store or read them from one.
 """
 
 
 class Config(Section):
-    """Everything that a run's results follow from."""
+    """All settings of a run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(1, description="everything random follows from it")
     rollouts: Rollouts = Rollouts()
@@ -279,7 +279,7 @@ class Config(Section):
     kubernetes: ClusterSettings = ClusterSettings()
 
     def storable(self) -> dict[str, Any]:
-        """Return the settings that a store is given: all but the personal ones."""
+        """Return the settings that commands write to a store: all but the personal ones."""
         return self.model_dump(exclude=set(PERSONAL))
 
 
@@ -323,11 +323,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 Origins = dict[str, str]
 SHOW = "wm config --preset demo"
-"""Shows every setting, whatever is wrong with those that were typed or stored."""
+"""The command that lists every setting, even if typed or stored settings are wrong."""
 
 
 ITERATION_TWO = {"rollouts": {"controller": "mean"}, "vae": {"warm_start": True}}
-"""What later iterations change by default: the controller drives, and V goes on from its weights."""
+"""Defaults of iteration 2 and later: the controller drives, and V starts from its previous weights."""
 
 
 def resolve(
@@ -360,7 +360,7 @@ def resolve(
     for origin, layer in layers:
         for key, value in flatten(layer, origins):
             if key not in origins and not origin:
-                continue  # a setting that an earlier version had; what it made differs anyway
+                continue  # a setting of an earlier version, whose artifacts differ anyway
             if key not in origins:
                 raise ConfigError(f"{origin}: there is no setting {key!r}{_nearest(key, origins)}", next=SHOW)
             origins[key] = origin or origins[key]

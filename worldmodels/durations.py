@@ -1,8 +1,8 @@
-"""Seconds as people read them."""
+"""Durations as text."""
 
 
 def words(seconds: float) -> str:
-    """Like 48 s, 3 min 20 s, 5 h 02 min."""
+    """Return the duration with units: 48 s, 3 min 20 s, 5 h 02 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -12,6 +12,6 @@ def words(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Like 2:05 or 1:00:00."""
+    """Return the duration as 2:05 or 1:00:00."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -6,21 +6,21 @@
     ├── MissingInput       11   an input stage has no committed artifact
     ├── Busy               12   another command works on this run
     ├── StoreError         13   the store cannot be read or written (permissions, disk full, not there)
-    ├── CorruptArtifact    14   stored bytes are not the bytes that the manifest promised
+    ├── CorruptArtifact    14   stored bytes differ from the manifest
     ├── ClusterError       15   the cluster cannot be reached or refuses, or another user deleted a Job
-    │   └── Pending        16   no pod found a place in the time that was given; the Job goes on waiting
+    │   └── Pending        16   no pod ran within the time limit; the Job goes on waiting
     ├── WorkFailed         42   no work is left that can succeed
-    │   └── ShardFailed         one shard never can; the others go on
+    │   └── ShardFailed         one shard cannot succeed; the others go on
     ├── Hung               44   no progress for minutes; worth another attempt
-    ├── Killed             45   a worker was killed three times, and got no further in between
-    └── Stopped           143   asked to stop (SIGTERM); the same command goes on from here
+    ├── Killed             45   a worker was killed three times, without progress in between
+    └── Stopped           143   stopped by SIGTERM; the same command resumes
 
-Other exit codes: 0 success, 2 usage (click), 130 Ctrl-C. Every error says what happened and which command comes next.
+Other exit codes: 0 success, 2 usage (click), 130 Ctrl-C. Every error names its cause and the next command.
 """
 
 
 class WmError(Exception):
-    """`message` names the thing and its value; `next` is the command to type now (may be empty)."""
+    """Base of all errors. `message` names an object and its value; `next` is the command to type now, or empty."""
 
     exit_code = 1
 
@@ -67,7 +67,7 @@ class WorkFailed(WmError):
 
 
 class ShardFailed(WorkFailed):
-    """`index` is the shard's."""
+    """The failure of the shard with that `index`."""
 
     def __init__(self, index: int, message: str, next: str = "") -> None:
         super().__init__(message, next)
@@ -87,6 +87,6 @@ class Stopped(WmError):
 
 
 def of_code(code: int) -> type[WmError] | None:
-    """Return the error with that exit code, or None."""
+    """Return the class of errors with that exit code, or None."""
     found = (kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, WmError))
     return next((kind for kind in found if kind.exit_code == code), None)

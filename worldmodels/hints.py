@@ -1,7 +1,7 @@
-"""The commands that errors recommend, completed so that they act on what the error was about.
+"""Completion of the commands that errors recommend, so that they act on the same run, store and settings.
 
-Code that raises an error knows little: `wm logs controller`. The command that prints the error knows the run, the
-store, the iteration and the settings, and adds those that the recommended command takes and does not name yet.
+Code that raises an error recommends a short command: `wm logs controller`. The command that prints the error knows the
+run, the store, the iteration and the settings, and adds those that the recommended command takes and lacks.
 """
 
 import re
@@ -28,12 +28,12 @@ TAKES: Mapping[str, Sequence[str]] = {
     "verify": (STORE,),
     "gc": (STORE,),
 }
-"""The options of each command that say what it acts on; of `wm config`, which is for wrong settings, without these."""
+"""The options that select what a command acts on; `wm config` takes no settings, since errors in them recommend it."""
 WHOLE = ("run", "submit", "render")
-"""Commands that resolve all settings; the others only ask where to compute."""
+"""Commands that resolve all settings; the others need only those where to compute."""
 
 Given = Mapping[str, Sequence[str]]
-"""The values of each option: of `--config` and `-o` any number, of the others one at most."""
+"""The values of each option: any number for `--config` and `-o`, at most one for the others."""
 
 
 def complete(hint: str, given: Given, *, personal: Iterable[str] = ("kubernetes",)) -> str:
@@ -73,5 +73,5 @@ def _command(text: str, given: Given, personal: tuple[str, ...]) -> str:
 
 
 def _quote(word: str) -> str:
-    """Quote a word for a shell, but not an ellipsis, which stands for what only the reader knows."""
+    """Quote a word for a shell, but keep an ellipsis, which stands for a value that the user fills in."""
     return word if "…" in word else shlex.quote(word)

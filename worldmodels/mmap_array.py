@@ -1,7 +1,7 @@
-"""Room for arrays that one thread makes and another drops, while others stay.
+"""Arrays in memory mappings of their own, for large arrays that one thread makes and another frees.
 
-An allocator keeps what lies between arrays that stay, for the thread that it once gave it to: with glibc, training on
-ten times as many latents took half as much memory again. A mapping goes back to the system with its array.
+An allocator keeps freed memory between the remaining arrays, for the thread that requested it: with glibc, training on
+ten times as many latents took 1.5 times the memory. A mapping returns to the system with its array.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ HUGE_BYTES = 2**22
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """As `numpy.empty`, in a mapping of its own if it is large."""
+    """Return an array as `numpy.empty` does, in a mapping of its own if it has LEAST_BYTES or more."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < LEAST_BYTES:
         return np.empty(shape, dtype)
     room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if size >= HUGE_BYTES:
-        # A kernel without (AttributeError: macOS): faults then take a third of the time that decoding does.
+        # Some systems lack huge pages (AttributeError: macOS): page faults then take a third of the time of decoding.
         with contextlib.suppress(OSError, AttributeError):
             room.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(room, dtype).reshape(shape)

@@ -1,7 +1,7 @@
-"""Arrays by name as one file, for `numpy.load` too: the same arrays give the same bytes on every Python.
+"""Reproducible .npz files, which `numpy.load` reads too: the same arrays give the same bytes on every Python.
 
-`numpy.savez` writes the same content with other headers on Python 3.11.2 than on 3.11.7 (CPython issue 103861), so
-that pods and laptops of unlike patch releases would not agree on a digest.
+`numpy.savez` writes other headers on Python 3.11.2 than on 3.11.7 (CPython issue 103861), so that machines with
+different patch releases would compute different digests of the same arrays.
 """
 
 import io
@@ -35,7 +35,7 @@ BROKEN = (
 
 
 def save(file: IO[bytes], **arrays: Any) -> None:
-    """Write an .npz whose members carry no date, neither compressed nor pickled."""
+    """Write the arrays as an .npz: with a constant date, uncompressed and without pickles."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
@@ -68,7 +68,7 @@ def load(data: bytes, *wanted: str) -> dict[str, NDArray[Any]]:
 def read(path: Path, name: str = "", *, dimensions: int = 1) -> NDArray[Any]:
     """Return the array of a committed .npy file, or the array `name` of a committed .npz.
 
-    Raise CorruptArtifact unless it has so many dimensions and finite numbers.
+    Raise CorruptArtifact unless it has that number of dimensions, at least one element and finite numbers only.
     """
     try:
         data = path.read_bytes()

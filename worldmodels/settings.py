@@ -1,9 +1,9 @@
 """Base of all settings: frozen models that reject unknown keys, and the roles of their fields.
 
-A field marked EXECUTION says only how to execute and never changes a result; a field marked EXTENT says how much of the
-same work is wanted, so that raising it adds to what is there (one that is None asks for nothing, and is left out).
-Everything else is part of an artifact's identity; if it is marked LATER, only where it is not its default, so that
-artifacts that were made before the field existed still fit.
+A field marked EXECUTION sets how to execute and never changes a result. A field marked EXTENT sets how much of the
+same work to do: a larger value adds to the existing work, and None is left out. Every other field is part of an
+artifact's identity. A field marked LATER is part of it only if its value is not the default, so that artifacts from
+before the field existed still fit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ EXECUTION: dict[str, Any] = {"role": "execution"}
 EXTENT: dict[str, Any] = {"role": "extent"}
 LATER: dict[str, Any] = {"role": "later"}
 
-# Wide enough for everybody, and small enough that no setting asks for more than a machine or a store can have.
+# Large enough for every use, and small enough for every machine and store.
 MOST = 1_000_000
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Positive = Annotated[float, Field(gt=0, le=MOST)]
@@ -26,7 +26,7 @@ class Section(BaseModel):
 
 
 def leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """("section.key", description) of every setting; a mapping whose keys are the user's is one setting."""
+    """Yield ("section.key", description) of every setting; a mapping whose keys are the user's is one setting."""
     for name, info in section.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
             yield from leaves(info.annotation, f"{prefix}{name}.")
@@ -35,7 +35,7 @@ def leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, str]
 
 
 def flatten(tree: Mapping[str, Any], whole: Any = (), prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a nested mapping as ("section.key", value); keys in `whole` are leaves even if they hold a mapping."""
+    """Yield ("section.key", value) per leaf of a nested mapping; keys in `whole` are leaves even with a mapping."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and f"{prefix}{key}" not in whole:
             yield from flatten(value, whole, f"{prefix}{key}.")
@@ -44,7 +44,7 @@ def flatten(tree: Mapping[str, Any], whole: Any = (), prefix: str = "") -> Itera
 
 
 def fields(section: type[Section] | None, *, role: str | None = None) -> list[str]:
-    """Names of a section's fields, all or those of one role."""
+    """List the names of a section's fields, all or those of one role."""
     if section is None:
         return []
     return [

@@ -1,10 +1,10 @@
-"""Text as text: what came from a store, a pod or an event can neither steer a terminal nor forge a line on it."""
+"""Escaping of text from stores, pods and events, so that it cannot control a terminal or forge a line on it."""
 
 import logging
 import re
 
-# Everything that is not meant to be seen: C0 and C1 controls (so escape sequences), line and paragraph separators,
-# marks that turn the direction of what follows, other invisible formatting, tags, and halves of surrogate pairs.
+# Invisible characters: C0 and C1 controls (so escape sequences), line and paragraph separators, marks that turn the
+# direction of the text after them, other invisible formatting, tags, and halves of surrogate pairs.
 UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
@@ -12,15 +12,15 @@ UNSEEN = re.compile(
 
 
 def plain(text: object, keep: str = "") -> str:
-    r"""Return the text with every character that is not meant to be seen as its escape, like `\x1b` or `\u202e`.
+    r"""Return the text with every invisible character as its escape, like `\x1b` or `\u202e`.
 
-    Characters in `keep` stay what they are: "\n\t" where whole lines are printed.
+    Characters in `keep` stay: "\n\t" where whole lines are printed.
     """
     return UNSEEN.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), str(text))
 
 
 class Formatter(logging.Formatter):
-    """Log lines that are safe to print on a terminal."""
+    """A formatter whose log lines are safe to print on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return plain(super().format(record), keep="\n\t")

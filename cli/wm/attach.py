@@ -61,7 +61,7 @@ def follow(
 
 
 class Report:
-    """One line that is written again and what is new above it; plain lines where there is no terminal."""
+    """Prints progress: on a terminal, one updated line with news above it; elsewhere, plain lines."""
 
     def __init__(self, screen: Screen, cluster: "KubernetesClient", work: "Work") -> None:
         from worldmodels.executors.job_status import Teller
@@ -88,7 +88,7 @@ class Report:
 
 
 class Told:
-    """The same for programs: an event whenever something changes."""
+    """Prints progress for programs: an event at each change."""
 
     def __init__(self, cluster: "KubernetesClient", work: "Work") -> None:
         from worldmodels.executors.log_tail import Listener

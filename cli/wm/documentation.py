@@ -1,4 +1,4 @@
-"""`docs/commands.md`, from the commands' own help: `python -m wm.documentation > docs/commands.md` (`make docs`)."""
+"""The generator of `docs/commands.md`: `python -m wm.documentation > docs/commands.md` (`make docs`)."""
 
 import click
 
@@ -8,7 +8,7 @@ WIDTH = 100
 
 
 def commands() -> str:
-    """Every command's help, as Markdown."""
+    """Return every command's help as Markdown."""
     top = click.Context(cli, info_name="wm", terminal_width=WIDTH, max_content_width=WIDTH, **cli.context_settings)
     parts = ["# Commands\n\n`make docs` writes this page from the commands' own help.", _block(cli.get_help(top))]
     for name in COMMANDS:

@@ -1,4 +1,4 @@
-"""`wm evaluate`: scores tracks of your choosing, and commits nothing."""
+"""`wm evaluate`: scores a controller on chosen tracks, and commits nothing."""
 
 import re
 from typing import Any
@@ -44,7 +44,7 @@ def evaluate(
     workers: int,
     as_json: bool,
 ) -> None:
-    """Score a run's controller on tracks of your choosing; nothing is committed.
+    """Score a run's controller on chosen tracks; commit nothing.
 
     It drives with the V and M that it was evolved with, even if others were trained since.
 
@@ -74,7 +74,7 @@ def evaluate(
 
 
 def spread(scores: dict[str, Any]) -> str:
-    """Say how far the mean of scores can be trusted, and what else they show."""
+    """Return the confidence intervals of the scores and the numbers of laps, as text."""
     low, high = scores["interval"]
     words = [f"95 % interval of the mean {low:.1f} to {high:.1f}"]
     if "interquartile_mean" in scores:
@@ -87,7 +87,7 @@ def spread(scores: dict[str, Any]) -> str:
 
 
 def scored(what: dict[str, Any]) -> str:
-    """Say in a line what drove."""
+    """Return a line that names the parameters and the artifacts that drove."""
     kind = {"mean": "the mean after", "best": "the best candidate up to"}[what["parameters"]]
     digests = ", ".join(
         f"{name} {what[stage][:12]}" for name, stage in (("C", "controller"), ("V", "vae"), ("M", "memory"))

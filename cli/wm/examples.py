@@ -1,4 +1,4 @@
-"""The Jobs in `k8s/jobs`, as `wm render` makes them: `python -m wm.examples k8s/jobs` (`make manifests`)."""
+"""The Job specs in `k8s/jobs`, as `wm render` makes them: `python -m wm.examples k8s/jobs` (`make manifests`)."""
 
 import sys
 from pathlib import Path
@@ -12,14 +12,14 @@ ITERATIONS = 2
 
 
 def examples() -> dict[str, str]:
-    """YAML by file name: every stage's Job, and the pipeline's."""
+    """Return the Job specs of every stage and of the pipeline: YAML by file name."""
     jobs = {stage: render.text(stage, "demo", STORE, 1) for stage in stages.STAGES}
     jobs[PIPELINE] = render.text(PIPELINE, "demo", STORE, ITERATIONS)
     return {f"{name}.yaml": f"# Written by `make manifests`; edits are lost.\n{job}" for name, job in jobs.items()}
 
 
 def write(folder: Path) -> None:
-    """Write them there, and remove what is no longer one of them."""
+    """Write the examples into `folder`, and remove its other YAML files."""
     made = examples()
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("*.yaml"):

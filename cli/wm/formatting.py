@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Sizes and counts as text."""
 
 
 def size(count: float) -> str:

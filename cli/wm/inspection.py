@@ -1,4 +1,4 @@
-"""Commands that only look: `wm config`, `wm ls`, `wm show`."""
+"""Commands that only read: `wm config`, `wm ls`, `wm show`."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from worldmodels.artifacts import Name
     from worldmodels.store import Store
 
-THREADS = 8  # less than the connections that a client keeps
+THREADS = 8  # fewer than a client's connections
 
 
 @click.command()
@@ -34,7 +34,7 @@ def config(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Every setting, its value, and where it came from. The output is TOML that --config takes.
+    """List every setting, its value, and where it came from. The output is TOML that --config takes.
 
     \b
     wm config --preset laptop -o seed=2 > my.toml
@@ -86,7 +86,13 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
         return
     if not rows:
         what = f"of run {run_name} " if run_name else ""
-        echo(f"nothing {what}is committed in {store_uri}; next: {options.complete('wm run --preset demo')}")
+        folder = getattr(store, "root", None)
+        said = (
+            f"nothing {what}is committed in {store_uri}"
+            if not folder or folder.exists()
+            else f"there is no folder {store_uri}"
+        )
+        echo(f"{said}; next: {options.complete('wm run --preset demo')}")
         return
     names = [plain(row["artifact"] + row["extent"]) for row in rows]
     width = max(map(len, names)) + 2
@@ -156,7 +162,7 @@ def _damaged(what: str, why: str) -> dict[str, Any]:
 @options.iteration
 @options.as_json
 def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as_json: bool) -> None:
-    """One artifact: what it is made of and from, and how.
+    """Show an artifact: its files, its inputs, and how it was made.
 
     \b
     wm show vae
@@ -194,7 +200,7 @@ def name_of(text: str, run_name: str | None, iteration: int) -> "Name":
 def _lineage(
     store: "Store", run: str, manifest: dict[str, Any], depth: int = 0, told: set[str] | None = None
 ) -> list[str]:
-    """List the inputs of an artifact, and theirs in turn, one line each; every artifact only once."""
+    """List the inputs of an artifact, and their inputs in turn, one line each; expand every artifact only once."""
     from worldmodels import artifacts
 
     lines, told = [], set() if told is None else told

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from worldmodels.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
-# Another `wm submit` of the run holds it for a second or two.
+# Another `wm submit` holds the run's lock for a second or two.
 LOCK_SECONDS = 10.0
 
 
@@ -39,7 +39,7 @@ class How:
 
 
 def patience(command: F) -> F:
-    """How long to wait for pods that find no place."""
+    """Add the options that limit the wait for pods without a node."""
     command = click.option("--cancel-pending", is_flag=True, help="And then delete the Job.")(command)
     return click.option(
         "--pending-timeout",
@@ -74,9 +74,10 @@ def submit(
     iterations: int | None,
     **how: Any,
 ) -> None:
-    """Run stages as Jobs on Kubernetes; the same command again finds the same Jobs.
+    """Run stages as Jobs on Kubernetes.
 
-    With --wait, several stages go one after the other; `pipeline` does that for all of them in a Job of its own.
+    The same command again finds the same Jobs. With --wait, several stages run one after the other; `pipeline` does
+    that for all of them in a Job of its own.
 
     \b
     wm submit rollouts --wait
@@ -128,12 +129,12 @@ def _stages(wanted: "Selection", how: How) -> None:
                     continue
                 work = submission.stage_work(store, step.task)
             except MissingInput as error:
-                again = shlex.join(["wm", *sys.argv[1:], "--wait"])  # so that each finds what the one before makes
+                again = shlex.join(["wm", *sys.argv[1:], "--wait"])  # so that each stage finds its inputs
                 command = again if step is not steps[0] and not how.wait else error.next.replace("wm run", "wm submit")
                 raise MissingInput(error.message, next=command) from error
             _estimate([step.task], how)
             outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
-            wanted.remember()  # only now: settings that the cluster refuses are no run's
+            wanted.remember()  # only now: the store keeps no settings that the cluster refuses
         _announce(cluster, settings, work, outcome, how, told)
     _conclude(store, [step.task for step in steps], how, told)
 
@@ -153,7 +154,7 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
     from worldmodels.executors import submission
 
     work = submission.pipeline_work(store, wanted)
-    if submission.active(cluster, work.job):  # it holds the run
+    if submission.active(cluster, work.job):  # it holds the run's lock
         told: list[dict[str, Any]] = []
         _announce(cluster, settings, work, "attached", how, told)
         _conclude(store, [], how, told)
@@ -226,7 +227,7 @@ def _announce(
     how: How,
     told: list[dict[str, Any]],
 ) -> None:
-    """Say what came of it, and what to type next; then wait, if that was asked for."""
+    """Print the outcome of a submission and the next commands; with --wait, follow the work."""
     from wm.attach import follow
 
     name, pods = work.name, work.job["spec"]["completions"]
@@ -266,7 +267,7 @@ def _hints(settings: "ClusterSettings", work: "Work", pods: int) -> str:
 
 
 def _estimate(tasks: "Iterable[Task]", how: How) -> None:
-    """Say what the stages will take, and cost if prices are set, before anything is sent."""
+    """Print the estimated time of each stage, and its cost if prices are set, before the submission."""
     from worldmodels.executors.estimate import estimate
 
     for task in tasks:
@@ -297,7 +298,9 @@ def attach(
     cancel_pending: bool,
     as_json: bool,
 ) -> None:
-    """Watch a Job that was submitted before, until its work is committed; Ctrl-C detaches again.
+    """Watch a submitted Job until its work is committed.
+
+    Ctrl-C only detaches: the Job goes on.
 
     \b
     wm attach controller --run demo
@@ -354,7 +357,9 @@ def cancel(
     overrides: tuple[str, ...],
     everything: bool,
 ) -> None:
-    """Delete a stage's Job, and wait until its pods are gone; what is committed stays, and so do checkpoints.
+    """Delete a stage's Job, and wait until its pods are gone.
+
+    Committed artifacts and checkpoints stay.
 
     \b
     wm cancel controller --run demo

@@ -1,4 +1,4 @@
-"""`wm logs`: what a stage says, from its pods or from the store."""
+"""`wm logs`: a stage's logs, from its pods or from the store."""
 
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FOLLOW_SECONDS = 1.0
 PODS_SECONDS = 2.0
-# A cluster that is asked only because it may know more.
+# For the first response of a cluster that the command can do without.
 FIRST_ANSWER_SECONDS = 2.0
 
 
@@ -52,8 +52,9 @@ def logs(
     source: str,
     follow: bool,
 ) -> None:
-    """Show a stage's log (without a stage: every log), or one of its live tables.
+    """Show a stage's log, or one of its live tables.
 
+    Without a stage, the command shows the logs of all stages.
     Workers send their logs to the store, to a bucket every 15 seconds; on a cluster, the pods' own logs are read.
 
     \b
@@ -98,7 +99,7 @@ def _cluster(settings: "ClusterSettings", needed: bool) -> "KubernetesClient | N
 def _from_pods(
     cluster: "KubernetesClient", store: "Store", which: tuple[str, str, int], index: int | None, *, follow: bool
 ) -> bool:
-    """Print what the pods of the newest Job say; False if it has none."""
+    """Print the logs of the newest Job's pods; return False if there are none."""
     from worldmodels.executors import job_status, submission
     from worldmodels.executors.job_spec import CONTAINER
 
@@ -119,7 +120,7 @@ def _from_pods(
 
 
 def _from_store(store: "Store", names: "list[Name]", file: str | None, index: int | None, *, follow: bool) -> None:
-    """Print what workers stored."""
+    """Print the logs or live tables that workers wrote to the store."""
     from worldmodels.errors import MissingInput
 
     prefixes = [name.key("live", file) if file else name.key("logs/") for name in names]
@@ -141,7 +142,7 @@ def _from_store(store: "Store", names: "list[Name]", file: str | None, index: in
 
 
 def _print_new(store: "Store", key: str, shown: dict[str, int], *, label: bool) -> None:
-    """Print what a growing text has gained; all of it again when it was begun anew."""
+    """Print the new part of a growing text; print all of it if a worker began it anew."""
     data = store.get(key) or b""
     start = shown.get(key, 0) if len(data) >= shown.get(key, 0) else 0
     if start == 0 and label:

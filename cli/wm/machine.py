@@ -1,6 +1,6 @@
 """The output of commands with --json: one JSON document, or a line of JSON for each event of a command that waits.
 
-docs/json.md describes both. `SCHEMA` grows when a field goes or changes its meaning, not when one comes.
+docs/json.md describes both. `SCHEMA` grows when a field is removed or changes its meaning, not when one is added.
 """
 
 import json
@@ -21,24 +21,24 @@ _printed: set[str] = set()
 
 
 def wanted() -> bool:
-    """Whether this command line asks for JSON, be it one that cannot be understood otherwise."""
+    """Return whether the command line contains --json, even if it is invalid otherwise."""
     return "--json" in sys.argv[1:]
 
 
 def document(**fields: Any) -> None:
-    """Print the command's one document."""
+    """Print the command's only document."""
     _printed.add("document")
     echo(json.dumps({"schema": SCHEMA, **fields}, indent=1))
 
 
 def event(kind: str, **fields: Any) -> None:
-    """Print what happened, in one line."""
+    """Print an event as one line of JSON."""
     _printed.add("events")
     echo(json.dumps({"schema": SCHEMA, "event": kind, **fields}))
 
 
 def failed(message: str, next: str, exit_code: int, kind: str) -> None:
-    """Print an error as the last event, or as the document; a document that is printed already holds what was found."""
+    """Print an error as the last event, or as the document. A document printed before already has the findings."""
     error = {"kind": kind, "message": message, "next": next, "exit_code": exit_code}
     if "events" in _printed:
         event("error", error=error)
@@ -47,7 +47,7 @@ def failed(message: str, next: str, exit_code: int, kind: str) -> None:
 
 
 class Events:
-    """Reports progress to programs, one event a line, as `progress.Screen` does to people."""
+    """Prints progress for programs, one event a line, as `progress.Screen` does for users."""
 
     def __enter__(self) -> "Events":
         return self

@@ -13,24 +13,33 @@ import click
 
 from wm.out import echo
 
-COMMANDS = {
-    "run": "wm.run:run",
-    "submit": "wm.jobs:submit",
-    "attach": "wm.jobs:attach",
-    "scale": "wm.scale:scale",
-    "cancel": "wm.jobs:cancel",
-    "config": "wm.inspection:config",
-    "ls": "wm.inspection:ls",
-    "show": "wm.inspection:show",
-    "logs": "wm.logs:logs",
-    "status": "wm.status:status",
-    "evaluate": "wm.evaluate:evaluate",
-    "render": "wm.render:render",
-    "doctor": "wm.upkeep:doctor",
-    "gc": "wm.upkeep:gc",
-    "cp": "wm.upkeep:cp",
-    "verify": "wm.upkeep:verify",
+GROUPS = {
+    "On this machine": {
+        "run": "wm.run:run",
+        "evaluate": "wm.evaluate:evaluate",
+        "config": "wm.inspection:config",
+    },
+    "On a cluster": {
+        "submit": "wm.jobs:submit",
+        "attach": "wm.jobs:attach",
+        "scale": "wm.scale:scale",
+        "cancel": "wm.jobs:cancel",
+        "render": "wm.render:render",
+    },
+    "Look at runs": {
+        "ls": "wm.inspection:ls",
+        "show": "wm.inspection:show",
+        "status": "wm.status:status",
+        "logs": "wm.logs:logs",
+    },
+    "Look after a store": {
+        "doctor": "wm.upkeep:doctor",
+        "verify": "wm.upkeep:verify",
+        "gc": "wm.upkeep:gc",
+        "cp": "wm.upkeep:cp",
+    },
 }
+COMMANDS = {name: place for group in GROUPS.values() for name, place in group.items()}
 
 EPILOG = """\b
 Environment: WM_STORE (a folder or s3://bucket/prefix; default ./runs), WM_RUN (a run's name), WM_CONFIG (settings).
@@ -49,13 +58,18 @@ Exit codes:
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name; imports one when it is wanted."""
+    """A group that lists its commands by name and imports a command at its call."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return _load(name) if name in COMMANDS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(8), _load(name).get_short_help_str(limit=80)) for name in names])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:
@@ -107,7 +121,7 @@ def cli() -> None:
 
 
 def prepare() -> None:
-    """Set what holds for this process and all that it starts: how they stop, and what they import."""
+    """Set the signal handlers of this process, and keep its children from imports of the current directory."""
     from worldmodels.errors import Stopped
 
     def stop(*_: object) -> None:
@@ -115,7 +129,7 @@ def prepare() -> None:
 
     terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
-    def hang_up(*_: object) -> None:  # what is written to a terminal that is gone raises errors
+    def hang_up(*_: object) -> None:  # writes to a closed terminal raise errors
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in terminals:
             os.dup2(nowhere, descriptor)

@@ -89,12 +89,12 @@ def preset(command: F) -> F:
 
 
 def stage(command: F) -> F:
-    """One stage; or the pipeline, where that is one."""
+    """Add the argument for a stage, or for the pipeline where the command accepts it."""
     return click.argument("stage_name", metavar="STAGE", shell_complete=complete_stage)(command)
 
 
 def complete_stage(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Names of stages for a shell; `pipeline` where that is one."""
+    """List the stages, and `pipeline` where the command accepts it, for the completion of a shell."""
     from worldmodels import stages
 
     names = [*stages.STAGES, "pipeline"] if ctx.info_name in OF_PIPELINES else list(stages.STAGES)
@@ -136,7 +136,7 @@ def resolve(
 
 
 def _say_what_is_ignored(stored: Mapping[str, Any], resolved: "Config", run: str) -> None:
-    """Name the settings of where to compute that an earlier version stored with the run and that are others here."""
+    """Print the settings where to compute that an earlier version stored with the run and that differ here."""
     from worldmodels import config
 
     names = config.names()
@@ -183,7 +183,10 @@ def complete(hint: str) -> str:
 
 
 def cluster(settings: "ClusterSettings", first_seconds: float = 5.0) -> "KubernetesClient":
-    """Connect to the cluster of the settings, within `first_seconds`; raise ClusterError if none is known."""
+    """Return a client of the settings' cluster, which must respond first within `first_seconds`.
+
+    Raise ClusterError if no cluster is known, ConfigError if the package is not installed.
+    """
     from functools import partial
 
     from worldmodels.errors import ConfigError

@@ -22,12 +22,12 @@ PLAIN_SECONDS = 10.0
 
 
 def console(stream: TextIO) -> Console:
-    """Rich on that stream. FORCE_COLOR, which continuous integration likes to set, makes no terminal of a pipe."""
+    """Return a rich console on the stream. FORCE_COLOR, which CI systems set, does not make a pipe a terminal."""
     return Console(file=stream, highlight=False, force_terminal=stream.isatty())
 
 
 def left(snapshot: "Snapshot", spent: float, start: float) -> str:
-    """Time left, judged by what was done since this process began."""
+    """Return the time left, estimated from `spent` seconds and the progress since `start`; empty if unknown."""
     done = snapshot.done - start
     if done <= 0 or spent < 3:
         return ""
@@ -40,7 +40,7 @@ class Tail(ProgressColumn):
 
 
 class Screen:
-    """One line per stage."""
+    """Shows progress, one line per stage: bars on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self._console = console(sys.stdout)
@@ -104,7 +104,7 @@ class Screen:
 
 
 class Bar:
-    """One line of a terminal."""
+    """A progress bar, one line of a terminal."""
 
     def __init__(self, bars: Progress, name: str) -> None:
         self._bars, self._id = bars, bars.add_task(plain(name), total=None, tail="starting")
@@ -120,7 +120,7 @@ class Bar:
 
 @contextmanager
 def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callable[[int], None]]:
-    """One line about one long job, on standard error; gives a function to tell it how much more is done."""
+    """Show the progress of one long task on standard error; yield a function that adds to the amount done."""
     where = console(sys.stderr)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), Tail())
     bars = Progress(*columns, console=where, transient=True, disable=not where.is_terminal)

@@ -1,4 +1,4 @@
-"""`wm render`: the Job that `wm submit` sends, as YAML."""
+"""`wm render`: the Job spec that `wm submit` sends, as YAML."""
 
 import shlex
 from pathlib import Path
@@ -58,7 +58,7 @@ def text(
     files: tuple[Path, ...] = (),
     overrides: tuple[str, ...] = (),
 ) -> str:
-    """Return a stage's Job in that iteration, or the pipeline's up to it, below the command that makes and sends it."""
+    """Return the YAML of a stage's Job in that iteration, or the pipeline's up to it, below the command to send it."""
     from worldmodels.config import resolve
     from worldmodels.executors import job_spec
 

@@ -1,4 +1,4 @@
-"""`wm run`: the main job."""
+"""`wm run`: runs stages on this machine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,9 @@ def run(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Run stages, by default all of them in order; skip what is committed, resume what is not.
+    """Run stages on this machine, by default all of them.
+
+    Committed stages are skipped, unfinished ones resumed.
 
     \b
     Stages: rollouts vae latents memory controller evaluate report
@@ -61,7 +63,7 @@ def run(
 
 
 def _work(wanted: "Selection", store_uri: str, steps: "list[PlannedStage]", redo: bool, as_json: bool) -> None:
-    """Do the steps. The settings are remembered once it is certain that the work can begin."""
+    """Execute the steps. Store the settings once it is certain that the work can begin."""
     from wm.machine import Events
     from wm.progress import Screen
     from worldmodels import preflight

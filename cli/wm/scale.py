@@ -1,4 +1,4 @@
-"""`wm scale`: other numbers of pods for a Job that is at work."""
+"""`wm scale`: changes the number of pods of an active Job."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def scale(
     pause: bool,
     resume: bool,
 ) -> None:
-    """Change how many pods a Job has while it is at work.
+    """Change the number of pods of a running Job.
 
     New pods take their share within a generation, and those that go leave theirs to the others; results stay the same.
     The next `wm submit` of another Job goes by kubernetes.pods again. A pipeline waits for a paused stage.

@@ -48,7 +48,7 @@ class Selection:
         return [Task(self.run, self.iteration, stage, self.config) for stage in order[: last + 1]]
 
     def begin(self, *, redo: bool) -> "list[PlannedStage]":
-        """Plan the steps; raise Conflict if they would undo an artifact, and every error that can be foreseen."""
+        """Plan the steps; raise Conflict if they would undo an artifact, and all other errors that can be foreseen."""
         from worldmodels.executors import planning
 
         steps = planning.plan(self.store, self.tasks, verify=redo)
@@ -59,7 +59,7 @@ class Selection:
         return chosen
 
     def remember(self) -> None:
-        """Make this the config that later commands on the run go by."""
+        """Store this config, which later commands on the run use."""
         from worldmodels.executors import planning
 
         planning.store_config(self.store, self.run, self.iteration, self.config, self.origins)
@@ -94,7 +94,7 @@ def select(
     files: tuple[Path, ...],
     overrides: tuple[str, ...],
 ) -> Selection:
-    """Return what the arguments of a command select; ConfigError if a stage or a setting does not exist."""
+    """Return the selection of a command's arguments; raise ConfigError if a stage or a setting does not exist."""
     from worldmodels import stages
     from worldmodels.store import open_store
 

@@ -1,4 +1,4 @@
-"""`wm status`: what the store has, what the cluster is at, how the evolution stands."""
+"""`wm status`: committed artifacts, Jobs, and the progress of an evolution."""
 
 import math
 from dataclasses import asdict
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worldmodels.store import Store
 
 FIRST_ANSWER_SECONDS = 3.0
-SILENT_SECONDS = 60.0  # without a status of a leader: no worker is active
+SILENT_SECONDS = 60.0  # without a status of a leader: no worker counts as active
 
 
 @click.command()
@@ -26,7 +26,7 @@ SILENT_SECONDS = 60.0  # without a status of a leader: no worker is active
 def status(
     run_name: str | None, store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool
 ) -> None:
-    """Show the state of every stage: committed, at work on the cluster, or the reason why not.
+    """Show the state of every stage, and why it waits.
 
     Without a cluster, the command shows the contents of the store.
 
@@ -41,7 +41,7 @@ def status(
     store = open_store(store_uri)
     try:
         _, config, _ = options.resolve(store, run_name, 1, None, files, overrides)
-    except (ConfigError, CorruptArtifact):  # what the store says need not count; what was typed must be right
+    except (ConfigError, CorruptArtifact):  # stored settings may be wrong; typed ones must be right
         config, _ = resolve(None, files, overrides)
     jobs, unreachable = [], ""
     try:
@@ -69,7 +69,7 @@ def status(
 
 
 def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each stage of each iteration that the store or the cluster knows of."""
+    """Return a row per stage of each iteration that the store or the cluster has."""
     from worldmodels import artifacts, stages
     from worldmodels.errors import CorruptArtifact
 
@@ -103,7 +103,7 @@ def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[s
 
 
 def _evolution(store: "Store", run: str, iteration: int, stage: str) -> dict[str, Any] | None:
-    """How far an evolution is that is not committed; None before its first generation, and for other stages."""
+    """Return an uncommitted evolution's progress; None before its first generation, and for other stages."""
     from worldmodels import config, runner, stages
     from worldmodels.errors import ConfigError, CorruptArtifact, MissingInput
     from worldmodels.executors import planning

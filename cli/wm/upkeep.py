@@ -1,4 +1,4 @@
-"""Looking after a store: `wm doctor`, `wm gc`, `wm cp`, `wm verify`."""
+"""Maintenance of a store: `wm doctor`, `wm gc`, `wm cp`, `wm verify`."""
 
 import contextlib
 import re
@@ -43,11 +43,12 @@ def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> fl
 def doctor(
     store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...], with_cluster: bool, as_json: bool
 ) -> None:
-    """Whether a store is fit for use: may everything be done, is everything kept that results rest on, how fast is it.
+    """Check whether a store, and a cluster, are fit for use.
 
-    One line per check, with a command for what fails. Everything happens in a corner of the store that is removed
-    again. With --cluster, a Job of one pod looks at the bucket from where workers will, and is deleted again. Exit
-    code 13 if a check of the store fails, 15 if one of the cluster does.
+    The command checks rights, guarantees that results rest on, and speed. It prints a line per check, with a command
+    for each failure. It writes below one prefix of the store and removes that again. With --cluster, a Job of one pod
+    checks the bucket from the cluster, and is deleted again. Exit code 13 if a check of the store fails, 15 if one of
+    the cluster does.
 
     \b
     wm doctor
@@ -80,7 +81,7 @@ def _cluster(store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...]
 
 
 def _told(visit: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
-    """Return the findings; print each as it comes, unless JSON is wanted."""
+    """Return the findings; print each as it comes, unless the output is JSON."""
     found = []
     for finding in visit:
         found.append(finding)
@@ -111,7 +112,7 @@ def _print_finding(finding: "Finding") -> None:
 @click.option("--delete", is_flag=True, help="Remove it; without this nothing is touched.")
 @options.as_json
 def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_json: bool) -> None:
-    """List, and with --delete remove, the garbage of one run or of all.
+    """List the garbage of one run or of all; remove it with --delete.
 
     Garbage is: data of attempts that were never committed or have been replaced, manifests that --redo took out of use,
     uploads that were never completed, half-written files, ended locks, heartbeats of dead attempts (these at any age).
@@ -200,12 +201,12 @@ def _conclude(found: "Survey", delete: bool, store_uri: str) -> None:
               help="A run; may be repeated. By default all of them.")  # fmt: skip
 @click.option("--verify", is_flag=True, help="Read what DST has already, and copy again what is damaged there.")
 def cp(source_uri: str, target_uri: str, run_names: tuple[str, ...], verify: bool) -> None:
-    """Copy runs from one store to another: folders, or s3://bucket/prefix. Both are stores, not runs.
+    """Copy runs from one store to another.
 
-    The command copies committed files, checked against their manifest's SHA-256, and all that a run needs to continue:
-    shard records, checkpoints, generations, settings, live tables and logs. Garbage and retired manifests stay behind.
-    Manifests come last. After Ctrl-C, or a fault, the same command resumes; an artifact that DST has with another
-    digest is a conflict (exit code 10).
+    Stores are folders or s3://bucket/prefix; neither argument is a run. The command copies committed files, checked
+    against their manifest's SHA-256, and all that a run needs to continue: shard records, checkpoints, generations,
+    settings, live tables and logs. Garbage and retired manifests stay behind. Manifests come last. After Ctrl-C, or a
+    fault, the same command resumes; an artifact that DST has with another digest is a conflict (exit code 10).
 
     \b
     wm cp ./runs s3://bucket/prefix
@@ -249,11 +250,11 @@ def _carry(plan: "CopyPlan", source: "Store", target: "Store") -> None:
 @options.store
 @options.as_json
 def verify(run_name: str | None, store_uri: str, as_json: bool) -> None:
-    """Read everything that is committed, of one run or of all, and name what is damaged. Nothing is changed.
+    """Read all committed files of one run or of all; list damaged ones.
 
-    That is: manifests and the files that they name, shards' records and theirs, the generations of an evolution,
-    checkpoints, and the settings that a run was last started with. Logs, live tables and heartbeats are not committed:
-    nothing says what they should be. Exit code 14 if something is damaged.
+    The command changes nothing. It reads manifests and the files that they name, shard records and their files, the
+    generations of an evolution, checkpoints, and the settings of a run's last start. Logs, live tables and heartbeats
+    have no checksums. Exit code 14 if a file is damaged.
 
     \b
     wm verify demo

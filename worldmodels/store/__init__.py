@@ -1,4 +1,4 @@
-"""Where artifacts live: a folder (`local.py`), or a bucket (`s3.py`, which alone imports boto3)."""
+"""The stores of artifacts: a folder (`local.py`), or a bucket (`s3.py`, the only module that imports boto3)."""
 
 from pathlib import Path
 from typing import Any

@@ -24,7 +24,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Leftover:
-    """A killed writer's remains that are no object. `key` may be a lock's name; `size` in bytes is 0 if unknown."""
+    """Remains of a killed writer that are not an object.
+
+    `key` is a file's key or a lock's name; `size` in bytes is 0 if unknown; `id` is an unfinished upload's.
+    """
 
     kind: Literal["temporary file", "unfinished upload", "ended lock"]
     key: str
@@ -34,70 +37,71 @@ class Leftover:
 
 
 class Store(Protocol):
-    """Names that begin with a dot are the store's own (locks, files being written): they are never listed.
+    """A folder or a bucket that holds objects by key.
 
-    Every method raises CorruptArtifact where there is something that no store writes, a link for instance.
+    Names that begin with a dot are reserved for the store (locks, files being written); `entries` and `folders` omit
+    them. Every method raises CorruptArtifact if it meets something that no store writes, such as a symbolic link.
     """
 
     uri: str
     publish_seconds: float
-    """Least pause between two `follow`s of one text: what a write costs decides it."""
+    """Least pause in seconds between two `follow` calls for one text; it depends on the price of a write."""
     local: bool
-    """Whether its objects are files of this machine, so that copies of them would save nothing."""
+    """Whether objects are files of this machine, so that a local cache would save nothing."""
 
     def get(self, key: str) -> bytes | None:
         """Return the object's bytes, or None if absent; raise CorruptArtifact if they are more than GET_BYTES."""
 
     def receive(self, key: str, sink: IO[bytes]) -> bool:
-        """Write the object's bytes into `sink` as they arrive, from its beginning again if need be; False if absent."""
+        """Write the object's bytes into `sink` as they arrive, rewinding it if need be; return False if absent."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Write, or overwrite as one step."""
+        """Write or overwrite the object atomically."""
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write only if nothing is there; False if something was."""
+        """Write the object if it is absent; return False if it exists."""
 
     def upload(self, key: str, path: Path) -> None:
-        """Write a file's content."""
+        """Write a local file's content as the object."""
 
     def follow(self, key: str, data: bytes) -> None:
-        """Write a growing text so that `tail -f` of a stored file goes on."""
+        """Write a growing text; in a folder, a `tail -f` of its file continues."""
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        """Every object whose key starts with `prefix`, in key order."""
+        """List every object whose key starts with `prefix`, in key order."""
 
     def folders(self, prefix: str) -> list[str]:
-        """Names directly below `prefix` (which ends in `/` or is empty) that have objects below them."""
+        """List the names directly below `prefix` (which ends in `/` or is empty) that have objects below them."""
 
     def modified(self, key: str) -> float | None:
-        """When the object was written, by the store's clock (Unix seconds); None if it is not there."""
+        """Return when the object was written, by the store's clock (Unix seconds); None if it is absent."""
 
     def delete(self, key: str) -> None:
-        """Remove; no error if it is not there."""
+        """Remove the object if it exists."""
 
     def delete_many(self, keys: Iterable[str]) -> None:
-        """Remove them all, and folders that become empty. The StoreError of a refusal names the first key refused."""
+        """Remove the objects, and folders that become empty; raise StoreError for the first key that is refused."""
 
     def leftovers(self, prefix: str) -> Iterator[Leftover]:
         """List killed writers' remains below `prefix`; active writers have some too, so check the age."""
 
     def discard(self, leftover: Leftover) -> None:
-        """Remove; no error if it is gone, or a lock and held again."""
+        """Remove the leftover; do nothing if it is gone, or if it is a lock that a process holds again."""
 
     def now(self) -> float:
         """Return the store's clock in Unix seconds."""
 
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Hold `name` alone until the block ends or the process dies; Busy if another process has it."""
+        """Hold `name` alone until the `with` block ends or the process dies; raise Busy if another process holds it."""
 
 
 def hidden(key: str) -> bool:
-    """Whether a key, or a folder's name, is the store's own."""
+    """Return whether a key, or a folder's name, is reserved for the store."""
     return key.rpartition("/")[2].startswith(".")
 
 
 class _Bounded:
-    """A file that takes no more than `limit` bytes, and tells of each time that some come."""
+    """A writable file that raises `error` beyond `limit` bytes and calls `heard` at each write."""
 
     def __init__(self, sink: IO[bytes], limit: int, error: CorruptArtifact, heard: Callable[[], None]) -> None:
         self._sink, self._limit, self._error, self._heard = sink, limit, error, heard
@@ -113,7 +117,7 @@ class _Bounded:
 
 
 def bounded(sink: IO[bytes], limit: int, error: CorruptArtifact, heard: Callable[[], None] = lambda: None) -> IO[bytes]:
-    """`sink`, raising the error instead of taking more than `limit` bytes; `heard` is called when some arrive."""
+    """Wrap `sink`: raise `error` instead of writing more than `limit` bytes, and call `heard` at each write."""
     return cast(IO[bytes], _Bounded(sink, limit, error, heard))
 
 

@@ -1,4 +1,4 @@
-"""Errors of the operating system in words, each with the command that shows more of it."""
+"""Explanations of operating-system errors, each with a command that shows more."""
 
 import errno
 import shlex
@@ -22,6 +22,6 @@ NOT_OFFERED = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errn
 
 
 def explain(error: OSError, place: str) -> tuple[str, str]:
-    """Return why something failed at `place`, a path, and the command that shows more of it."""
+    """Return why an operation at the path `place` failed, and a command that shows more."""
     reason, command = CAUSES.get(error.errno or 0, (error.strerror or str(error), "ls -ld {place}"))
     return reason, command.format(place=shlex.quote(place))

@@ -1,8 +1,8 @@
-"""A bucket's credentials: looked for whenever a request is signed without them, each failure with its cause and remedy.
+"""A bucket's credentials: searched whenever a request lacks them, with a cause and a remedy for each failure.
 
-boto3 looks once, when a client is made, and has none from then on. But a node's identity agent may start after its
-pods, a metadata service may be ill, and a token may be mounted late. So here that is a failure of one request, and
-`retry.py` decides.
+boto3 searches once, when a client is made, and stays without credentials if it finds none. But a node's identity agent
+may start after its pods, a metadata service may be down, and a token may be mounted late. So here, missing credentials
+fail one request, and `retry.py` decides whether to repeat it.
 """
 
 import logging
@@ -13,12 +13,12 @@ from typing import Any
 from botocore import exceptions as boto
 from botocore.credentials import Credentials
 
-logging.getLogger("botocore").setLevel(logging.ERROR)  # it warns of each failure, with a traceback
+logging.getLogger("botocore").setLevel(logging.ERROR)  # it logs each failure with a traceback
 
 LOGIN = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…, or AWS_PROFILE=…"
 IN_POD = "-o kubernetes.s3_secret=NAME, or give the service account a role (k8s/base/accounts.yaml)"
 LISTED = "aws configure list"
-# By name: `aws login` is younger than the oldest boto3 that will do.
+# By name: the oldest supported boto3 lacks the exceptions of `aws login`.
 NOT_LOGGED_IN = {
     "LoginRefreshRequired", "LoginTokenLoadError", "SSOTokenLoadError", "TokenRetrievalError",
     "UnauthorizedSSOTokenError",
@@ -35,9 +35,9 @@ STS = {
 
 
 class Unavailable(boto.BotoCoreError):  # type: ignore[misc]
-    """There are no credentials for a request. `why` and `next` are for people, and hold none of what was found.
+    """Error of a request without credentials. `why` and `next` are shown to users and contain no secret.
 
-    `later`: the same may succeed in a moment. `wrong`: it never can, because a setting is wrong.
+    `later`: a later try may succeed. `wrong`: a setting is wrong, so every try fails.
     """
 
     fmt = "{why}"
@@ -48,7 +48,7 @@ class Unavailable(boto.BotoCoreError):  # type: ignore[misc]
 
 
 class Late(Credentials):  # type: ignore[misc]
-    """Credentials that a resolver finds when they are needed; it is asked again for as long as it has found none."""
+    """Credentials that a resolver searches when a request needs them, again for each request until it finds some."""
 
     def __init__(self, resolver: Any) -> None:
         super().__init__("", "", method="late")
@@ -56,7 +56,7 @@ class Late(Credentials):  # type: ignore[misc]
         self._found: Any = None
 
     def get_frozen_credentials(self) -> Any:
-        """Return the credentials for one request, refreshed if need be. Raises Unavailable if there are none."""
+        """Return the credentials for one request, refreshed if need be; raise Unavailable if there are none."""
         with self._lock:
             if self._found is None:
                 self._found = self._find()
@@ -77,7 +77,7 @@ class Late(Credentials):  # type: ignore[misc]
 
 
 class Resolver:
-    """The interface of a botocore session's credential provider."""
+    """A credential provider for a botocore session, which returns `Late` credentials."""
 
     def __init__(self, resolver: Any) -> None:
         self._resolver = resolver
@@ -87,10 +87,13 @@ class Resolver:
 
 
 def explain(error: Exception, method: str) -> Unavailable:
-    """Why a provider, known by boto3's name of its method, gave no credentials. Never what it said: that may be one."""
+    """Return why a provider, by boto3's name of its method, has no credentials.
+
+    The result leaves out the provider's output, which may contain credentials.
+    """
     profile = os.environ.get("AWS_PROFILE", "default")
     if isinstance(error, boto.NoCredentialsError):
-        # There are no others in a pod that has none yet: a node's own are had from its metadata service.
+        # In a pod, this may pass: the node's metadata service, the last provider, may respond later.
         in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
         return Unavailable("no credentials were found", IN_POD if in_pod else LOGIN, later=in_pod)
     if type(error).__name__ in NOT_LOGGED_IN:
@@ -119,7 +122,7 @@ def explain(error: Exception, method: str) -> Unavailable:
 
 
 def _refused(error: Any) -> Unavailable:
-    """By AWS's service that gives a role's keys."""
+    """Explain a refusal by the AWS service that issues a role's keys."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     role = os.environ.get("AWS_ROLE_ARN", "")
@@ -141,7 +144,7 @@ def _process(error: Exception, profile: str) -> Unavailable:
 
 
 def _agent(error: Exception) -> Unavailable:
-    """Of EKS Pod Identity and ECS: an agent on the node."""
+    """Explain a failure of the node's identity agent (EKS Pod Identity, ECS)."""
     url = os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI") or "http://169.254.170.2"
     if isinstance(error, OSError):
         why = f"the token {error.filename} for the node's identity agent cannot be read: {error.strerror}"

@@ -20,9 +20,9 @@ NEW_SECONDS = 60.0
 
 @contextlib.contextmanager
 def scratch(name: str, place: Path | None = None) -> Iterator[Path]:
-    """Make a temporary folder and remove it after the block; if this process is killed, the next call removes it.
+    """Make a temporary folder and remove it after the `with` block; after a kill, the next call removes it.
 
-    The folder is in `place`, or where the machine has temporary folders (TMPDIR).
+    The folder is in `place`, or in the machine's folder for temporary files (TMPDIR).
     """
     place = place or Path(tempfile.gettempdir())
     _remove_orphans(place)
@@ -36,7 +36,7 @@ def scratch(name: str, place: Path | None = None) -> Iterator[Path]:
 
 
 def _remove_orphans(place: Path) -> None:
-    """Remove folders of this user that no process has locked. New ones stay: they may not be locked yet."""
+    """Remove this user's folders that no process has locked. New folders stay: their locks may follow."""
     for path in place.glob(f"wm-*/{ALIVE}"):
         with contextlib.suppress(OSError):
             status = path.stat()
@@ -48,7 +48,7 @@ def _remove_orphans(place: Path) -> None:
 
 
 class Disk:
-    """Copies by key in `folder`, `limit` bytes of them at most: the least recently used go first. Threads may share it.
+    """Copies of objects in `folder`, at most `limit` bytes; the least recently used go first. Threads may share them.
 
     A thread can read a removed copy to its end: the name goes first, the bytes when the reader closes the file.
     """
@@ -64,7 +64,7 @@ class Disk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write nothing from now on, so that the folder can be removed while other threads still read ahead."""
+        """Stop writing, so that the folder can be removed while other threads still read ahead."""
         with self._lock:
             self._closed = True
 
@@ -83,7 +83,7 @@ class Disk:
             return file.read()
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a copy if the limit allows it at all. Raises StoreError if the disk has less room than the limit."""
+        """Keep a copy unless it exceeds the limit; raise StoreError if the disk has less space than the limit."""
         with self._lock:
             self._drop(key)
             if self._closed or len(data) > self._limit:
@@ -98,7 +98,7 @@ class Disk:
                 raise StoreError(
                     f"cannot keep a copy of {key} in {self._folder}: {error.strerror or error}; "
                     f"{self._used >> 20} of execution.disk_mb = {self._limit >> 20} MB are in use there",
-                    next=f"wm run -o execution.disk_mb={self._used >> 21}",  # half of what fitted
+                    next=f"wm run -o execution.disk_mb={self._used >> 21}",  # half of the bytes that fitted
                 ) from error
             self._kept[key] = len(data)
             self._used += len(data)

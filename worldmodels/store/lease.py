@@ -1,7 +1,7 @@
-"""A lock on a bucket: a small object that its holder writes again and again. When that stops, it ends by itself.
+"""A lock in a bucket: a small object that its holder rewrites periodically. Without renewal, the lease expires.
 
-Times are the server's: when the lease was written, and the date of its answers. A holder that was paused for longer
-than the lease lasts notices at its next beat that another holder has it. Writes of both are safe, because artifacts are
+All times are the server's: the lease's modification time and the Date of responses. A holder that was paused for longer
+than the lease notices at its next beat that another process holds it. Writes of both are safe, because artifacts are
 created once. So the lease only keeps users from starting the same run twice.
 """
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from .s3 import S3Store, Stored
 
 log = logging.getLogger("wm.store")
-# A holder that was killed keeps other machines out for at most so long; on its own it is seen to be dead.
+# A killed holder blocks other machines for at most so long; a process of its own machine can see that it has ended.
 LEASE_SECONDS = 60.0
 BEATS = 4
 
 
 @contextlib.contextmanager
 def hold(store: "S3Store", name: str, seconds: float) -> Iterator[None]:
-    """Hold `name` alone until the block ends; Busy if another process has it."""
+    """Hold `name` alone until the `with` block ends; raise Busy if another process holds it."""
     lease = Lease(store, name, seconds)
     lease.take()
     thread = threading.Thread(target=lease.keep, name="lease", daemon=True)
@@ -37,7 +37,7 @@ def hold(store: "S3Store", name: str, seconds: float) -> Iterator[None]:
     try:
         yield
     except StoreError:
-        lease.stop.set()  # the store is out of reach: the lease ends by itself
+        lease.stop.set()  # the store is out of reach: the lease expires
         raise
     finally:
         if not lease.stop.is_set():
@@ -62,7 +62,7 @@ class Lease:
         self._check_conditions()
 
     def _check_conditions(self) -> None:
-        """StoreError if the server creates what is there: then nothing would keep two writers of one artifact apart."""
+        """Raise StoreError if the server creates an existing object: two writers could then overwrite one artifact."""
         self._beat += 1
         if self._store.write_if(self._key, self._text(), IfNoneMatch="*"):
             self.release()
@@ -73,7 +73,7 @@ class Lease:
             )
 
     def _take_over(self) -> str | None:
-        """Replace an ended lease and return the new tag; None if the lease is gone. Raise Busy if it has not ended."""
+        """Replace an ended lease and return the new tag, None if the lease is gone; raise Busy if it has not ended."""
         there = self._store.read(self._key)
         if there is None:
             return None
@@ -81,7 +81,7 @@ class Lease:
         if left >= 0 and not process_identity.ended(_parsed(there)):
             raise self._busy(there, left)
         tag = self._store.write_if(self._key, self._text(), IfMatch=there.tag)
-        now = self._store.read(self._key)  # for a server that overlooks conditions
+        now = self._store.read(self._key)  # for servers that ignore conditions
         if now and not (tag and self._is_ours(now)):
             raise self._busy(now, self._seconds)
         return tag if now else None
@@ -89,7 +89,7 @@ class Lease:
     def keep(self) -> None:
         """Renew the lease until `stop` is set or another holder has it."""
         while not self.stop.wait(self._seconds / BEATS):
-            self._beat += 1  # other bytes, another tag: a process that read the lease before cannot take it over now
+            self._beat += 1  # other bytes, another tag: a process that read the lease before cannot take it over
             with contextlib.suppress(StoreError):  # a later beat may reach the store
                 tag = self._store.write_if(self._key, self._text(), IfMatch=self._tag)
                 if tag is None and (there := self._store.read(self._key)) and self._is_ours(there):

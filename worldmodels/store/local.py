@@ -1,4 +1,4 @@
-"""A folder as store."""
+"""The store in a folder."""
 
 import contextlib
 import errno
@@ -27,9 +27,9 @@ KINDS = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a symbolic link", stat.S_IFIFO
 
 
 class LocalStore:
-    """A folder. Files appear by link or rename, after fsync, so a reader never sees a part of one.
+    """A store in a folder. Files appear by link or rename, after fsync, so readers never see a partial file.
 
-    Folders are fsynced as well, so that what is committed survives a power failure on every file system.
+    Folders are fsynced as well, so that committed files survive a power failure on every file system.
     """
 
     publish_seconds = 2.0
@@ -75,7 +75,7 @@ class LocalStore:
                     raise
             _sync_folder(folder)
         folders = self._parts(key)[:-1]
-        for depth in range(len(folders)):  # the maker of the upper ones may not have fsynced them yet
+        for depth in range(len(folders)):  # another process may have made upper ones and not fsynced them yet
             with self._errors("write", key), self._folder("/".join(folders[:depth])) as folder:
                 _sync_folder(folder)
         return True
@@ -95,7 +95,7 @@ class LocalStore:
 
     def follow(self, key: str, data: bytes) -> None:
         there = self._status(key)
-        if there is None or there.st_nlink > 1:  # what is a name elsewhere too stays what it is there
+        if there is None or there.st_nlink > 1:  # a hard link: the file at its other name must not change
             self.put(key, data)
             return
         with self._errors("write", key), self._open(key, os.O_RDWR | os.O_APPEND) as file:
@@ -110,9 +110,9 @@ class LocalStore:
         yield from sorted((e for e in self._files(prefix) if not hidden(e.key)), key=lambda entry: entry.key)
 
     def _files(self, prefix: str) -> Iterator[Entry]:
-        """List every file whose key starts with `prefix`, the store's own too; enter no folder where none can be.
+        """List every file whose key starts with `prefix`, hidden ones too, and enter only folders that can match.
 
-        Raise StoreError for a folder that cannot be listed: if it looked empty, `wm gc` could delete its files' data.
+        Raise StoreError for an unreadable folder: if it looked empty, `wm gc` could delete data that its files name.
         """
         above, slash, begin = prefix.rpartition("/")
         with contextlib.ExitStack() as opened:
@@ -220,7 +220,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _folder(self, path: str, *, make: bool = False) -> Iterator[int]:
-        """Open the folder `path`, made if wanted; raise FileNotFoundError or NotADirectoryError."""
+        """Yield a descriptor of the folder `path`; `make` creates it. Raise FileNotFoundError or NotADirectoryError."""
         if make:
             _make_folder(self.root)
         here = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -238,7 +238,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _entered(self, folder: int, name: str, key: str) -> Iterator[int]:
-        """Open the folder `name` in `folder`."""
+        """Yield a descriptor of the folder `name` in `folder`; raise CorruptArtifact if it is a link."""
         try:
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         except OSError as error:
@@ -252,7 +252,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _place(self, key: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-        """Open the key's folder; yield its descriptor and the file's name in it."""
+        """Yield a descriptor of the key's folder, and the file's name in it."""
         *folders, name = self._parts(key)
         with self._folder("/".join(folders), make=make) as folder:
             yield folder, name
@@ -326,7 +326,7 @@ class LocalStore:
 
 
 def _make_folder(path: Path) -> None:
-    """Make a folder and those above it, so that they survive a power failure."""
+    """Make a folder and its missing parents, so that they survive a power failure."""
     missing = list(itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents)))
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
@@ -341,7 +341,7 @@ def _sync_folder(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in NOT_OFFERED:  # some network file systems keep folders safe themselves
+        if error.errno not in NOT_OFFERED:  # some network file systems sync folders themselves
             raise
 
 

@@ -1,4 +1,4 @@
-"""The identity of a process that writes a lease or heartbeat; its machine can tell whether it still runs."""
+"""The identity of a process that writes a lease or a heartbeat; its own machine can check whether it still runs."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ def signature() -> dict[str, Any]:
 
 
 def ended(who: Mapping[str, Any]) -> bool:
-    """Whether it is sure that the signed process has ended: it was one of this machine's, and is none now."""
+    """Return whether the signed process has certainly ended: it ran on this machine, and no longer does."""
     here = bool(who.get("machine")) and who["machine"] == machine()
     return here and _began(who.get("process")) != who.get("began")
 
@@ -28,9 +28,9 @@ def machine() -> str:
 
 
 def _began(process: int | str | None) -> str:
-    """When that process began, in ticks since the boot (proc_pid_stat(5)); empty if there is none that lives.
+    """Return when the process began, in ticks since boot (proc_pid_stat(5)); empty if it does not run.
 
-    `process` becomes part of a path: it is a number from a store that fits `stored.Signature`, or "self".
+    `process` becomes part of a path: it is "self", or a number from a store, checked by `stored.Signature`.
     """
     with contextlib.suppress(OSError):
         state, *rest = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

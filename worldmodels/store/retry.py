@@ -1,6 +1,6 @@
-"""One operation on a bucket, body included: tried until it succeeds, cannot succeed, or its time is up.
+"""Retries of an operation on a bucket, body included: until it succeeds, cannot succeed, or its time is up.
 
-botocore's own retries are off: they cover no bodies, and their quota is gone when a server is down for a while.
+botocore's own retries are off: they do not cover bodies, and a longer outage of the server uses up their quota.
 """
 
 import logging
@@ -19,15 +19,15 @@ from .credentials import LOGIN, Unavailable
 
 T = TypeVar("T")
 log = logging.getLogger("wm.store")
-logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each fault; `Retry` tells of an operation, once
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # it logs each fault; `Retry` logs once per operation
 
 # A worker without progress is given up after `execution.stall_seconds` (300), so the store must give up before.
 DEADLINE_SECONDS = 120.0
-# An endpoint that never answered is more likely misspelt than down.
+# An endpoint that never responded is more likely misspelt than down.
 FIRST_ANSWER_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
-# After so long, the log says that the store causes the wait.
+# After so long, `Retry` logs that the store causes the wait.
 TOLD_SECONDS = 10.0
 
 CUT = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, HTTPError, ResponseParserError)
@@ -58,7 +58,7 @@ REASONS = {
         "export AWS_ENDPOINT_URL_S3=http://…, or AWS_CA_BUNDLE=FILE",
     ),
 }
-# The same answer stands for a key that is not there, where listing is not allowed.
+# Without the right to list, the server gives the same response for an absent key.
 ABSENT_OR_DENIED = " (a bucket without s3:ListBucket also says so of a key that is not there)"
 
 
@@ -77,7 +77,7 @@ def status(error: BaseException | None) -> int:
 
 
 def transient(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
+    """Return whether the same request may succeed later."""
     if isinstance(error, Unavailable):
         return error.later
     if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -90,7 +90,7 @@ def transient(error: BaseException) -> bool:
 class Retry:
     """Repeats an operation, after pauses with full jitter, for at most `deadline` seconds without progress.
 
-    It logs one line when a repeated operation ends, and one more after TOLD_SECONDS.
+    It logs one line when a repeated operation ends, and one before if that takes longer than TOLD_SECONDS.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Retry:
 
         def over(state: RetryCallState) -> bool:
             nonlocal since, seen, tried
-            suspended = self._clock() - tried > self._deadline  # one try ends sooner, unless the process was
+            suspended = self._clock() - tried > self._deadline  # a try takes less, so the process was suspended
             if gained() != seen or suspended:
                 since, seen = self._clock(), gained()
             tried = self._clock()

@@ -1,4 +1,4 @@
-"""A bucket as store: AWS S3, or any server that speaks its language and keeps `If-None-Match`."""
+"""The store in a bucket of AWS S3, or of any server that has its protocol and honours `If-None-Match`."""
 
 import base64
 import contextlib
@@ -30,13 +30,13 @@ from .credentials import Resolver
 from .lease import LEASE_SECONDS, hold
 from .retry import DAMAGED, DEADLINE_SECONDS, FAILURES, Retry, code, status
 
-ABSENT = ("NoSuchKey", "404")  # a HEAD has no body to say it in words
+ABSENT = ("NoSuchKey", "404")  # a response to HEAD has no body that names the error
 PART_BYTES = 16 * 2**20
 PARTS_AT_ONCE = 4
 # Progress of a slow body is reported at every chunk.
 CHUNK_BYTES = 2**18
 # Threads share the client: readers ahead of a training, parts of an upload, the log, most of all a leader that reads
-# results. More of them than this would reconnect every time.
+# results. More threads than this would reconnect every time.
 CONNECTIONS = 64
 CLOCK_SECONDS = 60.0
 # Fields of a complete response. botocore accepts one without its body, or with half its head: then a listing or an
@@ -92,28 +92,28 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
 
 
 def _encrypt(encryption: str, params: dict[str, Any], **more: Any) -> None:
-    """Say in a request how the server is to encrypt, for buckets that refuse those that do not: `aws:kms KEY`."""
+    """Add the encryption to a request, for buckets that require it: `AES256`, `aws:kms` or `aws:kms KEY`."""
     kind, _, key = encryption.partition(" ")
     params.update(ServerSideEncryption=kind, **({"SSEKMSKeyId": key} if key else {}))
 
 
 def _session(region: str | None) -> Any:
-    """boto3's session, with credentials that may come late, and the region of AWS_REGION, as other SDKs read it."""
+    """Return a boto3 session with `Late` credentials, and the region of AWS_REGION, as other SDKs read it."""
     core = botocore.session.Session()
-    # botocore's own clients, with these settings, get a role's keys.
+    # botocore's own clients get a role's keys; they take these settings.
     core.set_default_client_config(Config(connect_timeout=5.0, read_timeout=20.0, retries={"total_max_attempts": 1}))
     core.register_component("credential_provider", Resolver(core.get_component("credential_provider")))
     return boto3.session.Session(botocore_session=core, region_name=region or os.environ.get("AWS_REGION") or None)
 
 
 def _expect_nothing(params: dict[str, Any], **_: Any) -> None:
-    """Send bodies without asking first: botocore 1.44 reads for ever when a connection ends within a `100 Continue`."""
+    """Remove the Expect header: botocore 1.44 reads for ever when a connection ends within a `100 Continue`."""
     params["headers"].pop("Expect", None)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as it was read: its entity tag, and when it was written by the server's clock."""
+    """An object's bytes, its entity tag, and its modification time by the server's clock (Unix seconds)."""
 
     data: bytes
     tag: str
@@ -121,7 +121,7 @@ class Stored:
 
 
 class S3Store:
-    """A bucket, or a part of one. Every method raises StoreError when `deadline` seconds of trying brought nothing."""
+    """A store in a bucket, below `prefix`. Every method raises StoreError after `deadline` seconds without progress."""
 
     # A write costs money and a round trip; users rarely need fresher telemetry of a pod.
     publish_seconds = 15.0
@@ -214,7 +214,7 @@ class S3Store:
         cleanup.discard(self, leftover)
 
     def now(self) -> float:
-        """By the last answer's Date, and what this process measured since: one second's resolution, as `modified`."""
+        """Return the Date of the last response plus the time since, at one second's resolution, as `modified` has."""
         if self._server is None or self._clock() - self._server[1] > CLOCK_SECONDS:
             ask = partial(self._send, "list_objects_v2", Prefix=self._prefix, MaxKeys=1)
             self._try("list", "", ask)
@@ -235,10 +235,10 @@ class S3Store:
         return answer and Stored(sink.getvalue(), answer["ETag"], answer["LastModified"].timestamp())
 
     def write_if(self, key: str, data: bytes, **condition: str) -> str | None:
-        """Write under IfNoneMatch or IfMatch. The new tag, or None if the condition does not hold.
+        """Write under IfNoneMatch or IfMatch; return the new tag, or None if the condition does not hold.
 
-        When the condition fails after an earlier try whose answer was lost, that try may have been the one that wrote:
-        then the object there holds our bytes.
+        If the condition fails after a try whose response was lost, that try may have written the object. Then the
+        object holds `data`, and the method returns its tag.
         """
         lost = False
 
@@ -249,7 +249,7 @@ class S3Store:
             except FAILURES as error:
                 if status(error) == 412 or code(error) == "NoSuchKey":
                     return None
-                lost = lost or status(error) != 409  # a conflict is an answer: nothing was written
+                lost = lost or status(error) != 409  # 409, a conflict: the server wrote nothing
                 raise
 
         tag = self._try("create", key, attempt)
@@ -261,7 +261,7 @@ class S3Store:
 
     @property
     def answered(self) -> bool:
-        """Whether anything has come from the endpoint, be it a refusal."""
+        """Return whether the endpoint has responded at all, even with an error."""
         return self._try.answered
 
     def full(self, key: str) -> str:
@@ -269,13 +269,16 @@ class S3Store:
         return self._prefix + key
 
     def request(self, verb: str, key: str, method: str, **arguments: Any) -> Any:
-        """One request of the client's, tried like all others; StoreError says `cannot <verb> <key>`."""
+        """Call the client's `method` with retries; the message of a StoreError contains `cannot <verb> <key>`."""
         return self._try(verb, key, partial(self._send, method, **arguments))
 
     # Requests.
 
     def _send(self, method: str, **arguments: Any) -> Any:
-        """One request, once; whatever the server answers tells its time."""
+        """Send one request without retries, and keep the Date of the response.
+
+        Raise ResponseStreamingError for a truncated response.
+        """
         if "Body" in arguments:
             # Without it SeaweedFS 4.48 stores an empty object when the connection breaks right after the headers.
             md5 = hashlib.md5(arguments["Body"], usedforsecurity=False).digest()
@@ -285,7 +288,7 @@ class S3Store:
         except boto.ClientError as error:
             self._hear(error.response)
             raise
-        except ValueError as error:  # a header's value was cut: half a number, half a date
+        except ValueError as error:  # a header's value was truncated: half a number, half a date
             raise boto.ResponseStreamingError(error=error) from error
         self._hear(answer)
         if missing := _missing(method, answer):
@@ -295,7 +298,7 @@ class S3Store:
     def _hear(self, answer: Any) -> None:
         self._try.answered = True
         date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-        if date.endswith("GMT"):  # not cut
+        if date.endswith("GMT"):  # not truncated
             with contextlib.suppress(ValueError):
                 self._server = (parsedate_to_datetime(date).timestamp(), self._clock())
 
@@ -309,7 +312,7 @@ class S3Store:
             more["ContinuationToken"] = page["NextContinuationToken"]
 
     def _copy(self, key: str, sink: IO[bytes]) -> Any:
-        """Copy the object into `sink`; a try goes on where the one before was cut. The answer, or None if absent."""
+        """Copy the object into `sink`, each try from where the last one ended; return the response, None if absent."""
         tag = ""
 
         def rewind() -> None:
@@ -321,7 +324,7 @@ class S3Store:
             part = {"Range": f"bytes={sink.tell()}-", "IfMatch": tag} if sink.tell() else {}
             try:
                 answer = self._send("get_object", Key=self._prefix + key, **part)
-                if part and status_of(answer) != 206:  # the whole again: not every server knows ranges
+                if part and status_of(answer) != 206:  # the whole object: some servers ignore ranges
                     rewind()
                 tag = answer["ETag"]
                 for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
@@ -333,7 +336,7 @@ class S3Store:
             except boto.ClientError as error:
                 if code(error) in ABSENT:
                     return None
-                if part and status(error) in (412, 416):  # overwritten since
+                if part and status(error) in (412, 416):  # overwritten since the last try
                     rewind()
                     return attempt()
                 raise
@@ -363,7 +366,7 @@ class S3Store:
             raise
 
     def _send_parts(self, key: str, file: IO[bytes], where: dict[str, str]) -> list[dict[str, Any]]:
-        """Every part's number, tag and checksum. No part is on its way any more when this returns or raises."""
+        """Upload all parts, and return the number, tag and checksum of each. No request outlasts the call."""
 
         def send(number: int, data: bytes) -> dict[str, Any]:
             request = partial(self._send, "upload_part", **where, PartNumber=number, Body=data)
@@ -376,7 +379,7 @@ class S3Store:
         with ThreadPoolExecutor(PARTS_AT_ONCE) as threads:
             while data := file.read(self._part_bytes):
                 sent.append(threads.submit(send, len(parts) + len(sent) + 1, data))
-                del data  # else one part more would be in memory
+                del data  # else memory would hold one part more
                 if len(sent) == PARTS_AT_ONCE:
                     parts.append(sent.popleft().result())
             parts += [part.result() for part in sent]
@@ -386,7 +389,7 @@ class S3Store:
         try:
             self._send("complete_multipart_upload", **where, MultipartUpload={"Parts": parts})
         except boto.ClientError as error:
-            # An earlier try completed it and its answer was lost: then the object is there.
+            # If an earlier try completed the upload and its response was lost, the object exists.
             if code(error) != "NoSuchUpload" or not any(e.key == key and e.size == size for e in self.entries(key)):
                 raise
 
@@ -394,7 +397,7 @@ class S3Store:
 def _missing(method: str, answer: Any) -> str:
     """Return the first missing field of a complete success; empty if none is missing."""
     written = answer["ResponseMetadata"]["HTTPHeaders"].get("last-modified", "GMT")
-    half = [] if written.endswith("GMT") else ["LastModified"]  # half a date may pass for another
+    half = [] if written.endswith("GMT") else ["LastModified"]  # a truncated date may parse as another date
     return next(iter(half + [field for field in SAYS.get(method, ()) if field not in answer]), "")
 
 

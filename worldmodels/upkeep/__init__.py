@@ -1,1 +1,1 @@
-"""Looking after a store: is it fit (`doctor.py`), what can go (`garbage.py`), and a run elsewhere (`copying.py`)."""
+"""Upkeep of a store: checks (`doctor.py`), garbage (`garbage.py`), copies (`copying.py`), damage (`verifying.py`)."""

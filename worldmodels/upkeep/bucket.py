@@ -43,7 +43,7 @@ class BucketVisit(StoreChecks):
         return self.store.now()
 
     def if_match(self) -> Finding:
-        """Leases are taken over this way; results do not rest on it."""
+        """Check If-Match, by which processes take over leases; results do not depend on it."""
         key = self.key("tag")
         tag = self.store.write_if(key, b"first", IfNoneMatch="*")
         wrong = self.store.write_if(key, b"second", IfMatch=NO_SUCH_TAG)
@@ -73,7 +73,7 @@ class BucketVisit(StoreChecks):
     def clear(self) -> Finding:
         keys = [entry.key for entry in self.store.entries(self.corner)]
         self.store.delete_many([*keys, self.key(".lock.lock")])
-        with contextlib.suppress(StoreError):  # told before
+        with contextlib.suppress(StoreError):  # `uploads` has reported it
             for upload in cleanup.uploads(self.store, self.corner):
                 self.store.discard(upload)
         return ok("nothing of these checks is left")

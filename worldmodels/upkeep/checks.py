@@ -1,7 +1,7 @@
 """Checks and their findings. A caller makes a list of `Check`s and gives it to `examine`.
 
 def look() -> Finding:
-    count = ask()                                   # a WmError means fail, with its words and its next command
+    count = count_nodes()                           # a WmError becomes a failure, with its message and next command
     return ok(f"{count} nodes") if count else warn("no node", next="kubectl get nodes")
 
 for finding in examine([Check("nodes", look), Check("GPU", look_too, needs=("nodes",))]):
@@ -19,7 +19,7 @@ State = Literal["ok", "warn", "fail", "skipped"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check, in `words`; `next` is the command to type about it. `name` is the check's."""
+    """The result of a check, in `words`; `next` is the command to type then, `name` the check's name."""
 
     state: State
     words: str
@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """`look` finds out; it is skipped unless all that it `needs` (checks' names) was ok, or nearly so."""
+    """A check: `look` returns the finding. It is skipped if a check that it `needs`, by name, failed or was skipped."""
 
     name: str
     look: Callable[[], Finding]
@@ -49,7 +49,7 @@ def fail(words: str, next: str) -> Finding:
 
 
 def examine(checks: Iterable[Check]) -> Iterator[Finding]:
-    """One finding per check, in order, each as soon as it is there."""
+    """Run the checks in order; yield each finding as soon as it exists."""
     states: dict[str, State] = {}
     for check in checks:
         missing = [name for name in check.needs if states[name] in ("fail", "skipped")]
@@ -66,7 +66,7 @@ def _look(check: Check) -> Finding:
 
 
 def require(findings: Iterable[Finding], what: str, kind: type[WmError] = StoreError) -> None:
-    """Raise an error of that kind if a check failed, with the first failure's next command."""
+    """Raise an error of type `kind` if a check failed, with the first failure's next command."""
     found = list(findings)
     if failed := [finding for finding in found if finding.state == "fail"]:
         names = ", ".join(finding.name for finding in failed)

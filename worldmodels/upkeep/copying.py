@@ -1,8 +1,8 @@
-"""A run from one store to another: data first, what names it last, so that a reader never meets a name without data.
+"""Copies of runs between stores: data first, manifests last, so that readers find the data of every manifest.
 
-Keys stay as they are, and manifests are copied byte for byte. Not copied: what nothing names, retired manifests,
-heartbeats, the blocks of a generation in play (the run plays that generation again), and the settings that say where
-to compute, which earlier versions stored in config.json.
+Keys stay, and manifests are copied byte for byte. Not copied: data that no manifest or record names, retired manifests,
+heartbeats, the blocks of an unfinished generation (workers drive that generation again), and the settings where to
+compute, which earlier versions stored in config.json.
 """
 
 import re
@@ -22,7 +22,7 @@ from ..store import Entry, LocalStore, Store, bounded, too_large
 from .entries import split, works
 from .parallel import each
 
-# Of an area of work: what is only ever created, in the order in which it may appear.
+# Objects of a workspace that are created and never overwritten, in the order in which they may appear.
 ONCE = (re.compile(r"(inputs|settings)"), re.compile(r"generations/\d+/params"), re.compile(r"final/.*"))
 CHECKPOINTS = "checkpoints/"
 
@@ -41,7 +41,7 @@ class Content:
 class CopyPlan:
     """The objects to copy, in their order; `there` are the destination's objects, by key.
 
-    `suspects` are there, and are to be read back; `skipped` are there, and are left.
+    `suspects` exist there and are to be read back; `skipped` exist there and stay.
     """
 
     run: str
@@ -72,7 +72,7 @@ class CopyPlan:
 
 
 def check_places(source: Store, target: Store) -> None:
-    """ConfigError unless these are two stores: not the same one, and no run's folder."""
+    """Raise ConfigError if both are the same store, or if one is the folder of a run."""
     for store in (source, target):
         if any(set(store.folders(f"{f}/")) & set(stages.STAGES) for f in store.folders("") if f.startswith("iter-")):
             parent, _, run = store.uri.rstrip("/").rpartition("/")
@@ -113,7 +113,7 @@ def plan(
 
 
 def _plan_stage(found: CopyPlan, source: Store, target: Store, name: Name, verify: bool) -> None:
-    for key in artifacts.manifest_keys(source, name):  # before their data: that cannot go while they name it
+    for key in artifacts.manifest_keys(source, name):  # before their data, which stays while a manifest names it
         data = source.get(key)
         if data is None:
             continue
@@ -123,7 +123,7 @@ def _plan_stage(found: CopyPlan, source: Store, target: Store, name: Name, verif
             _take_contents(found, name, manifest, verify)
         else:
             found.skipped.add(key)
-            if verify and target.get(key) == data:  # else it is another attempt's, with files of its own
+            if verify and target.get(key) == data:  # else it names the files of another attempt
                 _take_contents(found, name, manifest, verify)
     for work in works(source, name):
         _plan_records(found, source, name, work, verify)
@@ -133,7 +133,7 @@ def _plan_stage(found: CopyPlan, source: Store, target: Store, name: Name, verif
 
 
 def _committed(source: str, target: Store, name: Name, key: str, manifest: Mapping[str, Any]) -> bool:
-    """Whether the destination has this artifact, by whomever; Conflict if it has another one."""
+    """Return whether the destination has this artifact, from any attempt; raise Conflict if it has another digest."""
     there = artifacts.read_manifest(target, key)
     if there is None:
         return False
@@ -184,7 +184,10 @@ def _plan_work(found: CopyPlan, source: Store, prefix: str) -> None:
 
 
 def _take_latest(found: CopyPlan, entries: Iterable[Entry], into: list[Entry]) -> None:
-    """Take what is overwritten in its place, unless the destination's was written later, in whole seconds."""
+    """Add entries that are overwritten in place, unless the destination's is newer, or as old and of the same size.
+
+    Times are compared in whole seconds.
+    """
     for entry in entries:
         there = found.there.get(_inside(found.run, entry.key))
         if there is None or (int(there.modified), there.size == entry.size) < (int(entry.modified), True):
@@ -219,14 +222,14 @@ def copy(
             each(carrier.record, found.records.items()),
             map(carrier.manifest, found.manifests.items()),
         ]
-        for bytes in chain.from_iterable(phases):  # nothing of a phase is begun before the one before has ended
+        for bytes in chain.from_iterable(phases):  # a phase begins after the previous one has ended
             advance(bytes)
         return carrier.damaged
 
 
 @dataclass(frozen=True)
 class Carrier:
-    """Copies one thing at a time, and returns its bytes; threads share it."""
+    """Copies or checks one item per call and returns its bytes; threads share it."""
 
     source: Store
     target: Store
@@ -259,7 +262,7 @@ class Carrier:
             with open(path, "xb") as file:
                 error = too_large(self.source, entry.key, stored.FILE_BYTES)
                 there = self.source.receive(entry.key, bounded(file, stored.FILE_BYTES, error))
-            if there:  # checkpoints and telemetry come and go
+            if there:  # else it was removed meanwhile, as old checkpoints are
                 self.target.upload(entry.key, path)
         return entry.size
 

@@ -1,4 +1,4 @@
-"""Whether a store is fit for use, tried out in a corner of it."""
+"""The checks of `wm doctor` on a store, in a folder of their own in that store."""
 
 import contextlib
 import time
@@ -10,12 +10,12 @@ from .checks import Finding, examine
 from .folder import FolderVisit
 from .store_checks import StoreChecks
 
-# A store that is not there should be told soon; `wm run` waits longer.
+# `wm doctor` reports an unreachable store soon; `wm run` waits longer.
 DEADLINE_SECONDS = 8.0
 
 
 def check(store: Store, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
-    """One finding per check, as they come; nothing is left in the store. `clock` is this machine's, Unix seconds."""
+    """Yield a finding per check, and leave nothing in the store. `clock` is this machine's, in Unix seconds."""
     here = FolderVisit(store, clock) if isinstance(store, LocalStore) else _bucket(store, clock)
     try:
         yield from examine(here.checks())

@@ -8,11 +8,11 @@ from ..artifacts import RUN_NAME, Name
 from ..errors import CorruptArtifact, MissingInput
 from ..store import Entry, Store
 
-WORK = re.compile(r"[0-9a-f]{16}")  # an area of work, beside data/, live/, ...
+WORK = re.compile(r"[0-9a-f]{16}")  # a workspace, beside data/, live/, ...
 
 
 def runs(store: Store, run: str | None = None) -> list[str]:
-    """Every run of the store, or the one of that name; MissingInput if there is none."""
+    """List every run of the store, or only `run`; raise MissingInput if that is absent."""
     if run is not None and artifacts.iterations(store, Name(run, 1, "").run):
         return [run]
     found = [name for name in store.folders("") if RUN_NAME.fullmatch(name) and _is_run(store, name)]
@@ -37,7 +37,7 @@ def works(store: Store, name: Name) -> list[str]:
 
 
 def split(entries: Iterable[Entry], of: Callable[[Entry], bool]) -> tuple[list[Entry], list[Entry]]:
-    """Those that are so, and those that are not."""
+    """Split the entries into those for which `of` is true, and the others."""
     found: tuple[list[Entry], list[Entry]] = ([], [])
     for entry in entries:
         found[0 if of(entry) else 1].append(entry)

@@ -12,7 +12,7 @@ LITTLE_SPACE_BYTES = 2e9
 
 
 class FolderVisit(StoreChecks):
-    """A folder may be made by the first command that writes; then the checks do not leave it either."""
+    """The checks of a folder; if it does not exist, the checks make it and remove it again."""
 
     store: LocalStore
 

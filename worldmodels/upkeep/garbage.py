@@ -1,6 +1,6 @@
 """Garbage in a store, and its removal.
 
-`survey` lists data first, then reads manifests and records, and removes listed data only: so a commit in between loses
+`survey` lists data first, then reads manifests and records; only listed data is garbage, so a commit in between loses
 nothing. Never touched: manifests in use, shard records, checkpoints, generations, live/, logs/.
 """
 
@@ -19,7 +19,7 @@ from .entries import split, works
 from .parallel import each
 from .store_checks import CORNER
 
-# Ten beats of `runner.Heartbeat`: a process that is suspended for longer is as good as dead.
+# Ten beats of `runner.Heartbeat`: a process that is suspended for longer counts as dead.
 LIVE_SECONDS = 600.0
 AT_ONCE = 1000
 
@@ -57,7 +57,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Ages:
-    """Ages by the store's clock. `horizon` seconds: what is younger stays."""
+    """Ages by the store's clock; objects younger than `horizon` seconds stay."""
 
     store: Store
     horizon: float
@@ -67,7 +67,7 @@ class Ages:
 
 
 def survey(store: Store, run: str, horizon: float, *, said: Callable[[str], None] = lambda where: None) -> Survey:
-    """Return a run's garbage, and objects that stay although they seem unused. `said` receives each place."""
+    """Return a run's garbage, and objects that stay although they seem unused. `said` receives each stage's name."""
     found, ages = Survey(), Ages(store, horizon)
     live: set[str] = set()
     for iteration in artifacts.iterations(store, run):
@@ -89,7 +89,7 @@ def outside(store: Store, horizon: float) -> Survey:
 
 
 def remove(store: Store, found: Survey, *, advance: Callable[[int], None] = lambda count: None) -> None:
-    """Remove a survey's garbage, a thousand objects at a time; `advance` is told how many are gone."""
+    """Remove a survey's garbage, a thousand objects at a time; `advance` receives the number of each removal."""
     for garbage in found.garbage:
         for start in range(0, len(garbage.keys), AT_ONCE):
             some = garbage.keys[start : start + AT_ONCE]
@@ -101,8 +101,8 @@ def remove(store: Store, found: Survey, *, advance: Callable[[int], None] = lamb
 
 
 def _stage(store: Store, name: Name, ages: Ages, found: Survey) -> set[str]:
-    """Add what a stage has to `found`; returns its attempts under way."""
-    data = list(store.entries(name.key("data/")))  # before all that may name it
+    """Add a stage's garbage and kept objects to `found`; return its active attempts."""
+    data = list(store.entries(name.key("data/")))  # before the manifests and records that may name it
     live, dead = _attempts(store, name)
     manifests = artifacts.manifests(store, name)
     retired = list(store.entries(name.key("retired/")))
@@ -143,7 +143,7 @@ def _attempts(store: Store, name: Name) -> tuple[set[str], list[Entry]]:
 
 
 def _ended(beat: bytes | None) -> bool:
-    """Whether it is sure that the process of this heartbeat has ended: it was one of this machine's, and is not now."""
+    """Return whether a heartbeat's process has certainly ended: it ran on this machine, and no longer does."""
     return process_identity.ended(stored.advice(beat, stored.SIGNATURE) or {})
 
 
@@ -160,7 +160,7 @@ def _read(store: Store, entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
 
 
 def _records(store: Store, name: Name) -> Iterator[dict[str, Any]]:
-    """Every shard's record, of all work of the stage."""
+    """Yield every shard's record, from all workspaces of the stage."""
     keys = [entry.key for work in works(store, name) for entry in store.entries(name.key(work, "shards/"))]
     for record in each(lambda key: artifacts.read_record(store, key), keys):
         if record:
@@ -168,7 +168,7 @@ def _records(store: Store, name: Name) -> Iterator[dict[str, Any]]:
 
 
 def _by_folder(entries: Iterable[Entry], why: str, depth: int) -> list[Garbage]:
-    """One Garbage for each of the folders `depth` names deep that the entries, in key order, are in."""
+    """Return one Garbage per folder, `depth` names deep; the entries are in key order."""
     groups = groupby(entries, key=lambda entry: "/".join(entry.key.split("/")[:depth]))
     return [_garbage(where, why, list(some)) for where, some in groups]
 

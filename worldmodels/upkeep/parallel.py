@@ -1,4 +1,4 @@
-"""Many small requests at a time."""
+"""Concurrent small requests."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-THREADS = 8  # less than the connections that a client keeps
+THREADS = 8  # fewer than a client's connections
 PATIENCE_SECONDS = 1.0
 
 

@@ -16,11 +16,11 @@ from ..store import Store
 from .checks import Check, Finding, fail, ok, warn
 from .parallel import THREADS, each
 
-# Everything that the checks write is below this and a random name; the dot keeps it from being listed as a run.
+# The checks write only below this and a random name; the dot keeps it from being listed as a run.
 CORNER = ".wm-doctor-"
 SKEW_SECONDS = 300.0
-ROUNDS, RACES = 5, 2  # SeaweedFS makes those wait a second that lose a race
-SMALL_BYTES, LARGE_BYTES = 1024, 16 * 2**20 + 1  # one byte more than goes in one piece
+ROUNDS, RACES = 5, 2  # in SeaweedFS, the losers of a race wait for a second
+SMALL_BYTES, LARGE_BYTES = 1024, 16 * 2**20 + 1  # one byte more than a single request writes
 ANOTHER_STORE = "wm doctor --store DIR"
 
 
@@ -54,7 +54,7 @@ class StoreChecks:
         ]
 
     def place(self) -> list[Check]:
-        """Whether there is anything at all; the last of them is what all others need."""
+        """Return the checks whether the store exists; all other checks need the last of these."""
         raise NotImplementedError
 
     def special(self) -> list[Check]:

@@ -1,8 +1,8 @@
-"""Whether all that is committed is what it was: everything is read, and nothing is changed.
+"""Verification of committed objects: `verify` reads all of them and changes nothing.
 
 Committed are manifests and the files that they name, shards' records and theirs, an evolution's generations, and the
-settings that a run was last started with; checkpoints are read as well. Logs, live tables and heartbeats are not
-committed: nothing says what they should be.
+settings of a run's last start; checkpoints are read as well. Logs, live tables and heartbeats are not committed: no
+manifest or record defines their content.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from .entries import works
 from .parallel import each
 
 RESULT = re.compile(r"(generations/[0-9]{5}/)results/([0-9]{5,6})")
-Check = tuple[str, Callable[[], int]]  # a key, and what returns its bytes or raises CorruptArtifact
+Check = tuple[str, Callable[[], int]]  # a key, and a function that returns its size or raises CorruptArtifact
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A damaged object: its key, and what is wrong with it."""
+    """A damaged object: its key, and the kind of damage."""
 
     key: str
     why: str
@@ -36,7 +36,7 @@ class Damage:
 
 @dataclass
 class Verdict:
-    """Of one run: how much was read, and what of it is damaged."""
+    """The result for one run: the objects and bytes read, and the damage."""
 
     objects: int = 0
     bytes: int = 0
@@ -44,7 +44,7 @@ class Verdict:
 
 
 def verify(store: Store, run: str, *, said: Callable[[str], None] = lambda words: None) -> Verdict:
-    """Read what a run has committed; `said` is told where it is, and how much it has read so far."""
+    """Read a run's committed objects; `said` receives the present place and the megabytes read so far."""
     found = Verdict()
     for where, checks in _places(store, run):
         for result in each(_verdict, _listed(where, checks)):
@@ -71,7 +71,7 @@ def _places(store: Store, run: str) -> Iterator[tuple[str, Iterable[Check]]]:
 
 
 def _listed(where: str, checks: Iterable[Check]) -> list[Check]:
-    """All of them; what cannot be listed is one more that fails."""
+    """List the checks; if the listing itself fails, add a check that raises its error."""
     found = []
     try:
         for check in checks:
@@ -140,7 +140,7 @@ def _work(store: Store, name: Name, work: str) -> Iterator[Check]:
 
 
 def _read(store: Store, key: str, look: Callable[[bytes, str], object], limit: int = GET_BYTES) -> int:
-    """Read an object that fits into memory, and look at it."""
+    """Read an object into memory, check it with `look`, and return its size; raise CorruptArtifact if it is damaged."""
     data, label = read(store, key, limit), f"{key} in {store.uri}"
     if data is not None:  # else it was removed meanwhile
         try:
@@ -165,7 +165,7 @@ def _record(store: Store, key: str) -> Iterator[Check]:
 
 
 class _Sum:
-    """Takes bytes, and remembers their number and SHA-256; begun anew when it is rewound."""
+    """A sink that counts the bytes written and computes their SHA-256; truncation resets both."""
 
     def __init__(self) -> None:
         self.truncate()
@@ -205,7 +205,7 @@ def _final(rest: str, data: bytes, label: str) -> None:
 
 
 def _as_saved(data: bytes) -> None:
-    """ValueError unless these are the only bytes for the arrays that they hold."""
+    """Raise ValueError unless `npz.save` writes exactly these bytes for their arrays."""
     again = io.BytesIO()
     npz.save(again, **npz.load(data))
     if again.getvalue() != data:
@@ -226,7 +226,7 @@ def _result(store: Store, params: str, rest: str, data: bytes, label: str) -> No
 
 
 def _inputs(store: Store, name: Name, work: str, data: bytes, label: str) -> None:
-    """Return the inputs of an area's work, as that work's manifests name them, if there are any."""
+    """Raise ValueError if a workspace's inputs differ from those that its manifests name."""
     stored.parse(data, stored.INPUTS, label, "")
     for manifest in artifacts.examined(store, name)[0]:
         same = Identity(name, manifest["config"], manifest["extent"], manifest["inputs"]).work == work
