@@ -148,7 +148,7 @@ def test_ids_are_unique_so_that_no_drawing_borrows_anothers_parts(html):
 
 
 def test_memory_is_set_against_the_trivial_models(html):
-    assert "M is 18.5 nats per frame better" in section(html, "what-m-predicts")
+    assert "M is 18.5 nats per frame better" in section(html, "m-s-predictions")
 
 
 def test_lineage_names_digests_times_steps_and_code(html):
@@ -177,7 +177,7 @@ def test_unexpected_content_costs_one_section_only(tmp_path):
     ctx = context(tmp_path, {**COMMITTED, "memory": {"heldout.json": "{}"}})
     stage.write(ctx)
     html = (ctx.telemetry / "report.html").read_text()
-    assert "cannot be made" in section(html, "what-m-predicts")
+    assert "cannot be made" in section(html, "m-s-predictions")
     assert "805 ± 73" in html
 
 

@@ -24,7 +24,7 @@ def headline(ctx: Context) -> list[Part]:
     missed = np.median([row["missed"] for row in found["scores"]])
     tiles = [
         (f"{found['mean']:.0f} ± {found['std']:.0f}", f"mean ± standard deviation over {tracks} tracks",
-         f"95 % interval of the mean: {low:.0f} to {high:.0f}"),
+         f"95 % interval of the mean: {round(low)} to {round(high)}"),
         (f"{found['laps']} of {tracks}", "laps completed", _lap_rules(found)),
         *_typical(found),
         (f"{found['tiles_missed']:.1f}", "tiles missed per track", f"median {missed:.0f}"),
@@ -37,8 +37,9 @@ def headline(ctx: Context) -> list[Part]:
     return [
         page.tiles(tiles),
         page.paragraph(
-            f"The mean of CMA-ES's search distribution drove {tracks} test tracks that training never saw, "
-            f"once each, in {found['env']} of Gymnasium {found['gymnasium']} with the {found['renderer']} renderer."
+            "The controller (the mean of CMA-ES's search distribution, or an average of several means) drove "
+            f"{tracks} test tracks that training never saw, once each, in {found['env']} of Gymnasium "
+            f"{found['gymnasium']} with the {found['renderer']} renderer."
             f"{took} Track n is Gymnasium's seed n, here {first} to {last}, so anyone gets the same tracks:"
         ),
         page.preformatted(
@@ -55,7 +56,7 @@ def _typical(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     if "interquartile_mean" not in found:
         return []
     low, high = found["interquartile_interval"]
-    note = f"the middle half of the tracks; 95 % interval: {low:.0f} to {high:.0f}"
+    note = f"the middle half of the tracks; 95 % interval: {round(low)} to {round(high)}"
     return [(f"{found['interquartile_mean']:.0f}", "interquartile mean", note)]
 
 

@@ -36,7 +36,7 @@ CHAPTERS = (
         results.evolution,
     ),
     Chapter(
-        "What V sees",
+        "V's reconstructions",
         "Look for the road's edges, and for curves ahead of the car: what is lost here, nothing later can know.",
         learning.reconstructions,
     ),
@@ -44,7 +44,7 @@ CHAPTERS = (
         "V's training", "Look for curves that have flattened; a slope at the end asks for more epochs.", learning.vision
     ),
     Chapter(
-        "What M predicts",
+        "M's predictions",
         "Look for M's bar ending well left of both others: a memory that beats neither adds nothing.",
         learning.memory,
     ),
