@@ -301,13 +301,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vae": {"width": 0.5, "epochs": 3, "learning_rate": 1e-3},
         "memory": {"epochs": 12},
         "controller": {
-            "tracks": 4, "generations": 140, "evaluate_every": 5, "evaluate_tracks": 24,
-            "average": 8, "select": "best", "sigma_bound": True,
-            "growth": [
-                {"score": 400.0, "sigma": 0.06},
-                {"score": 700.0, "sigma": 0.04},
-                {"score": 850.0, "tracks": 6, "sigma": 0.03},
-            ],
+            "tracks": 4, "generations": 120, "evaluate_every": 5, "evaluate_tracks": 24,
+            "average": 10, "select": "best",
         },
     },
     "paper": {
