@@ -1,4 +1,4 @@
-"""What does the exchange cost on a real S3 server?
+"""Cost of the exchange on a real S3 server.
 
     PYTHONPATH=tests python bench/exchange.py [generations] [workers] [seconds of work]
 

@@ -1,4 +1,4 @@
-"""What do the evolution's options cost and buy?  python bench/options.py STORE RUN FOLDER
+"""Costs and gains of the evolution's options.  python bench/options.py STORE RUN FOLDER
 
 Takes V and M of a finished run and evolves C anew under each option, for about as many environment steps each (half as
 many generations for twice the tracks), with everything else as the run has it. Reports the mean's score on 64 tracks

@@ -45,14 +45,14 @@ LATENCY = dict.fromkeys(("GET", "HEAD", "PUT", "LIST"), Latency(0.1, math.log(2)
 DOLLARS = {"PUT": 5e-6, "LIST": 5e-6, "GET": 4e-7, "HEAD": 4e-7}
 DEATH_HOURS, RETURN_SECONDS, LEADER_GENERATIONS, HANG_GENERATIONS = 12.0, (30.0, 120.0), 100, 50
 RATE_SECONDS = 15.0  # between those log lines
-KEPT = 50  # generations with their results: nobody is cut off for longer
+KEPT = 50  # generations with their results: no worker is cut off for longer
 SLICE_SECONDS = 0.5  # how soon a player notices that its work is void
 LOG = logging.getLogger("scale")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is simulated; `hours` is a worker's mean life, inf for a quiet run."""
+    """The simulated cluster and its failures; `hours` is a worker's mean life, inf for a quiet run."""
 
     workers: int
     generations: int
@@ -215,7 +215,7 @@ class SimulatedCluster:
         drawn = _chance(spec).random() * (len(shares) - 1)
         return max(1, int(np.interp(drawn, range(len(shares)), shares) * limits.steps))
 
-    # What is seen from outside.
+    # Observations of the simulation.
 
     def stepped(self, generation: int) -> None:
         self.first_step.setdefault(generation, self.simulation.time)
@@ -256,7 +256,7 @@ class Recorder:
 
 
 def _chance(spec: EpisodeSpec) -> random.Random:
-    """The same for the same episode, whoever plays it."""
+    """Return a generator that depends on the episode alone, not on its worker."""
     return random.Random(spec.track * 2**32 + zlib.crc32(spec.parameters.tobytes()))
 
 

@@ -86,7 +86,7 @@ class Simulation:
 
 
 class Thread:
-    """What the exchange knows as a thread, or a process's main one."""
+    """A simulated thread of the exchange, or a process's main one."""
 
     def __init__(self, simulation: Simulation, world: "World", run: Callable[[], Any]) -> None:
         self.error: BaseException | None = None
@@ -243,7 +243,7 @@ class Bucket:
         return sorted(key for key in self.folder(prefix) if key.startswith(prefix))
 
     def drop(self, folder: str, keep: str) -> None:
-        """Forget what nobody reads any more, but for one object."""
+        """Drop the objects that no worker reads any more, except for one."""
         kept = self._folders.get(folder, {})
         self._folders[folder] = {key: value for key, value in kept.items() if key.endswith(keep)}
 
@@ -311,7 +311,7 @@ class Connection:
 
 
 def _folder(key: str) -> str:
-    """What listings ask for: a generation, or everything else's first name."""
+    """Return the prefix that listings use: a generation, or everything else's first name."""
     head, _, rest = key.partition("/generations/")
     if rest:
         return f"{head}/generations/{rest.partition('/')[0]}"

@@ -41,7 +41,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Image:
-    """`kind` is cpu (what plays) or gpu (what trains); `tensorflow` is what the latter computes on: cuda or cpu."""
+    """`kind` is cpu (drives) or gpu (trains); `tensorflow` is the build for training: cuda or cpu."""
 
     kind: str
     tensorflow: str
@@ -51,7 +51,7 @@ class Image:
 
 
 class Failed(SystemExit):
-    """What is wrong, and the next command."""
+    """An error, and the next command."""
 
     def __init__(self, message: str, next: str) -> None:
         super().__init__(f"images: {message}\nnext: {next}")
@@ -64,7 +64,7 @@ def do(*command: str, next: str = "make build-images") -> None:
 
 
 def ask(*command: str) -> str:
-    """What a command prints; empty if it fails."""
+    """Return the output of a command; empty if it fails."""
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return done.stdout.strip() if done.returncode == 0 else ""
 

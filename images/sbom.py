@@ -1,4 +1,4 @@
-"""Writes what is in each image as CycloneDX JSON, asking nobody: `make sbom`.
+"""Write the contents of each image as CycloneDX JSON, offline: `make sbom`.
 
     python images/sbom.py FOLDER
 

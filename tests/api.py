@@ -118,7 +118,7 @@ def response(code: int, answer: Any) -> urllib3.HTTPResponse:
 
 
 def job(name: str = "wm-vae-demo-1", **status: Any) -> Dict:
-    """A live Job as far as anybody looks at it."""
+    """A live Job, with the fields that callers read."""
     labels = {"app.kubernetes.io/component": "vae", "app.kubernetes.io/instance": "demo", "worldmodels/iteration": "1"}
     container = {"name": "worker", "image": "wm:1", "resources": {"limits": {"memory": "2Gi"}}}
     return {
@@ -158,7 +158,7 @@ def fell(code: int, index: int = 0, reason: str = "Error", message: str = "", **
 
 
 def beside(pod: Dict, name: str = "istio-proxy", **state: Any) -> Dict:
-    """The pod with a container that somebody added, running or in that state; it comes first, as by name it may."""
+    """The pod with a container that a mesh added, running or in that state; it comes first, as by name it may."""
     container = {"name": name, "image": "mesh:1", "state": state or {"running": {}}}
     own = pod["status"].get("containerStatuses", [])
     running = {"phase": "Running"} if not state else {}

@@ -132,7 +132,7 @@ def fresh_prefix() -> str:
 
 
 def environment(url: str) -> dict[str, str]:
-    """What a user exports."""
+    """The variables that a user exports."""
     return {
         "AWS_ENDPOINT_URL_S3": url, "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,

@@ -83,7 +83,7 @@ def fix_threads() -> None:
 
 
 class Killed(BaseException):
-    """What nothing catches."""
+    """An error that no code catches."""
 
 
 def kill_after(ctx: Context, steps: int) -> Context:

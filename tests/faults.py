@@ -97,7 +97,7 @@ class Unlucky:
 
 
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only when a caller sleeps."""
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-# What goes wrong, and how often against each other. `silent` costs a client its whole time-out: about one fault in 40.
+# The faults, and their relative frequencies. `silent` costs a client its whole time-out: about one fault in 40.
 FAULTS = {
     "SlowDown": 5,  # 503, and nothing is done
     "InternalError": 5,  # 500, and nothing is done

@@ -228,7 +228,7 @@ class Case:
         self.say(f"{self.key(path)}: {kind}")
 
     def name(self) -> None:
-        """One more file or folder, of a name that nobody gives."""
+        """One more file or folder, of a name that `wm` never gives."""
         parents = [p for p in sorted(self.store.rglob("*")) if p.is_dir() and not p.is_symlink()]
         parent = self.rng.choice([self.store, self.store, self.store / RUN, self.store / RUN, *parents])
         name = self.rng.choice([
@@ -269,7 +269,7 @@ class Case:
     def key(self, path: Path) -> str:
         return repr(str(path.relative_to(self.store)))
 
-    # What is done with it.
+    # The commands that read it.
 
     def actions(self) -> list[tuple[str, Callable[[], Any]]]:
         stages = ("rollouts", "vae", "latents", "memory", "controller", "evaluate")
@@ -404,7 +404,7 @@ def chosen() -> list[str]:
 
 
 def seal(value: dict[str, Any], path: Path) -> None:
-    """Make digests and the checksum fit, as somebody would who knows how."""
+    """Make digests and the checksum fit, as a knowing attacker would."""
     value.pop("checksum", None)
     for part in (value, *value.get("shards", ())):
         if "index" in part and "files" in part:

@@ -1,4 +1,4 @@
-"""What `kubectl kustomize` does with the few things that k8s/ uses, without kubectl."""
+"""`kubectl kustomize` for the few fields that k8s/ uses, without kubectl."""
 
 from pathlib import Path
 from typing import Any

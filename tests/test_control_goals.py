@@ -222,7 +222,7 @@ def test_averages_hold_through_deaths_and_in_a_child(tmp_path: Path) -> None:
     assert arrays(work(area(tmp_path / "a", "child"), child))[1].shape == (7,)
 
 
-# Who leads, and what is said.
+# The leader, and its status.
 
 
 def watch(folder: Path, worker: int, order: tuple[int, ...]) -> Watch:

@@ -54,7 +54,7 @@ def test_a_worker_too_slow_for_an_episode_gets_none() -> None:
     assert {block.owner for block in blocks} == set(range(16))
 
 
-def test_most_of_the_work_is_for_whoever_is_free() -> None:
+def test_most_of_the_work_is_for_free_workers() -> None:
     blocks = divide(64, 16, 0, dict.fromkeys(range(8), 700.0))
     mine = firm(blocks, Lengths())
     assert {blocks[i].owner for i in mine} == set(range(8))

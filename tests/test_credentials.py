@@ -126,7 +126,7 @@ sso_start_url = https://me.awsapps.test/start
     ("config", "environment", "kind", "words", "command"),
     [
         ("", {}, StoreError, "no credentials were found", "export AWS_ACCESS_KEY_ID="),
-        (SSO, {"AWS_PROFILE": "me"}, StoreError, "nobody is logged in with profile me", "aws sso login --profile me"),
+        (SSO, {"AWS_PROFILE": "me"}, StoreError, "profile me is not logged in", "aws sso login --profile me"),
         (
             "[profile me]\ncredential_process = /none/login",
             {"AWS_PROFILE": "me"},
@@ -165,7 +165,7 @@ def test_each_cause_has_its_own_remedy(bucket, config, environment, kind, words,
     assert type(caught.value) is kind
 
 
-def test_in_a_pod_credentials_that_nobody_names_may_still_come(bucket):
+def test_in_a_pod_credentials_that_no_setting_names_may_still_come(bucket):
     store = bucket(KUBERNETES_SERVICE_HOST="10.0.0.1")
     with pytest.raises(StoreError, match="no credentials were found; gave up after") as caught:
         store.get("key")

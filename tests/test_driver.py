@@ -21,7 +21,7 @@ def store(tmp_path):
 
 
 def commit(store, job):
-    """What the Job's pods would do."""
+    """Act as the Job's pods."""
     environment = {each["name"]: each.get("value") for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
     task = Task.from_json(environment["WM_TASK"].replace("$$", "$"))
     work = runner.identify(task, runner.input_manifests(store, task))

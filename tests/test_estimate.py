@@ -1,4 +1,4 @@
-"""What a stage will cost, before it is submitted."""
+"""Estimates of a stage's cost, before it is submitted."""
 
 import pytest
 
@@ -32,6 +32,6 @@ def test_it_is_told_in_pod_hours_and_money():
     assert str(estimate(task("evaluate"))) == "4 pods, about 0.036 pod-hours"
 
 
-def test_nobody_knows_how_long_a_gpu_takes():
+def test_the_time_of_a_gpu_is_unknown():
     assert str(estimate(task("vae", "kubernetes.prices.gpu_hour=2.5"))) == "1 pod, 2.5 an hour"
     assert "about" in str(estimate(task("vae", "kubernetes.gpus=false")))

@@ -271,7 +271,7 @@ def test_frames_are_those_of_the_episodes(tmp_path):
 # Waiting.
 
 
-def test_whoever_waits_is_asked_now_and_then():
+def test_a_waiting_caller_is_asked_now_and_then():
     def refuse():
         raise Stopped("asked")
 

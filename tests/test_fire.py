@@ -54,7 +54,7 @@ def reopen(request, tmp_path, prefix):
 
 
 def together(work, count: int = WRITERS) -> list:
-    """What `count` threads got from `work(index)`, begun at one moment."""
+    """Return the results of `count` threads from `work(index)`, begun at one moment."""
     results, gate = [], threading.Barrier(count)
 
     def one(index: int) -> None:

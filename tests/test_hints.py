@@ -68,7 +68,7 @@ def copy(finished, person):
     return person
 
 
-def test_whoever_does_what_is_recommended_gets_there(person):
+def test_a_user_who_follows_the_hints_gets_there(person):
     """From nothing to latents, by the hints alone."""
     todo, typed = [["wm", "run", "latents", *person.where]], 0
     while todo:

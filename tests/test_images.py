@@ -1,4 +1,4 @@
-"""The images' lock files, Dockerfiles and tools. What is in an image is checked where it is built (`smoke.py`)."""
+"""The images' lock files, Dockerfiles and tools. The build checks the contents of images (`smoke.py`)."""
 
 import json
 import os

@@ -58,7 +58,7 @@ def test_a_submission_is_one_document_whatever_comes_of_it(wm, server):
     assert outcomes == ["created", "attached", "committed"]
 
 
-def test_whoever_waits_gets_a_line_for_each_event(wm, server):
+def test_a_waiting_program_gets_a_line_for_each_event(wm, server):
     server.made = lambda job: commit(wm.store, job)
     code, said = wm("submit", "rollouts", "vae", "--json", "--wait")
     assert code == 0

@@ -47,7 +47,7 @@ def named(objects, kind, name):
 
 
 def violations(pod):
-    """What Pod Security's `restricted` refuses. https://kubernetes.io/docs/concepts/security/pod-security-standards/"""
+    """Return the fields that Pod Security's `restricted` refuses. https://kubernetes.io/docs/concepts/security/pod-security-standards/"""
     context = pod.get("securityContext", {})
     yield from (key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key))
     yield from (each["name"] for each in pod["volumes"] if not {*each} & PLAIN_VOLUMES)

@@ -1,4 +1,4 @@
-"""What pods say, for whoever waits for them."""
+"""Pods' output, for commands that wait for them."""
 
 import api
 from api import Api

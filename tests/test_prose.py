@@ -1,4 +1,4 @@
-"""Prose that names its actors: README, docs, docstrings and comments."""
+"""Prose that names its actors: README, docs, docstrings, comments and messages."""
 
 import ast
 import io
@@ -11,14 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BEGINS = re.compile(r"(?:^|(?<=[.!?:|#] )|(?<=\*\* ))(Who|Whoever|What|Nobody|Somebody|Anybody)\b", re.MULTILINE)
-WORDS = re.compile(r"\b(whoever|nobody|somebody|anybody|heirs?|hungry|breathes?)\b", re.IGNORECASE)
+PERSONS = re.compile(r"\b(whoever|nobody|somebody|anybody)\b", re.IGNORECASE)
+METAPHORS = re.compile(r"\b(heirs?|hungry|breathes?)\b", re.IGNORECASE)
 CODE = re.compile(r"```.*?```|`[^`\n]*`|^    .*$", re.DOTALL | re.MULTILINE)
 
 
+FOLDERS = ("worldmodels", "cli", "bench", "images", "tests")
 FILES = [
     path.relative_to(ROOT).as_posix()
-    for pattern in ("README.md", "docs/*.md", "worldmodels/**/*.py", "cli/**/*.py")
+    for pattern in ("README.md", "docs/*.md", *(f"{folder}/**/*.py" for folder in FOLDERS))
     for path in sorted(ROOT.glob(pattern))
+    if path != Path(__file__)
 ]
 
 
@@ -42,7 +45,14 @@ def test_sentences_name_their_actor(name: str) -> None:
     found = [
         f"{name}:{line}: {match[0]!r} in {text.strip()[:100]!r}"
         for line, text in paragraphs(name)
-        for pattern in (BEGINS, WORDS)
+        for pattern in (BEGINS, PERSONS, METAPHORS)
         for match in pattern.finditer(text)
     ]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith(("worldmodels", "cli"))])
+def test_messages_name_their_actor(name: str) -> None:
+    nodes = ast.walk(ast.parse((ROOT / name).read_text()))
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert not [text for text in texts if PERSONS.search(text)]

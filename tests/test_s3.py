@@ -22,7 +22,7 @@ PART_BYTES = 5 * 2**20
 
 @pytest.fixture(params=["seaweedfs", "moto"])
 def endpoint(request):
-    """Two S3 servers. What differs between them is marked and says why."""
+    """Two S3 servers. Marks name the differences between them and the reasons."""
     return request.getfixturevalue(request.param)
 
 
@@ -281,7 +281,7 @@ def test_an_upload_that_fails_leaves_no_parts(endpoint, unlucky, store, prefix, 
     assert [upload for upload in uploads if upload["Key"].startswith(prefix)] == []
 
 
-# What trying again cannot help.
+# Errors that retries cannot mend.
 
 
 @seaweedfs_only

@@ -1,4 +1,4 @@
-"""What every store promises: a folder, two S3 servers, one of them also under fire; and what only a folder does."""
+"""The promises of every store (a folder, two S3 servers, one of them also under fire), and of folders only."""
 
 import errno
 import multiprocessing

@@ -174,8 +174,8 @@ def test_a_cluster_that_is_away_for_a_while_ends_no_waiting(server):
     assert len(server.said) == 2
 
 
-def test_a_job_that_somebody_deleted_is_told_with_the_way_on(server):
-    with pytest.raises(ClusterError, match="deleted by somebody else") as caught:
+def test_a_job_that_a_user_deleted_is_told_with_the_way_on(server):
+    with pytest.raises(ClusterError, match="deleted by another user") as caught:
         wait_for(server)
     assert caught.value.next == "wm submit rollouts --run demo"
 

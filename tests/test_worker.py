@@ -1,4 +1,4 @@
-"""What a worker says when it fails: to a laptop's user, and in a pod's log."""
+"""A failing worker's messages: to a laptop's user, and in a pod's log."""
 
 import logging
 import os

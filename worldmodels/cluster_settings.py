@@ -73,8 +73,8 @@ class ClusterSettings(Section):
 
     context: str = Field("", description="the kubeconfig's context; empty: its current one")
     namespace: str = Field("wm", pattern=LABEL, description="namespace of every object")
-    image_cpu: str = Field("wm-cpu:dev", min_length=1, description="what plays; by digest when known")
-    image_gpu: str = Field("wm-gpu:dev", min_length=1, description="what trains; by digest when known")
+    image_cpu: str = Field("wm-cpu:dev", min_length=1, description="image that drives; by digest when known")
+    image_gpu: str = Field("wm-gpu:dev", min_length=1, description="image that trains V and M; by digest when known")
     service_account: str = Field("wm-worker", pattern=MAYBE_NAME, description="of workers: their access to the bucket")
     pipeline_service_account: str = Field("wm-pipeline", pattern=MAYBE_NAME, description="of the pipeline: makes Jobs")
     s3_secret: str = Field(

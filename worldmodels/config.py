@@ -19,10 +19,10 @@ __all__ = ["EXECUTION", "EXTENT", "LATER", "Config", "Origins", "fields", "flatt
 
 Renderer = Literal["fast", "gymnasium"]
 Iterations = Literal["all", "latest"]
-RENDERER = "who draws the frames: fast, or gymnasium (the same road and rewards, some 40 times slower)"
+RENDERER = "renderer of the frames: fast, or gymnasium (the same road and rewards, some 40 times slower)"
 Threads = Annotated[int, Field(ge=1, le=64)]
 Precision = Literal["float32", "bfloat16", "float16"]
-PRECISION = "of layers while training; weights, and what plays, are float32 always; the others are for GPUs"
+PRECISION = "precision of layers while training; stored weights and driving are float32 always; the others are for GPUs"
 TEST_TRACKS = range(300_000_000, 400_000_000)
 """Seeds of the test tracks, disjoint from those of training and validation (see `envs/tracks.py`)."""
 Score = Annotated[float, Field(ge=-MOST, le=MOST)]

@@ -88,7 +88,7 @@ def commit(
         )  # fmt: skip
     if differences := work.differences(there):
         raise Conflict(
-            f"{work.name} was committed by somebody else meanwhile, and differs: {'; '.join(differences)}",
+            f"{work.name} was committed by another process meanwhile, and differs: {'; '.join(differences)}",
             next=artifacts.repair_command(work.name),
         )
     return there

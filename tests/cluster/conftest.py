@@ -116,7 +116,7 @@ def _need(there: object, reason: str) -> None:
 
 
 def until(what: Callable[[], object], seconds: float = 90.0) -> object:
-    """What `what` returns, as soon as that is something."""
+    """Return the result of `what` as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, "it never came"

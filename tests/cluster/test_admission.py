@@ -21,7 +21,7 @@ def asked(*arguments, stdin=""):
 
 @pytest.fixture(scope="module")
 def pipeline(kubectl, until):
-    """Asks kubectl as the pipeline's service account, which somebody has given more rights than its Role: `edit`."""
+    """Asks kubectl as the pipeline's service account, to which a user has given more rights than its Role: `edit`."""
     kubectl(
         "create", "rolebinding", "too-much", "--clusterrole=edit", f"--serviceaccount={kubectl.namespace}:wm-pipeline"
     )

@@ -94,7 +94,7 @@ def digests(wm, run):
     return {row["artifact"]: row["digest"] for row in json.loads(ok(wm("ls", run, "--json")))["artifacts"]}
 
 
-def test_ctrl_c_detaches_and_attach_goes_on_until_somebody_deletes_the_job(wm, kubectl, until):
+def test_ctrl_c_detaches_and_attach_goes_on_until_a_user_deletes_the_job(wm, kubectl, until):
     waiting = wm.start("submit", "rollouts", "--run", "detached", "--wait", *TWO_MINUTES)
     until(lambda: kubectl.running("detached"))
     waiting.send_signal(signal.SIGINT)
@@ -105,7 +105,7 @@ def test_ctrl_c_detaches_and_attach_goes_on_until_somebody_deletes_the_job(wm, k
     until(lambda: "pods done" in again.stdout.readline())
     kubectl("delete", "job", "-l", "app.kubernetes.io/instance=detached")
     assert again.wait() == 15
-    assert "was deleted by somebody else" in again.stderr.read()
+    assert "was deleted by another user" in again.stderr.read()
 
 
 def test_logs_come_from_pods_and_then_from_the_store(wm, kubectl, until):

@@ -1,4 +1,4 @@
-"""What can be wrong with a submission, and what a person is told."""
+"""Errors of submissions, and their messages."""
 
 import json
 import os

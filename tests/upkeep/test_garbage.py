@@ -1,4 +1,4 @@
-"""What goes, what stays, and what happens meanwhile; on a folder and on a real S3 server."""
+"""Removed and kept objects, and commits in between; on a folder and on a real S3 server."""
 
 import json
 import logging

@@ -150,7 +150,7 @@ class Look:
             if not self.cluster.may(verb, resource, group, below)
         ]
         if missing:
-            return fail(f"you may not {', '.join(missing)}", next=f"{ROLES} as somebody who may")
+            return fail(f"you may not {', '.join(missing)}", next=f"{ROLES} as an administrator")
         return ok(f"all {len(RIGHTS)} that submitting and watching need")
 
     def accounts(self) -> Finding:
@@ -249,7 +249,7 @@ class Look:
             submission.remove(self.cluster, left)
         made, _ = self.cluster.create(job)
         if made is None:
-            return warn("somebody else is trying the same", next="wm doctor --cluster")
+            return warn("another user is trying the same", next="wm doctor --cluster")
         try:
             return self._probe(made, image)
         finally:

@@ -326,7 +326,7 @@ def wait(
             missed += 1
             if missed > MISSED_LOOKS:
                 raise ClusterError(
-                    f"{work}: its Job {work.name} was deleted by somebody else, and its work is not committed",
+                    f"{work}: its Job {work.name} was deleted by another user, and its work is not committed",
                     next=work.command("submit"),
                 )
             time.sleep(poll_seconds)

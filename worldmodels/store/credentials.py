@@ -99,7 +99,7 @@ def explain(error: Exception, method: str) -> Unavailable:
     if type(error).__name__ in NOT_LOGGED_IN:
         command = "aws login" if "login" in method else "aws sso login"
         return Unavailable(
-            f"nobody is logged in with profile {profile}, or not any more", f"{command} --profile {profile}"
+            f"profile {profile} is not logged in, or its login has expired", f"{command} --profile {profile}"
         )
     if isinstance(error, boto.ClientError):
         return _refused(error)

@@ -63,7 +63,7 @@ class StoreChecks:
 
     def absent(self) -> Finding:
         if self.store.get(self.key("absent")) is not None:
-            return fail("a key that nobody wrote has content", ANOTHER_STORE)
+            return fail("a key that was never written has content", ANOTHER_STORE)
         return ok("a key that is not there is said to be absent")
 
     def write(self) -> Finding:
