@@ -136,9 +136,6 @@ class World:
     def condition(self) -> "Condition":
         return Condition(self._simulation, self)
 
-    def event(self) -> "Event":
-        return Event(self._simulation, self)
-
     def start(self, run: Callable[[], None], name: str) -> Thread:
         return self._simulation.spawn(run, self)
 
@@ -199,21 +196,6 @@ class Condition:
         waiting, self._waiting = self._waiting, []
         for who, wait in waiting:
             self._simulation.wake(who, 0.0, wait)
-
-
-class Event:
-    def __init__(self, simulation: Simulation, world: World) -> None:
-        self._set = False
-        self._changed = Condition(simulation, world)
-
-    def set(self) -> None:
-        self._set = True
-        self._changed.notify_all()
-
-    def wait(self, seconds: float) -> bool:
-        if not self._set:
-            self._changed.wait(seconds)
-        return self._set
 
 
 @dataclass(frozen=True)

@@ -21,17 +21,15 @@ from worldmodels.control.blocks import MEAN, divide
 from worldmodels.control.episode_queue import Limits
 from worldmodels.control.evolution import Evolution, Settings
 from worldmodels.control.exchange import EvolutionPlan, Exchange, run
-from worldmodels.control.members import Members
 from worldmodels.control.pace import Timing
-from worldmodels.control.records import Generation, claim_key, final_key, params_key, result_key
-from worldmodels.control.runtime import Process
+from worldmodels.control.records import Generation, claim, claim_key, final_key, params_key, result_key
 from worldmodels.errors import ConfigError, Conflict, MissingInput, WorkFailed
 from worldmodels.rollouts.player import EpisodeSpec
 from worldmodels.store import LocalStore
 
 pytestmark = pytest.mark.filterwarnings("ignore:TPA")
 LOG = logging.getLogger("test")
-QUICK = Timing(heartbeat=0.05, fresh=0.5, takeover=0.2, overdue=5.0, poll=0.005, look=0.05)
+QUICK = Timing(turn=0.1, spare=0.1, overdue=0.5, poll=0.005, look=0.05)
 SETTINGS = Settings(seed=3, parameters=7, population=6, tracks=3, sigma=0.1)
 
 
@@ -125,7 +123,7 @@ def test_every_worker_plays(tmp_path: Path) -> None:
         exchange = Exchange(area(tmp_path), plan(), worker, 4, LOG, QUICK)
 
         def tick(rate: float) -> None:
-            played[worker] += exchange.feed.outstanding() > 0
+            played[worker] += exchange.queue.outstanding() > 0
 
         run(exchange, player(4, 0.002), tick)
 
@@ -158,7 +156,7 @@ class Mortal:
 
     def __init__(self, inner: StoreWorkspace, writes: int, after: bool) -> None:
         self._inner, self._left, self._after, self._lock = inner, writes, after, threading.Lock()
-        self.get, self.keys, self.age, self.put, self.parent = inner.get, inner.keys, inner.age, inner.put, inner.parent
+        self.get, self.age, self.parent = inner.get, inner.age, inner.parent
         self.written, self.now = inner.written, inner.now
 
     def create(self, key: str, data: bytes) -> bool:
@@ -212,9 +210,9 @@ def test_a_worker_that_is_started_again_goes_on_with_its_blocks(tmp_path: Path) 
     with pytest.raises(Dies):
         work(Mortal(area(tmp_path), 6, True), plan(), worker=0)  # type: ignore[arg-type]
     began = time.monotonic()
-    work(area(tmp_path), plan(), worker=0)
-    assert time.monotonic() - began < QUICK.overdue
-    assert not [key for key in area(tmp_path).keys("generations/00001/claims/") if key.endswith("-1")]
+    work(area(tmp_path), plan(), worker=0, timing=replace(QUICK, overdue=20.0))
+    assert time.monotonic() - began < 20
+    assert not [key for key in area(tmp_path).written("generations/00001/claims/") if key.endswith("-1")]
 
 
 def test_another_worker_leads_when_the_first_is_gone(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
@@ -223,20 +221,15 @@ def test_another_worker_leads_when_the_first_is_gone(undisturbed: dict[str, byte
     assert work(area(tmp_path), plan(), worker=5) == undisturbed
 
 
-def test_block_of_a_silent_worker_is_overdue(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+def test_expired_claims_are_taken_over(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     where = area(tmp_path)
     with pytest.raises(Dies):
-        work(Mortal(where, 3, True), plan(), worker=0)
-    ghost = Members(where, 1, replace(QUICK, fresh=60), Process())
+        work(Mortal(where, 3, True), plan(), worker=0)  # type: ignore[arg-type]
     for block in range(4):
-        where.create(claim_key(1, block, 0), ghost.claim())
-    ghost.start()
+        where.create(claim_key(1, block, 0), claim(1))
     began = time.monotonic()
-    try:
-        assert work(where, plan(), timing=replace(QUICK, overdue=0.3)) == undisturbed
-    finally:
-        ghost.stop()
-    assert time.monotonic() - began > 0.3
+    assert work(where, plan()) == undisturbed
+    assert time.monotonic() - began > QUICK.overdue
 
 
 def test_error_of_a_block_ends_the_worker(tmp_path: Path) -> None:

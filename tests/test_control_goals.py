@@ -14,15 +14,12 @@ import numpy as np
 import pytest
 from test_control import LOG, QUICK, SETTINGS, Dies, Mortal, area, plan, player, work
 
+from worldmodels.config import Controller
 from worldmodels.context import StoreWorkspace
 from worldmodels.control import describe
 from worldmodels.control.evolution import Level, Settings
 from worldmodels.control.exchange import EvolutionPlan, Exchange, run
-from worldmodels.control.members import Members
-from worldmodels.control.pace import Pace
 from worldmodels.control.records import Generation, params_key
-from worldmodels.control.runtime import Process
-from worldmodels.control.status import Status, Watch
 from worldmodels.control.stopping import RunStats, StoppingCriteria
 
 pytestmark = pytest.mark.filterwarnings("ignore:TPA")
@@ -222,44 +219,7 @@ def test_averages_hold_through_deaths_and_in_a_child(tmp_path: Path) -> None:
     assert arrays(work(area(tmp_path / "a", "child"), child))[1].shape == (7,)
 
 
-# The leader, and its status.
-
-
-def watch(folder: Path, worker: int, order: tuple[int, ...]) -> Watch:
-    host = Process()
-    found = Watch(area(folder), Members(area(folder), worker, QUICK, host), host)
-    found.begin(order, Pace(QUICK, len(order)))
-    return found
-
-
-def say(who: Watch) -> None:
-    who.publish(generation=1, elapsed=0.0, seen=0.0)
-
-
-def test_a_leader_that_speaks_is_left_to_lead(tmp_path: Path) -> None:
-    first, second = (watch(tmp_path, worker, (0, 1)) for worker in (0, 1))
-    for _ in range(4):
-        say(first)
-        time.sleep(0.07)
-        assert first.leads() and not second.leads()
-    time.sleep(0.25)
-    assert second.leads()
-
-
-def test_the_later_of_two_leaders_yields(tmp_path: Path) -> None:
-    first, second = (watch(tmp_path, worker, (0, 1)) for worker in (0, 1))
-    time.sleep(0.25)
-    assert second.leads()
-    for each in (second, first, second, first):
-        say(each)
-        time.sleep(0.01)
-    assert first.leading and not second.leading
-
-
-def test_what_cannot_be_read_is_no_status() -> None:
-    assert Status.decode(None) is None and Status.decode(b"{") is None and Status.decode(b"{}") is None
-    status = Status(1, "x", 2, 3, 0.5, 0.4, 0b1011, {2: 1}, (2,), {"rate": None})
-    assert Status.decode(status.encode()) == status and status.finished == {0, 1, 3}
+# Workers that are cut off, and what users see.
 
 
 class Hangs:
@@ -293,26 +253,23 @@ def test_a_worker_that_is_cut_off_for_a_while_does_no_harm(tmp_path: Path) -> No
 
 
 def test_describe_tells_how_it_stands(tmp_path: Path) -> None:
-    where = area(tmp_path)
-    assert describe(where, QUICK) is None
+    where, settings = area(tmp_path), Controller(generations=5)
+    assert describe(where, settings) is None
     seen = []
 
     def tick(rate: float) -> None:
-        if (found := describe(where, QUICK)) and found.generation > 2:
+        if (found := describe(where, settings)) and found.generation > 2:
             seen.append(found)
 
     run(Exchange(where, plan(), 0, 4, LOG, QUICK), player(4, 0.02), tick)
     last = seen[-1]
     assert last.workers == 1 and last.generations == 5 and 0 <= last.done <= 1 and last.silent < 5
-    assert last.best >= last.mean and last.sigma > 0 and last.left > 0
+    assert last.best >= last.mean and last.sigma > 0 and last.left >= 0 and last.rate > 0
 
 
-def test_describe_counts_heartbeats_by_the_stores_clock(tmp_path: Path) -> None:
+def test_describe_counts_the_workers_of_the_last_generation(tmp_path: Path) -> None:
     where = area(tmp_path)
-    work(where, plan(generations=1), pause=0.02)  # long enough for its leader to say how far it is
-    members = [Members(where, worker, QUICK, Process()) for worker in (3, 4)]
-    for each in members:
-        each.beat()
-    assert describe(where, QUICK).workers >= 2  # type: ignore[union-attr]
-    time.sleep(1.2)
-    assert describe(where, QUICK).workers == 0  # type: ignore[union-attr]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda w: work(where, plan(generations=2), w, pause=0.02), range(3)))
+    found = describe(where, Controller(generations=3))
+    assert found and found.workers == 3 and found.generation == 3 and found.done == 0

@@ -9,8 +9,8 @@ import pytest
 import scale
 from scale import Scenario, SimulatedCluster, overheads
 
-from worldmodels.control.blocks import Lengths, divide, firm
-from worldmodels.control.pace import Pace, Timing
+from worldmodels.control.blocks import divide, reserved
+from worldmodels.control.pace import Timing
 
 pytestmark = pytest.mark.filterwarnings("ignore:TPA")
 SMALL = Scenario(workers=6, generations=6, population=8, tracks=6, evaluate_every=2, evaluate_tracks=3)
@@ -54,11 +54,11 @@ def test_a_worker_too_slow_for_an_episode_gets_none() -> None:
     assert {block.owner for block in blocks} == set(range(16))
 
 
-def test_most_of_the_work_is_for_free_workers() -> None:
+def test_each_workers_first_block_is_reserved() -> None:
     blocks = divide(64, 16, 0, dict.fromkeys(range(8), 700.0))
-    mine = firm(blocks, Lengths())
-    assert {blocks[i].owner for i in mine} == set(range(8))
-    assert sum(blocks[i].count for i in mine) <= 64 * 16 / 4
+    first = sorted(reserved(blocks))
+    assert [blocks[i].owner for i in first] == list(range(8))
+    assert sum(blocks[i].count for i in first) <= 64 * 16 / 4
 
 
 def test_a_straggler_costs_at_most_a_block_a_generation() -> None:
@@ -94,13 +94,12 @@ def test_another_leads_soon_after_the_leader_died(workers: int) -> None:
     cluster = SimulatedCluster(replace(SMALL, workers=workers, generations=4))
     cluster.simulation.at(6.0, lambda: cluster.kill_all(range(min(workers - 1, 20)), back=math.inf))
     cluster.run()
-    timing = Timing()
-    assert max(overheads(cluster)) < 3 * timing.takeover + max(seconds(SimulatedCluster(SMALL).run()))
+    assert max(overheads(cluster)) < Timing().delay(20) + max(seconds(SimulatedCluster(SMALL).run()))
 
 
-def test_takeover_hardly_waits_for_the_dead() -> None:
-    turns = [Pace(Timing(), 1024).turn(rank) for rank in (0, 1, 16, 50, 1023)]
-    assert turns[0] == 5 and turns[1] < 6 and turns[2] == 10 and turns[3] < 11 and turns[4] < 30
+def test_a_dead_line_delays_a_commit_for_half_a_minute_at_most() -> None:
+    delays = [Timing().delay(rank) for rank in (0, 1, 15, 1023)]
+    assert delays == [0, 2, 30, 30]
 
 
 def test_workers_that_are_alike_play_all_the_time() -> None:
@@ -115,7 +114,7 @@ def test_workers_that_are_alike_play_all_the_time() -> None:
 def test_requests_stay_few() -> None:
     cluster = SimulatedCluster(replace(SMALL, workers=64, generations=5, population=64, tracks=16)).run()
     each = {kind: count / 5 / 64 for kind, count in cluster.bucket.requests.items()}
-    assert each["PUT"] < 20 and each["GET"] < 40 and cluster.bucket.requests["LIST"] / 5 < 60
+    assert each["PUT"] < 20 and each["GET"] < 40 and each["LIST"] < 6
 
 
 def test_the_next_generation_begins_within_a_second() -> None:

@@ -35,11 +35,6 @@ class Workspace(Protocol):
     def create(self, key: str, data: bytes) -> bool:
         """Write the object unless it exists; return whether it was written."""
 
-    def put(self, key: str, data: bytes) -> None:
-        """Write or overwrite the object; for heartbeats."""
-
-    def keys(self, prefix: str) -> list[str]: ...
-
     def age(self, key: str) -> float | None:
         """Return the seconds since the object was written, by the store's clock; None if it does not exist."""
 
@@ -68,12 +63,6 @@ class StoreWorkspace:
 
     def create(self, key: str, data: bytes) -> bool:
         return self._store.create(self._prefix + key, data)
-
-    def put(self, key: str, data: bytes) -> None:
-        self._store.put(self._prefix + key, data)
-
-    def keys(self, prefix: str) -> list[str]:
-        return [entry.key.removeprefix(self._prefix) for entry in self._store.entries(self._prefix + prefix)]
 
     def age(self, key: str) -> float | None:
         written = self._store.modified(self._prefix + key)  # a listing would be billed like a write

@@ -170,15 +170,6 @@ class Lease(Signature):
 
 
 @with_config(_STRICT)
-class Beat(TypedDict):
-    """A worker's heartbeat, or its claim of a block."""
-
-    worker: Annotated[int, Field(ge=-1, lt=10**6)]
-    incarnation: Annotated[str, Field(max_length=100)]
-    rate: NotRequired[Annotated[float, Field(ge=0, le=1e9)]]
-
-
-@with_config(_STRICT)
 class Starts(TypedDict):
     """How often a pod was started after a failure without progress (`executors/patience.py`)."""
 
@@ -187,32 +178,14 @@ class Starts(TypedDict):
     starts: NotRequired[Whole]
 
 
-Block = Annotated[int, Field(ge=0, lt=MOST_BLOCKS)]
-Seconds = Annotated[float, Field(ge=0, le=1e9)]
-
-
-@with_config(_STRICT)
-class Status(TypedDict):
-    """The state of a generation, as the evolution's leader reports it."""
-
-    leader: Annotated[int, Field(ge=0, lt=10**6)]
-    incarnation: Annotated[str, Field(max_length=100)]
-    beat: Whole
-    generation: Annotated[int, Field(ge=0, lt=10**6)]
-    elapsed: Seconds
-    seen: Seconds
-    done: Annotated[str, Field(pattern=r"^[0-9a-f]+$", max_length=MOST_BLOCKS // 4)]
-    claims: Annotated[dict[Annotated[str, Field(pattern=r"^[0-9]{1,6}$")], Whole], Field(max_length=MOST_BLOCKS)]
-    void: Annotated[list[Block], Field(max_length=MOST_BLOCKS)]
-    figures: Annotated[dict[Word, float | None], Field(max_length=100)]
-
-
 @with_config(_STRICT)
 class Result(TypedDict):
-    """Result of a block: for every episode, the sum of rewards and the environment steps."""
+    """Result of a block: each episode's sum of rewards and environment steps; the worker, and its steps per second."""
 
     scores: Annotated[list[float], Field(max_length=MOST_BLOCKS)]
     steps: Annotated[list[Whole], Field(max_length=MOST_BLOCKS)]
+    worker: NotRequired[Annotated[int, Field(ge=-1, lt=10**6)]]
+    rate: NotRequired[Annotated[float, Field(ge=0, le=1e9)]]
     checksum: NotRequired[Sha256]
 
 
@@ -312,9 +285,7 @@ class Model:
 MANIFEST, RECORD, CONFIG = Model(Manifest, JSON_BYTES), Model(Record, 2**18), Model(StoredConfig, 2**20)
 STARTS = Model(Starts, 2**13)
 SIGNATURE, LEASE = Model(Signature, 2**13), Model(Lease, 2**13)
-BEAT, STATUS, RESULT, EVOLUTION = (
-    Model(Beat, 2**10),
-    Model(Status, 2**22),
+RESULT, EVOLUTION = (
     Model(Result, 2**22),
     Model(Evolution, 2**17),
 )

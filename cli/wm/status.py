@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worldmodels.store import Store
 
 FIRST_ANSWER_SECONDS = 3.0
-SILENT_SECONDS = 60.0  # without a status of a leader: no worker counts as active
+SILENT_SECONDS = 60.0  # without a new claim or result: no worker counts as active
 
 
 @click.command()
@@ -118,7 +118,7 @@ def _evolution(store: "Store", run: str, iteration: int, stage: str) -> dict[str
         area = runner.meeting(store, task, runner.identify(task, runner.input_manifests(store, task)))
         from worldmodels.control import describe
 
-        found = describe(area)
+        found = describe(area, settled.controller)
     except (MissingInput, ConfigError, CorruptArtifact):  # it has not begun, or another version of wm began it
         return None
     if found is None:
@@ -157,7 +157,7 @@ def _words(row: dict[str, Any]) -> str:
 
 
 def _alive(evolution: dict[str, Any]) -> bool:
-    return bool(evolution["workers"]) or evolution["silent"] < SILENT_SECONDS
+    return bool(evolution["silent"] < SILENT_SECONDS)
 
 
 def _stands(evolution: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """C: a linear controller found by CMA-ES. `evolution.py` searches, `exchange.py` shares the work between workers.
 
-`describe(area)` returns the progress of an evolution.
+`describe(area, settings)` returns the progress of an evolution.
 """
 
 from .describe import Description, describe

@@ -70,20 +70,9 @@ def divide(
     return blocks
 
 
-def firm(blocks: Sequence[Block], lengths: Lengths) -> frozenset[int]:
-    """Return the blocks that need no claim: each owner's first, and more up to a quarter of its steps.
-
-    This saves claims. Every worker may claim the other blocks, so the generation stays on time even if a worker is four
-    times slower than expected.
-    """
-    total: dict[int, float] = {}
-    for block in blocks:
-        total[block.owner] = total.get(block.owner, 0.0) + lengths.steps(block)
-    given = dict.fromkeys(total, 0.0)
-    found = []
+def reserved(blocks: Sequence[Block]) -> frozenset[int]:
+    """Return the blocks that need no claim: each owner's first."""
+    first: dict[int, int] = {}
     for index, block in enumerate(blocks):
-        first = given[block.owner] == 0
-        given[block.owner] += lengths.steps(block)
-        if first or given[block.owner] <= total[block.owner] / 4:
-            found.append(index)
-    return frozenset(found)
+        first.setdefault(block.owner, index)
+    return frozenset(first.values())

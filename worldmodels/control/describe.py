@@ -1,23 +1,22 @@
-"""Progress of an evolution for users: read-only, four requests and one listing per 1,000 workers."""
+"""Progress of an evolution for users: read-only, a dozen requests for single objects and one listing."""
 
 import math
 from dataclasses import dataclass
 
+from ..config import Controller
 from ..context import Workspace
-from . import status
-from .pace import Pace, Timing
-
-FIGURES = {"generations", "workers", "blocks"}
-MORE = ("expected", "best", "mean", "sigma", "validation", "rate", "seconds")
+from . import history
+from .records import Generation, last, params_key
 
 
 @dataclass(frozen=True)
 class Description:
-    """The progress of an evolution: `done` is the finished share of the blocks of `generation`, of `generations`.
+    """The progress of an evolution: `done` is the finished share of the blocks of `generation`.
 
     `best` and `mean` are the last generation's training scores, `validation` the mean's best validation score so far;
-    nan if there is none yet. `workers` counts fresh heartbeats by the store's clock; `rate` is their total in steps/s.
-    `left`: seconds, at the pace so far; nan if unknown. `silent`: seconds since the leader's last status.
+    nan if there is none yet. `workers` had part in the last generation, at `rate` steps per second in all; 0 if that
+    generation was the first. `left`: seconds of work for the rest of `generations`, at the pace so far; nan if unknown.
+    `silent`: seconds since a worker claimed or finished a block, by the store's clock.
     """
 
     generation: int
@@ -33,29 +32,27 @@ class Description:
     silent: float
 
 
-def describe(area: Workspace, timing: Timing = Timing()) -> Description | None:  # noqa: B008 - frozen
-    """Return the progress; None before the first generation, or if the leader's status is unreadable."""
-    said = status.Status.decode(area.get(status.KEY))
-    if said is None or not {name for name, value in said.figures.items() if value is not None} >= FIGURES:
+def describe(area: Workspace, settings: Controller) -> Description | None:
+    """Return the progress of the evolution with these settings; None before it begins."""
+    first, generations = (settings.start_from or 0) + 1, settings.generations
+    number = last(lambda n: area.age(params_key(n)) is not None, first, generations)
+    if number < first:
         return None
-    figures = dict.fromkeys(MORE, math.nan)
-    figures |= {name: math.nan if value is None else value for name, value in said.figures.items()}
-    workers = int(figures["workers"])
-    pace = Pace(timing, max(1, workers), figures["expected"] if figures["expected"] > 0 else math.inf)
-    oldest = area.now() - timing.fresh * pace.stretch
-    alive = sum(written > oldest for written in area.written("workers/").values())
-    done = said.done.bit_count() / max(1.0, figures["blocks"])
-    generations = int(figures["generations"])
+    now = Generation.decode(area.get(params_key(number)) or b"", params_key(number))
+    written = area.written(f"generations/{number:05d}/")
+    done = sum("/results/" in key for key in written) / len(now.blocks)
+    row = history.row(now) if now.before else None
+    spent = now.course.seconds / (number - first) if row else math.nan
     return Description(
-        generation=said.generation,
+        generation=number,
         generations=generations,
         done=done,
-        best=figures["best"],
-        mean=figures["mean"],
-        sigma=figures["sigma"],
-        validation=figures["validation"],
-        workers=alive,
-        rate=figures["rate"] * alive / max(1, workers),
-        left=figures["seconds"] * (generations + 1 - said.generation - done),
-        silent=area.age(status.KEY) or 0.0,
+        best=max(row.scores) if row else math.nan,
+        mean=row.mean if row else math.nan,
+        sigma=now.sigma,
+        validation=now.course.best if math.isfinite(now.course.best) else math.nan,
+        workers=len(now.alive) if now.before else 0,
+        rate=sum(now.speeds.values()),
+        left=spent * (generations + 1 - number - done),
+        silent=area.now() - max(written.values(), default=area.now()),
     )

@@ -8,19 +8,23 @@ block.
     exchange thread    newest generation -> blocks, their results -> if complete: tell, commit the next generation
     main thread        drives the episodes that the exchange thread queues
 
-Requests of a worker to the store in a generation of T seconds, with W workers (w: seconds that it waits):
+It is made for up to 64 workers; more work, but wait longer. Requests of a worker to the store in a generation, when it
+waits for w seconds:
 
-    every worker     PUT  each block's result, a claim for each but its first ones, T / heartbeat heartbeats
-                     GET  the next params: about max(1, 4 w) times, from 400 workers on w times;
-                          the status when it is idle, once per `look`, `crowd` workers at a time
-    the leader       LIST the generation and the heartbeats: about 20 + T / 3 s times, one more per 1,000 keys
-                     GET  each result once, new heartbeats, claims that last; the status before writing it
-                     PUT  the status every `takeover` / 5 seconds, the next params
+    every worker    PUT   each block's result, a claim for each but its first one
+                    GET   the next generation: about max(1, 4 w) times, from 400 workers on w times
+                    LIST  the generation, when it has no block left: at most once per second, or once a claim expires
+    the leader      LIST  the generation, about 20 times
+                    GET   each result once
+                    PUT   the next generation
 
-Only the leader lists. `heartbeat` grows with the square root of W (`pace.py`).
+There are no heartbeats. A worker has part in the next generation if it committed a result of this one. A claim expires
+after a time that follows from the measured speeds. The workers of a generation form a line: each one commits the next
+generation once all results are there and those before it had their turns.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -30,21 +34,20 @@ from ..context import Workspace
 from ..errors import Conflict
 from ..rollouts.player import EpisodeSpec
 from . import history
+from .block_queue import BlockQueue
 from .blocks import MEAN
-from .board import Board
 from .episode_queue import Closed, EpisodeQueue, FinishedEpisode, Limits, Speed, Superseded
 from .evolution import Settings
 from .history import Row
 from .leader import EvolutionPlan, Leader
-from .members import Members
 from .pace import Pace, Timing
-from .records import Generation, final_key, params_key, unpack
+from .records import Generation, final_key, last, params_key, unpack
 from .runtime import Joinable, Process, Runtime
-from .status import Watch
-from .turns import Turns
 
 __all__ = ["EvolutionPlan", "Exchange", "Timing", "run"]
 
+STANDBYS = 2  # workers behind the leader that are ready to lead at once
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 10.0
 RATE_SECONDS = 30.0  # averaging time of the rates by which blocks are divided
 FEWEST_EPISODES = 4  # in progress per process: with fewer, the overhead of a Python step counts
 
@@ -60,22 +63,22 @@ class Exchange:
         lanes: int,
         log: logging.Logger,
         timing: Timing = Timing(),  # noqa: B008 - frozen
-        told: Callable[[list[Row]], None] = lambda rows: None,
+        on_generation: Callable[[list[Row]], None] = lambda rows: None,
         host: Runtime | None = None,
     ) -> None:
-        """Create the exchange; the leader's exchange thread calls `told` with the rows of all generations so far."""
+        """Create the exchange; a leader's exchange thread calls `on_generation` with the rows of all generations."""
         self.host = host or Process()
-        self.feed = EpisodeQueue(self.host)
+        self.queue = EpisodeQueue(self.host)
         self.files: dict[str, bytes] = {}
         self.ended = ""  # the reason, if before the last generation
         self.done = 0.0  # generations, with the known fraction of the current one
+        self.rate = 0.0  # steps per second
         self._row: Row | None = None
         self._newest: Generation | None = None
-        self.members = Members(area, worker, timing, self.host)
-        self._area, self._plan, self._lanes, self._log, self._timing = area, plan, lanes, log, timing
-        self._watch = Watch(area, self.members, self.host)
-        self._leader = Leader(area, plan, self.members, self._watch, self.feed, log, self.host, told)
-        self._joining = True
+        self._area, self._plan, self._worker, self._lanes = area, plan, worker, lanes
+        self._log, self._timing = log, timing
+        self._leader = Leader(area, plan, worker, log, self.host, self.queue.pause, on_generation)
+        self._restarted = True
         self._thread: Joinable | None = None
 
     @property
@@ -98,35 +101,32 @@ class Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.feed.close()
+        self.queue.close()
         if self._thread:
             self._thread.join(timeout=10)
-        self.members.stop()
         self.host.close()
 
     def _run(self) -> None:
         try:
-            self.members.start()
             self.files = self._evolve()
-            self.feed.end()
+            self.queue.end()
         except Closed:
             pass
         except BaseException as error:
-            self.feed.end(error)
+            self.queue.end(error)
 
     def _evolve(self) -> dict[str, bytes]:
         self._agree()
         generation = self._resume()
         while not self._is_over(generation):
-            generation = self._play(generation)
+            generation = self._drive(generation)
         self.done = generation.number - 1
         if generation.number <= self._plan.generations:
             self.ended = self._plan.goals.reached(generation.course)
             self._log.info("the evolution ends after generation %d: %s", generation.number - 1, self.ended)
-        pace = Pace(self._timing, len(generation.alive))
-        self._watch.begin(generation.alive, pace)
         key = final_key(generation.number - 1)
-        files = unpack(self._obtain(key, pace, lambda: self._leader.finals(generation)), key)
+        data = self._obtain(key, generation.alive, lambda: self._leader.finals(generation))
+        files = unpack(data, key)
         return files | {"rewards.csv": history.closed(files["rewards.csv"], self.ended)}
 
     # Resuming.
@@ -145,27 +145,13 @@ class Exchange:
 
     def _resume(self) -> Generation:
         """Return the generation to drive next; if more are stored than wanted, the one after the last wanted."""
-        newest = self._last(self._is_there, self._plan.generations + 1)
+        newest = last(self._is_there, self._plan.first, self._plan.generations + 1)
         if newest < self._plan.first:
             return self._first()
         generation = self._load(newest)
         if not self._plan.goals.reached(generation.course):
             return generation
-        return self._load(self._last(lambda number: not self._is_over(self._load(number)), newest - 1) + 1)
-
-    def _last(self, holds: Callable[[int], bool], most: int) -> int:
-        """Return the last generation of this area, up to `most`, for which `holds` is true, as for all before it.
-
-        Read a few keys instead of a long listing. Return the number before the first if it holds for none.
-        """
-        low, high, step = self._plan.first - 1, most + 1, 1
-        while low + step < high and holds(low + step):
-            low, step = low + step, 2 * step
-        high = min(high, low + step)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if holds(middle) else (low, middle)
-        return low
+        return self._load(last(lambda n: not self._is_over(self._load(n)), self._plan.first, newest - 1) + 1)
 
     def _is_there(self, generation: int) -> bool:
         return self._area.age(params_key(generation)) is not None
@@ -174,107 +160,110 @@ class Exchange:
         return Generation.decode(self._area.get(params_key(number)) or b"", params_key(number))
 
     def _first(self) -> Generation:
-        number, pace = self._plan.first, Pace(self._timing, 1)
-        self._watch.begin(tuple(range(self.members.worker + 1)), pace, joining=True)
-        data = self._obtain(params_key(number), pace, lambda: self._leader.first(number))
-        return Generation.decode(data, params_key(number))
+        """Return the area's first generation; worker 0 leads."""
+        key = params_key(self._plan.first)
+        line = tuple(range(self._worker + 1))
+        return Generation.decode(self._obtain(key, line, lambda: self._leader.first(self._plan.first)), key)
 
     # One generation.
 
-    def _play(self, now: Generation) -> Generation:
+    def _drive(self, now: Generation) -> Generation:
         """Take part in a generation until the next one is committed; return the next one."""
-        self.feed.begin(now.number)
-        self.done = now.number - 1
+        self.queue.begin(now.number)
         self._newest, self._row = now, None
-        pace, key = self._pace(now), params_key(now.number + 1)
-        self._watch.begin(now.alive, pace, joining=self._joining)
-        self.members.stretch, self.members.watching = pace.stretch, self._watch.leading
-        board = Board(self._area, now, self.members, pace, self._log, self.host, joining=self._joining)
-        board.hear(self._watch.latest)
-        self._joining = False
-        self._leader.begin(board, pace)
-        turns = Turns(self.host, pace, board.began, loose=bool(now.loose))
+        rank, key = self._rank(now.alive), params_key(now.number + 1)
+        pace = Pace(now, self._lanes, now.steps or self._plan.training.steps, self._timing)
+        blocks = self._blocks(now, pace, rank)
+        if rank <= STANDBYS:
+            self._leader.prepare(now.number)
+        began = collect = self.host.now()
+        idle, question = None, began + pace.question(0.0, None)
         while True:
-            playing, hungry = self._fill(board)
-            self._upload(board)
-            turns.note(playing=playing, hungry=hungry)
-            self.done = now.number - 1 + len(board.done) / len(now.blocks)
-            if self._watch.leads():
-                if not board.complete and turns.to_look():
-                    turns.looked(self._leader.look(board, pace))
-                if board.complete:
-                    return Generation.decode(self._obtain(key, pace, lambda: self._leader.tell(board)), key)
-            elif turns.to_ask():
-                asked = self.host.now()
+            self._upload(blocks)
+            hungry = self._fill(blocks)
+            time = self.host.now()
+            if rank == 0 and time >= collect:
+                blocks.collect()
+                collect = self.host.now() + pace.collection(time - began)
+            self.done = now.number - 1 + len(blocks.done) / len(now.blocks)
+            if blocks.complete:
+                return Generation.decode(self._obtain(key, now.alive, lambda: self._next(blocks, began)), key)
+            if self.queue.outstanding():
+                idle = None
+            elif idle is None:
+                idle, question = time, min(question, time + pace.question(time - began, 0.0))
+            if time >= question:
                 if data := self._area.get(key):
                     return Generation.decode(data, key)
-                turns.asked(self.host.now() - asked)
-            if turns.to_search():
-                if board.in_turn():
-                    self._search(board)
-                turns.searched()
-            else:
-                self.feed.pause(turns.pause(leading=self._watch.leading, silence=self._watch.silence))
+                pause = pace.question(time - began, None if idle is None else time - idle)
+                question = self.host.now() + (pause if rank else max(pause, self._timing.turn))
+            moments = [question, *([collect] if rank == 0 else []), *([blocks.next_look] if hungry else [])]
+            self.queue.pause(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, min(moments) - self.host.now())))
 
-    def _search(self, board: Board) -> None:
-        if not self._watch.leading:
-            self._watch.look()
-        board.hear(self._watch.latest)
-        board.search()
+    def _blocks(self, now: Generation, pace: Pace, rank: int) -> BlockQueue:
+        restarted, self._restarted = self._restarted, False
+        rest = self._timing.turn if rank <= STANDBYS else math.inf
+        return BlockQueue(self._area, now, self._worker, pace, self._log, self.host, restarted=restarted, rest=rest)
 
-    def _pace(self, now: Generation) -> Pace:
-        return Pace.of(now, now.steps or self._plan.training.steps, self._timing)
+    def _next(self, blocks: BlockQueue, began: float) -> bytes:
+        blocks.collect()
+        return self._leader.next(blocks.generation, blocks.results, self.host.now() - began)
 
-    def _upload(self, board: Board) -> None:
-        while (block := self.feed.take()) is not None:
-            board.finish(*block)
+    def _upload(self, blocks: BlockQueue) -> None:
+        while (found := self.queue.take()) is not None:
+            index, result = found
+            blocks.finish(index, replace(result, worker=self._worker, rate=round(self.rate, 1)))
 
-    def _fill(self, board: Board) -> tuple[bool, bool]:
-        """Claim blocks until the lanes are full. Return whether episodes are in progress, and whether too few are.
+    def _fill(self, blocks: BlockQueue) -> bool:
+        """Begin blocks until the slots are full; return whether too few episodes are in progress.
 
         At most as many episodes are in progress as wait in this worker's own blocks. So other workers can take some if
         it falls behind, and all workers end at about the same time. This costs little, since a process is hardly faster
-        with more lanes. The worker takes other workers' blocks only when its lanes run empty.
+        with more slots. The worker takes other workers' blocks only when its slots run empty.
         """
-        now = board.generation
-        while (playing := self.feed.outstanding()) < (wanted := 1 + min(self._lanes, max(FEWEST_EPISODES, board.own))):
-            index = board.next_own(playing)
-            if board.stale:
-                self._search(board)
-                continue
-            if index is None and playing <= wanted // 4:
-                index = board.steal(playing)
+        while (playing := self.queue.outstanding()) < (
+            wanted := 1 + min(self._lanes, max(FEWEST_EPISODES, blocks.own))
+        ):
+            hungry = playing <= wanted // 4
+            index = blocks.next_own()
+            if index is None and hungry:
+                index = blocks.take()
             if index is None:
-                return playing > 0, playing <= wanted // 4
-            self._feed(now, index)
-        return True, False
+                return hungry
+            self._enqueue(blocks.generation, index)
+        return False
 
-    def _feed(self, now: Generation, index: int) -> None:
+    def _most(self, waiting: int) -> int:
+        return min(self._lanes, max(FEWEST_EPISODES, waiting))
+
+    def _enqueue(self, now: Generation, index: int) -> None:
         block = now.blocks[index]
         mean = block.candidate == MEAN
         parameters = now.validated if mean else now.candidates[block.candidate]
         tracks = (now.validation if mean else now.tracks)[block.first : block.first + block.count]
         training = self._plan.training
         limits = self._plan.validating if mean else replace(training, steps=now.steps or training.steps)
-        self.feed.add(
+        self.queue.add(
             index, limits, [EpisodeSpec((now.number, index, i), track, parameters) for i, track in enumerate(tracks)]
         )
 
-    def _obtain(self, key: str, pace: Pace, make: Callable[[], bytes]) -> bytes:
-        """Return the object `key`, which is made by this worker if it leads, else by another worker."""
-        began, mine = self.host.now(), b""
-        while True:
-            if self._watch.leads():
-                mine = make()
-                if self._area.create(key, mine):
-                    return mine
-            asked = self.host.now()
+    def _rank(self, line: tuple[int, ...]) -> int:
+        """Return this worker's place in line for leading; 0 leads."""
+        return line.index(self._worker) if self._worker in line else len(line)
+
+    def _obtain(self, key: str, line: tuple[int, ...], make: Callable[[], bytes]) -> bytes:
+        """Return the object `key`: another worker's, or this worker's own once its turn in `line` has come."""
+        began, delay = self.host.now(), self._timing.delay(self._rank(line))
+        while self.host.now() < began + delay:
             if (data := self._area.get(key)) is not None:
-                if mine:
-                    self._leader.yield_to(data, mine, key)
                 return data
-            now = self.host.now()
-            self.feed.pause(pace.pause(0.0, now - began, now - asked))
+            self.queue.pause(self._timing.wait(self.host.now() - began, len(line)))
+        mine = make()
+        if self._area.create(key, mine):
+            return mine
+        committed = self._area.get(key) or b""
+        self._leader.accept(committed, mine, key)
+        return committed
 
 
 Play = Callable[[Callable[[], EpisodeSpec | None], Limits, Callable[[int], None]], Iterator[FinishedEpisode]]
@@ -286,22 +275,22 @@ def run(exchange: Exchange, play: Play, tick: Callable[[float], None]) -> dict[s
     `play(next_episode, limits, on_step)` yields episodes as they end; `on_step` receives the number of steps.
     `tick(steps per second)` is called after every step and while waiting.
     """
-    speed, lately, feed = Speed(exchange.host, RATE_SECONDS), Speed(exchange.host), exchange.feed
+    speed, lately, queue = Speed(exchange.host, RATE_SECONDS), Speed(exchange.host), exchange.queue
 
     def on_step(steps: int) -> None:
         for each in (speed, lately):
             each.add(steps)
-        exchange.members.rate = speed.rate
-        feed.check()
+        exchange.rate = speed.rate
+        queue.check()
         tick(lately.rate)
 
     with exchange:
-        while (limits := feed.wait(lambda: tick(lately.rate))) is not None:
+        while (limits := queue.wait(lambda: tick(lately.rate))) is not None:
             for each in (speed, lately):
                 each.begin()
             try:
-                for episode in play(partial(feed.next_episode, limits), limits, on_step):
-                    feed.finished(episode)
+                for episode in play(partial(queue.next_episode, limits), limits, on_step):
+                    queue.finished(episode)
             except Superseded:
                 continue
     return exchange.files

@@ -1,32 +1,25 @@
-"""The leader's work: wait for all results, tell CMA-ES, draw and commit the next generation.
+"""The leader's work: tell CMA-ES a generation's results, draw the next generation, make the stage's result files.
 
-Any worker may do it at any time. The first workers in line keep the evolution's state up to date in a thread of their
-own, so that they need not replay it when the leader is gone.
+Any worker may do it at any time: the first commit counts. The first workers in line keep the evolution's state up to
+date in a thread of their own, so that they need not replay it when those before them are gone.
 """
 
 import logging
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..context import Workspace
 from . import history
-from .blocks import Lengths, divide, known
-from .board import Board
-from .episode_queue import EpisodeQueue, Limits
+from .blocks import Lengths, divide
+from .episode_queue import Limits
 from .evolution import Evolution, Settings
 from .history import Row
-from .members import Members
-from .pace import PROBES, Pace
-from .records import Generation, GenerationResult, pack
+from .records import BlockResult, Generation, GenerationResult, gather, pack, speeds
 from .replay import ReplayedState, ancestry
 from .runtime import Joinable, Runtime
-from .status import Watch
 from .stopping import RunStats, StoppingCriteria
-
-HEIRS = 2  # workers behind the leader that are ready to lead at once
 
 
 @dataclass(frozen=True)
@@ -53,104 +46,89 @@ class EvolutionPlan:
 
 
 class Leader:
-    """This worker's part in leading, also while another worker leads."""
+    """The objects that a leader commits, as bytes, and the state that they are drawn from."""
 
     def __init__(
         self,
         area: Workspace,
         plan: EvolutionPlan,
-        members: Members,
-        watch: Watch,
-        feed: EpisodeQueue,
+        worker: int,
         log: logging.Logger,
         host: Runtime,
-        told: Callable[[list[Row]], None],
+        pause: Callable[[float], None],
+        on_generation: Callable[[list[Row]], None],
     ) -> None:
-        self._area, self._plan, self._members, self._watch = area, plan, members, watch
-        self._feed, self._log, self._host, self._told = feed, log, host, told
-        self._lineage: ReplayedState | None = None
-        self._warming: Joinable | None = None
-        self._looked = -1e9
-        self._board: Board | None = None
-        self._pace: Pace | None = None
+        """Create it; `pause` sleeps, `on_generation` receives the rows of all generations so far."""
+        self._area, self._plan, self._worker, self._log, self._host = area, plan, worker, log, host
+        self._pause, self._on_generation = pause, on_generation
+        self._state: ReplayedState | None = None
+        self._replaying: Joinable | None = None
 
-    def begin(self, board: Board, pace: Pace) -> None:
-        """Begin a generation; the leader and the next workers in line prepare for its tell."""
-        self._board, self._pace = board, pace
-        self._looked = self._host.now()
-        if self._watch.rank <= HEIRS and not (self._warming and self._warming.is_alive()):
-            self._warm(board.generation.number)
+    def prepare(self, generation: int) -> None:
+        """Begin to replay the state before `generation` is told, in another thread."""
 
-    def look(self, board: Board, pace: Pace) -> float:
-        """Read which blocks are done, and publish the status if due. Return the seconds until the next look."""
-        self._members.watching = True
-        began, missing = self._host.now(), board.missing
-        if len(missing) <= PROBES and began - self._looked < pace.timing.look:
-            board.probe(missing)
-        elif missing:
-            board.look()
-            self._looked = began
-        cost = self._host.now() - began
-        if self._watch.due(pace):
-            self._publish()
-        board.collect()
-        return pace.next_look(board.elapsed, len(board.missing), cost)
+        def run() -> None:
+            try:
+                self._state = self._state if self._fits(generation) else self._new()
+                self._state.advance(generation)  # type: ignore[union-attr]
+            except Exception:
+                self._state = None  # `_before` raises the error
 
-    def tell(self, board: Board) -> bytes:
-        """Return the next generation, drawn from the results of this one."""
-        now = board.generation
-        board.collect()
-        outcome = board.outcome()
-        self._members.suspect(board.abandoned(), board.elapsed)
-        lineage = self._state(now.number)
-        lineage.tell(now, outcome)
-        self._told(lineage.rows)
-        alive = self._members.alive()
-        score = history.average(outcome.validation.tolist())
-        return self._draw(now.number + 1, now, outcome, now.course.after(score, board.elapsed, len(alive))).encode()
+        if not self._is_replaying() and (self._state is None or self._state.generation < generation):
+            self._replaying = self._host.start(run, "replay")
 
     def first(self, number: int) -> bytes:
-        return self._draw(number, None, None, RunStats()).encode()
+        return self._draw(number, None, None, RunStats(), {}).encode()
+
+    def next(self, now: Generation, results: Mapping[int, BlockResult], seconds: float) -> bytes:
+        """Return the generation after `now`, drawn from the results of all its blocks; it lasted for `seconds`."""
+        outcome, rates = gather(now, results), speeds(results.values())
+        state = self._before(now.number)
+        state.tell(now, outcome)
+        self._on_generation(state.rows)
+        score = history.average(outcome.validation.tolist())
+        stats = now.course.after(score, seconds, max(1, len(rates)))
+        return self._draw(now.number + 1, now, outcome, stats, rates).encode()
 
     def finals(self, after: Generation) -> bytes:
-        lineage = self._state(after.number)
-        self._told(lineage.rows)
-        assert lineage.best is not None
+        """Return the stage's result files after the generation before `after`."""
+        state = self._before(after.number)
+        self._on_generation(state.rows)
+        assert state.best is not None
         plan = self._plan
-        mean = history.selected(lineage.rows, plan.settings.average, plan.select, plan.first)
-        return pack(history.files(lineage.rows, lineage.best, mean))
+        mean = history.selected(state.rows, plan.settings.average, plan.select, plan.first)
+        return pack(history.files(state.rows, state.best, mean))
 
-    def yield_to(self, theirs: bytes, mine: bytes, key: str) -> None:
-        """Accept the object that another worker committed first.
-
-        The own state stays if it drew the same candidates; otherwise it is dropped.
-        """
-        if mine == theirs or not key.startswith("generations/"):
+    def accept(self, committed: bytes, mine: bytes, key: str) -> None:
+        """Drop the own state if another worker was first and drew other candidates."""
+        if mine == committed or not key.startswith("generations/"):
             return
-        ours, committed = Generation.decode(mine, key), Generation.decode(theirs, key)
-        if not np.array_equal(ours.candidates, committed.candidates):
-            self._lineage = None
+        ours, theirs = Generation.decode(mine, key), Generation.decode(committed, key)
+        if not np.array_equal(ours.candidates, theirs.candidates):
+            self._state = None
 
     def _draw(
-        self, number: int, before: Generation | None, outcome: GenerationResult | None, course: RunStats
+        self,
+        number: int,
+        before: Generation | None,
+        outcome: GenerationResult | None,
+        stats: RunStats,
+        rates: Mapping[int, float],
     ) -> Generation:
-        """Draw generation `number`, and divide its work among the active workers by their speed."""
-        plan, me = self._plan, self._members.worker
-        lineage = self._state(number)
-        candidates, mean, sigma = lineage.ask()
-        level, validated = lineage.level, lineage.averaged() if plan.settings.average > 1 else None
+        """Draw generation `number`, and divide its work by the speed of the workers that had part in the last one."""
+        plan, me = self._plan, self._worker
+        state = self._before(number)
+        candidates, mean, sigma = state.ask()
+        level, validated = state.level, state.averaged() if plan.settings.average > 1 else None
         tracks, validation = plan.training_tracks(number, level.tracks), plan.validation_tracks(number)
         steps = level.steps or plan.training.steps
-        alive = self._members.alive()
-        if before:
-            last = dict(zip(before.alive, before.rates, strict=False))
-            alive = {worker: rate or last.get(worker, 0.0) for worker, rate in alive.items()}
+        active = {me: 0.0, **rates}
         lengths = self._lengths(before, outcome, steps)
-        blocks = divide(len(candidates), len(tracks), len(validation), alive, lengths)
-        order = (me, *(worker for worker in alive if worker != me))
+        blocks = divide(len(candidates), len(tracks), len(validation), active, lengths)
+        order = (me, *(worker for worker in active if worker != me))
         return Generation(
             number, candidates, mean, sigma, tracks, validation, tuple(blocks), order, outcome,
-            tuple(alive[worker] for worker in order), lengths, steps, course, validated,
+            tuple(active[worker] for worker in order), lengths, steps, stats, validated,
         )  # fmt: skip
 
     def _lengths(self, before: Generation | None, outcome: GenerationResult | None, steps: int) -> Lengths:
@@ -161,71 +139,20 @@ class Leader:
         trained = max(1.0, outcome.steps - outcome.validation.size * validating) / outcome.scores.size
         return Lengths(min(float(steps), max(1.0, trained * steps / (before.steps or steps))), validating)
 
-    # State.
-
-    def _state(self, generation: int) -> ReplayedState:
+    def _before(self, generation: int) -> ReplayedState:
         """Return the evolution's state before `generation` is told."""
-        while self._warming and self._warming.is_alive():
-            self._breathe()
-            self._feed.pause(0.1)
-        if self._lineage is None or self._lineage.generation > generation:
-            self._lineage = self._new()
-        self._lineage.advance(generation, self._breathe)
-        return self._lineage
+        while self._is_replaying():
+            self._pause(0.1)
+        state = self._state if self._state and self._fits(generation) else self._new()
+        self._state = state
+        state.advance(generation, lambda: self._pause(0.0))
+        return state
+
+    def _fits(self, generation: int) -> bool:
+        return self._state is not None and self._state.generation <= generation
+
+    def _is_replaying(self) -> bool:
+        return self._replaying is not None and self._replaying.is_alive()
 
     def _new(self) -> ReplayedState:
         return ReplayedState(ancestry(self._area, self._plan.settings), self._log, self._host, self._plan.evolution)
-
-    def _warm(self, generation: int) -> None:
-        def run() -> None:
-            try:
-                if self._lineage is None or self._lineage.generation > generation:
-                    self._lineage = self._new()
-                self._lineage.advance(generation)
-            except Exception:
-                self._lineage = None  # the leader raises the error
-
-        if self._lineage is None or self._lineage.generation < generation:
-            self._warming = self._host.start(run, "heir")
-
-    def _breathe(self) -> None:
-        """Record between two long steps that this process is active; as leader, publish the status if due."""
-        self._feed.tick()
-        if self._watch.leading and self._pace and self._watch.due(self._pace):
-            self._publish()
-
-    def _publish(self) -> None:
-        board = self._board
-        if board is None:
-            return
-        unfinished = {i: claims for i, claims in board.attempts.items() if i not in board.done}
-        self._watch.publish(
-            generation=board.generation.number,
-            elapsed=round(board.elapsed, 2),
-            seen=round(board.seen, 2),
-            done=sum(1 << i for i in board.done),
-            claims=unfinished,
-            void=tuple(sorted(board.void)),
-            figures=self._figures(board),
-        )
-
-    def _figures(self, board: Board) -> dict[str, float | None]:
-        """Return the status's figures for users: the last generation's scores, and the speed."""
-        now = board.generation
-        row = history.row(now) if now.before else None
-        spent = now.course.seconds / (now.number - self._plan.first) if row else math.nan
-        alive = self._members.alive()
-        pace = self._pace.expected if self._pace else math.inf
-        figures = {
-            "generations": self._plan.generations,
-            "workers": len(alive),
-            "expected": pace,
-            "blocks": len(now.blocks),
-            "best": max(row.scores) if row else math.nan,
-            "mean": row.mean if row else math.nan,
-            "sigma": now.sigma,
-            "validation": now.course.best,
-            "rate": sum(known(alive).values()),
-            "seconds": spent,
-        }
-        return {name: float(value) if math.isfinite(value) else None for name, value in figures.items()}

@@ -2,25 +2,24 @@
 
 settings                             the settings that determine the evolution, JSON
 generations/00042/params             Generation, an npz without pickle (numpy.load reads it)
-generations/00042/claims/00007-0     the worker that drives block 7, JSON (advice; -1, -2 ... if it is gone or late)
+generations/00042/claims/00007-0     the worker that drives block 7, JSON (-1, -2 ... once the one before has expired)
 generations/00042/results/00007      BlockResult of block 7, JSON
 final/00100                          the stage's result files after generation 100, an npz of their bytes
-workers/3                            worker 3's heartbeat, JSON, overwritten
-status                               the leader's knowledge of the current generation, JSON, overwritten (advice)
 """
 
 import io
 import math
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, field
 from functools import cached_property, lru_cache
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from .. import npz, stored
 from ..errors import CorruptArtifact
-from .blocks import MEAN, Block, Lengths, firm, known
+from .blocks import MEAN, Block, Lengths, known, reserved
 from .stopping import RunStats
 
 FINAL = ("mean.npy", "best.npy", "generations.npz", "rewards.csv")
@@ -41,6 +40,26 @@ def claim_key(generation: int, block: int, attempt: int) -> str:
 
 def final_key(generations: int) -> str:
     return f"final/{generations:05d}"
+
+
+def claim(worker: int) -> bytes:
+    """Return the content of a worker's claims."""
+    return stored.encode({"worker": worker})
+
+
+def last(holds: Callable[[int], bool], first: int, most: int) -> int:
+    """Return the last generation from `first` to `most` for which `holds` is true, as for all before it.
+
+    Call it for a few numbers only: each call may be a request. Return `first` - 1 if it holds for none.
+    """
+    low, high, step = first - 1, most + 1, 1
+    while low + step < high and holds(low + step):
+        low, step = low + step, 2 * step
+    high = min(high, low + step)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def unreadable(key: str, error: Exception) -> CorruptArtifact:
@@ -75,10 +94,10 @@ class GenerationResult:
 class Generation:
     """One committed generation. `mean` and `sigma` are those its candidates were drawn with.
 
-    `alive` are the workers known to run, beginning with the one that committed this, with their `rates` in steps per
-    second (0: not measured). `steps` is the longest training episode (0: as configured). `before` is the result of
-    the previous generation, None in a workspace's first. `averaged` are the parameters that validation scores (None:
-    the mean).
+    `alive` are the workers that committed results of the previous generation, beginning with the one that committed
+    this, with their `rates` in steps per second (0: not measured). `steps` is the longest training episode (0: as
+    configured). `before` is the result of the previous generation, None in a workspace's first. `averaged` are the
+    parameters that validation scores (None: the mean).
     """
 
     number: int
@@ -97,23 +116,14 @@ class Generation:
     averaged: np.ndarray | None = None
 
     @cached_property
-    def firm(self) -> frozenset[int]:
+    def reserved(self) -> frozenset[int]:
         """Return the blocks that their owners drive without a claim."""
-        return firm(self.blocks, self.lengths)
+        return reserved(self.blocks)
 
     @property
     def validated(self) -> np.ndarray:
         """Return the parameters float32 [P] that drive the validation tracks."""
         return self.mean if self.averaged is None else self.averaged
-
-    @cached_property
-    def all(self) -> frozenset[int]:
-        return frozenset(range(len(self.blocks)))
-
-    @cached_property
-    def loose(self) -> frozenset[int]:
-        """Return the blocks that every worker may claim."""
-        return self.all - self.firm
 
     @cached_property
     def work(self) -> float:
@@ -227,13 +237,18 @@ def _advice(a: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class BlockResult:
-    """Results of a block's episodes, in track order: sums of rewards, and environment steps."""
+    """Results of a block's episodes, in track order: sums of rewards, and environment steps.
+
+    `worker` drove them, at `rate` steps per second (-1, 0: not stored, as by earlier versions).
+    """
 
     scores: tuple[float, ...]
     steps: tuple[int, ...]
+    worker: int = -1
+    rate: float = 0.0
 
     def encode(self) -> bytes:
-        return stored.encode({"scores": self.scores, "steps": self.steps})
+        return stored.encode(asdict(self))
 
     @classmethod
     def decode(cls, data: bytes, key: str, count: int) -> "BlockResult":
@@ -244,7 +259,7 @@ class BlockResult:
             raise unreadable(key, error) from error
         if (len(value["scores"]), len(value["steps"])) != (count, count):
             raise unreadable(key, ValueError(f"its block has {count} episodes"))
-        return cls(tuple(value["scores"]), tuple(value["steps"]))
+        return cls(**{**value, "scores": tuple(value["scores"]), "steps": tuple(value["steps"])})
 
 
 def gather(generation: Generation, results: Mapping[int, BlockResult]) -> GenerationResult:
@@ -255,6 +270,15 @@ def gather(generation: Generation, results: Mapping[int, BlockResult]) -> Genera
         row = validation if block.candidate < 0 else scores[block.candidate]
         row[block.first : block.first + block.count] = results[index].scores
     return GenerationResult(scores, validation, sum(sum(result.steps) for result in results.values()))
+
+
+def speeds(results: Iterable[BlockResult]) -> dict[int, float]:
+    """Return the workers that drove blocks, in order, and the mean of each one's rates in steps per second."""
+    rates: dict[int, list[float]] = {}
+    for result in results:
+        if result.worker >= 0:
+            rates.setdefault(result.worker, []).append(result.rate)
+    return {worker: fmean(found) for worker, found in sorted(rates.items())}
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:

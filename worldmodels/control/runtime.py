@@ -24,9 +24,6 @@ class Runtime(Protocol):
     def condition(self) -> Any:
         """Return an object like `threading.Condition`."""
 
-    def event(self) -> Any:
-        """Return an object like `threading.Event`."""
-
     def start(self, run: Callable[[], None], name: str) -> Joinable:
         """Start a daemon thread."""
 
@@ -41,7 +38,6 @@ class Process:
 
     now = staticmethod(time.monotonic)
     condition = staticmethod(threading.Condition)
-    event = staticmethod(threading.Event)
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(READERS)

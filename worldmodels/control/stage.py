@@ -25,7 +25,9 @@ def work(ctx: Context) -> None:
     lanes = make(ctx.config.controller.renderer, ctx.lanes)
     policy = WorldPolicy(encoder, step, ctx.lanes)
     evolution = plan(ctx, parameters(encoder.z, step.hidden))
-    exchange = Exchange(ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, told=lambda rows: _show(ctx, rows))
+    exchange = Exchange(
+        ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, on_generation=lambda rows: _show(ctx, rows)
+    )
 
     def drive(
         next_episode: Callable[[], EpisodeSpec | None], limits: Limits, on_step: Callable[[int], None]
