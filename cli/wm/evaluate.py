@@ -12,9 +12,7 @@ MOST_TRACKS = 100_000
 
 
 @click.command()
-@options.run
-@options.store
-@options.iteration
+@options.of_run()
 @click.option("--seeds", default="300000000:300000010", show_default=True, metavar="A:B", help="From A to before B.")
 @click.option(
     "--renderer",
@@ -35,14 +33,7 @@ MOST_TRACKS = 100_000
 @click.option("--workers", type=click.IntRange(0, 256), default=0, metavar="N", help="Processes; 0: one per core.")
 @options.as_json
 def evaluate(
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    seeds: str,
-    renderer: str,
-    which: str | int,
-    workers: int,
-    as_json: bool,
+    given: options.RunOptions, seeds: str, renderer: str, which: str | int, workers: int, as_json: bool
 ) -> None:
     """Score a run's controller on chosen tracks; commit nothing.
 
@@ -56,11 +47,9 @@ def evaluate(
     wm evaluate --run demo --seeds 300000000:300000010 --renderer gymnasium --json
     """
     from worldmodels.executors import scoring
-    from worldmodels.store import open_store
 
     tracks = _range(seeds)
-    name = run_name or options.DEFAULT_RUN
-    scores = scoring.score(open_store(store_uri), name, iteration, tracks, renderer, workers, which)
+    scores = scoring.score(given.store, given.run, given.iteration, tracks, renderer, workers, which)
     if as_json:
         machine.document(**scores)
         return

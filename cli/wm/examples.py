@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from wm import render
+from wm.options import RunOptions
 from worldmodels import stages
 from worldmodels.executors.job_spec import PIPELINE
 
@@ -13,8 +14,8 @@ ITERATIONS = 2
 
 def examples() -> dict[str, str]:
     """Return the Job specs of every stage and of the pipeline: YAML by file name."""
-    jobs = {stage: render.text(stage, "demo", STORE, 1) for stage in stages.STAGES}
-    jobs[PIPELINE] = render.text(PIPELINE, "demo", STORE, ITERATIONS)
+    jobs = {stage: render.text(stage, RunOptions(STORE, "demo")) for stage in stages.STAGES}
+    jobs[PIPELINE] = render.text(PIPELINE, RunOptions(STORE, "demo", ITERATIONS))
     return {f"{name}.yaml": f"# Written by `make manifests`; edits are lost.\n{job}" for name, job in jobs.items()}
 
 

@@ -1,7 +1,6 @@
 """Commands that only read: `wm config`, `wm ls`, `wm show`."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,30 +19,17 @@ THREADS = 8  # fewer than a client's connections
 
 
 @click.command()
-@options.run
-@options.store
-@options.iteration
-@options.settings
+@options.of_run(options.settings)
 @options.as_json
-def config(
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    preset: str | None,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def config(given: options.RunOptions, as_json: bool) -> None:
     """List every setting, its value, and where it came from. The output is TOML that --config takes.
 
     \b
     wm config --preset laptop -o seed=2 > my.toml
     """
     from worldmodels.config import Config, flatten, leaves
-    from worldmodels.store import open_store
 
-    store = open_store(store_uri)
-    _, resolved, origins = options.resolve(store, run_name, iteration, preset, files, overrides)
+    resolved, origins = given.resolve()
     if as_json:
         machine.document(config=resolved.model_dump(), origins=origins)
         return
@@ -67,19 +53,16 @@ def _toml(value: Any) -> str:
 
 
 @click.command()
-@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
-@options.store
+@options.of_runs()
 @options.as_json
-def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
+def ls(given: options.RunOptions, as_json: bool) -> None:
     """List committed artifacts, of every run or of one.
 
     \b
     wm ls
     wm ls demo --json
     """
-    from worldmodels.store import open_store
-
-    store = open_store(store_uri)
+    store, run_name = given.store, given.run_name
     rows = table(store, [run_name] if run_name else store.folders(""), named=bool(run_name))
     if as_json:
         machine.document(artifacts=rows)
@@ -88,9 +71,9 @@ def ls(run_name: str | None, store_uri: str, as_json: bool) -> None:
         what = f"of run {run_name} " if run_name else ""
         folder = getattr(store, "root", None)
         said = (
-            f"nothing {what}is committed in {store_uri}"
+            f"nothing {what}is committed in {given.store_uri}"
             if not folder or folder.exists()
-            else f"there is no folder {store_uri}"
+            else f"there is no folder {given.store_uri}"
         )
         echo(f"{said}; next: {options.complete('wm run --preset demo')}")
         return
@@ -157,11 +140,9 @@ def _damaged(what: str, why: str) -> dict[str, Any]:
 
 @click.command()
 @click.argument("artifact")
-@options.run
-@options.store
-@options.iteration
+@options.of_run()
 @options.as_json
-def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as_json: bool) -> None:
+def show(artifact: str, given: options.RunOptions, as_json: bool) -> None:
     """Show an artifact: its files, its inputs, and how it was made.
 
     \b
@@ -170,13 +151,11 @@ def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as
     """
     from worldmodels import artifacts
     from worldmodels.errors import MissingInput
-    from worldmodels.store import open_store
 
-    store = open_store(store_uri)
-    name = name_of(artifact, run_name, iteration)
+    store, name = given.store, name_of(artifact, given)
     found = artifacts.manifests(store, name)
     if not found:
-        raise MissingInput(f"{name} is not committed in {store_uri}", next=f"wm ls {name.run}")
+        raise MissingInput(f"{name} is not committed in {given.store_uri}", next=f"wm ls {name.run}")
     if as_json:
         machine.document(manifests=found)
         return
@@ -184,14 +163,15 @@ def show(artifact: str, run_name: str | None, store_uri: str, iteration: int, as
         echo(_card(manifest, _lineage(store, name.run, manifest)))
 
 
-def name_of(text: str, run_name: str | None, iteration: int) -> "Name":
+def name_of(text: str, given: options.RunOptions) -> "Name":
+    """Return the artifact that `text` names; a stage alone is one of the run and iteration that the user chose."""
     from worldmodels import stages
     from worldmodels.artifacts import ITERATION, Name
     from worldmodels.errors import ConfigError
 
     parts = text.strip("/").split("/")
     if len(parts) == 1:
-        parts = [run_name or options.DEFAULT_RUN, f"iter-{iteration}", parts[0]]
+        parts = [given.run, f"iter-{given.iteration}", parts[0]]
     if len(parts) != 3 or not ITERATION.fullmatch(parts[1]):
         raise ConfigError(f"artifact {text!r}: write a stage, or RUN/iter-N/STAGE", next="wm ls")
     return Name.of("/".join((*parts[:2], stages.stage(parts[2]).name)))

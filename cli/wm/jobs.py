@@ -3,8 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -52,10 +51,7 @@ def patience(command: F) -> F:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="STAGE...", shell_complete=options.complete_stage)
-@options.run
-@options.store
-@options.iteration
-@options.settings
+@options.of_run(options.settings)
 @click.option("--iterations", type=click.IntRange(1, 99), metavar="N", help="With `pipeline`: how many; by default 1.")
 @click.option("--wait", is_flag=True, help="Watch until the work is committed; Ctrl-C detaches.")
 @click.option("--dry-run", type=click.Choice(["client", "server"]), help="Print the Job, or let the cluster judge it.")
@@ -63,17 +59,7 @@ def patience(command: F) -> F:
 @click.option("--redo", is_flag=True, help="Make again what no longer fits or is damaged.")
 @patience
 @options.as_json
-def submit(
-    names: tuple[str, ...],
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    preset: str | None,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-    iterations: int | None,
-    **how: Any,
-) -> None:
+def submit(names: tuple[str, ...], given: options.RunOptions, iterations: int | None, **how: Any) -> None:
     """Run stages as Jobs on Kubernetes.
 
     The same command again finds the same Jobs. With --wait, several stages run one after the other; `pipeline` does
@@ -89,21 +75,19 @@ def submit(
     if "pipeline" not in names:
         if iterations:
             raise click.UsageError("--iterations goes with `wm submit pipeline`; a stage takes --iteration")
-        _stages(select(names, run_name, store_uri, iteration, preset, files, overrides), How(**how))
+        _stages(select(names, given), How(**how))
         return
-    if names != ("pipeline",) or iteration != 1 or how["redo"]:
+    if names != ("pipeline",) or given.iteration != 1 or how["redo"]:
         raise click.UsageError("`wm submit pipeline` takes no stage beside it, no --iteration and no --redo")
-    selections = []
-    for each in range(1, (iterations or 1) + 1):
-        selections.append(select((), run_name, store_uri, each, preset, files, overrides))
-    _pipeline(selections, How(**how))
+    numbers = range(1, (iterations or 1) + 1)
+    _pipeline([select((), replace(given, iteration=number)) for number in numbers], How(**how))
 
 
 def _stages(wanted: "Selection", how: How) -> None:
     from worldmodels.errors import MissingInput
     from worldmodels.executors import job_spec, planning
 
-    store, settings = wanted.store, wanted.config.kubernetes
+    store, settings = wanted.given.store, wanted.config.kubernetes
     _warn(store, settings)
     jobs = {task.stage: job_spec.job(task, store.uri) for task in wanted.tasks if task.stage in wanted.chosen}
     if how.dry_run:
@@ -113,10 +97,10 @@ def _stages(wanted: "Selection", how: How) -> None:
     from worldmodels.executors import submission
 
     told: list[dict[str, Any]] = []
-    with planning.lock(store, wanted.run, LOCK_SECONDS):
+    with planning.lock(store, wanted.given.run, LOCK_SECONDS):
         steps = wanted.begin(redo=how.redo)
     for step in steps:
-        with planning.lock(store, wanted.run, LOCK_SECONDS):
+        with planning.lock(store, wanted.given.run, LOCK_SECONDS):
             try:
                 if not planning.due(store, step, redo=how.redo):
                     if how.as_json:
@@ -144,9 +128,9 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
     from worldmodels.executors.job_spec import Pipeline
 
     first = selections[0]
-    store, settings = first.store, first.config.kubernetes
+    store, settings = first.given.store, first.config.kubernetes
     _warn(store, settings)
-    wanted = Pipeline(first.run, tuple(each.config for each in selections))
+    wanted = Pipeline(first.given.run, tuple(each.config for each in selections))
     if how.dry_run:
         _dry_run(settings, [job_spec.pipeline_job(wanted, store.uri)], how)
         return
@@ -159,7 +143,7 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
         _announce(cluster, settings, work, "attached", how, told)
         _conclude(store, [], how, told)
         return
-    with planning.lock(store, first.run, LOCK_SECONDS):
+    with planning.lock(store, first.given.run, LOCK_SECONDS):
         planning.refuse(steps := planning.plan(store, submission.pipeline_tasks(wanted)))
         planning.check(store, steps)
     _estimate(submission.pipeline_tasks(wanted), how)
@@ -281,19 +265,12 @@ def _say(words: str) -> None:
 
 @click.command()
 @options.stage
-@options.run
-@options.store
-@options.iteration
-@options.overrides
+@options.of_run(options.overrides)
 @patience
 @options.as_json
 def attach(
     stage_name: str,
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
+    given: options.RunOptions,
     pending_timeout: int | None,
     cancel_pending: bool,
     as_json: bool,
@@ -308,10 +285,10 @@ def attach(
     """
     from wm.attach import follow
     from worldmodels import runner
-    from worldmodels.store import open_store
 
-    store, name = open_store(store_uri), options.stage_or_pipeline(stage_name)
-    run, config, _ = options.resolve(store, run_name, iteration, None, files, overrides)
+    store, run, iteration = given.store, given.run, given.iteration
+    name = options.stage_or_pipeline(stage_name)
+    config, _ = given.resolve()
     cluster = options.cluster(config.kubernetes)
     from worldmodels.executors import submission
 
@@ -343,20 +320,9 @@ def _committed(work: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("stage_name", required=False, metavar="[STAGE]", shell_complete=options.complete_stage)
-@options.run
-@options.store
-@options.iteration
-@options.overrides
+@options.of_run(options.overrides)
 @click.option("--all", "everything", is_flag=True, help="Every Job of the run, the pipeline's first.")
-def cancel(
-    stage_name: str | None,
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-    everything: bool,
-) -> None:
+def cancel(stage_name: str | None, given: options.RunOptions, everything: bool) -> None:
     """Delete a stage's Job, and wait until its pods are gone.
 
     Committed artifacts and checkpoints stay.
@@ -365,16 +331,15 @@ def cancel(
     wm cancel controller --run demo
     wm cancel --all --run demo
     """
-    from worldmodels.store import open_store
-
     if bool(stage_name) == everything:
         raise click.UsageError("name a stage, or say --all")
-    store, name = open_store(store_uri), options.stage_or_pipeline(stage_name) if stage_name else ""
-    run, config, _ = options.resolve(store, run_name, iteration, None, files, overrides)
+    store, run = given.store, given.run
+    name = options.stage_or_pipeline(stage_name) if stage_name else ""
+    config, _ = given.resolve()
     cluster = options.cluster(config.kubernetes)
     from worldmodels.executors import job_status, submission
 
-    found = submission.find(cluster, store, run, name, iteration if name not in ("", "pipeline") else 0)
+    found = submission.find(cluster, store, run, name, given.iteration if name not in ("", "pipeline") else 0)
     if not found:
         what = f"{run}, {name}," if name else run
         echo(f"no Job of {what} with the store {store.uri} is in namespace {cluster.namespace}")

@@ -1,7 +1,6 @@
 """`wm logs`: a stage's logs, from its pods or from the store."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -24,10 +23,7 @@ FIRST_ANSWER_SECONDS = 2.0
 
 @click.command()
 @click.argument("stage_name", required=False, metavar="[STAGE]", shell_complete=options.complete_stage)
-@options.run
-@options.store
-@options.iteration
-@options.overrides
+@options.of_run(options.overrides)
 @click.option("--file", "file", metavar="NAME", help="A live table instead of the log: training.csv or rewards.csv.")
 @click.option(
     "--index", type=click.IntRange(0, 99_999), metavar="I", help="One pod's log; of what is stored, one worker's."
@@ -42,11 +38,7 @@ FIRST_ANSWER_SECONDS = 2.0
 @click.option("-f", "--follow", is_flag=True, help="Go on as it grows, until Ctrl-C or the Job's end.")
 def logs(
     stage_name: str | None,
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
+    given: options.RunOptions,
     file: str | None,
     index: int | None,
     source: str,
@@ -63,22 +55,21 @@ def logs(
     wm logs rollouts --index 3 -f
     """
     from worldmodels import stages
-    from worldmodels.store import open_store
 
-    store = open_store(store_uri)
+    store = given.store
     if source == "pods" and (file or not stage_name):
         raise click.UsageError("--source pods needs a stage, and no --file")
-    if stage_name and not file and (source == "pods" or (source == "auto" and store_uri.startswith("s3://"))):
-        run, config, _ = options.resolve(store, run_name, iteration, None, files, overrides)
+    if stage_name and not file and (source == "pods" or (source == "auto" and given.store_uri.startswith("s3://"))):
+        config, _ = given.resolve()
         stage = options.stage_or_pipeline(stage_name)
         cluster = _cluster(config.kubernetes, source == "pods")
-        if cluster and _from_pods(cluster, store, (run, stage, iteration), index, follow=follow):
+        if cluster and _from_pods(cluster, store, (given.run, stage, given.iteration), index, follow=follow):
             return
     if stage_name == "pipeline" or source == "pods":
         from worldmodels.errors import MissingInput
 
         raise MissingInput(f"{stage_name}: there are no pods whose log could be read", next="wm status")
-    names = [name_of(stage, run_name, iteration) for stage in ([stage_name] if stage_name else stages.STAGES)]
+    names = [name_of(stage, given) for stage in ([stage_name] if stage_name else stages.STAGES)]
     _from_store(store, names, file, index, follow=follow)
 
 

@@ -86,7 +86,7 @@ def _load(name: str) -> click.Command:
     module, _, attribute = COMMANDS[name].partition(":")
     command = getattr(importlib.import_module(module), attribute)
     assert isinstance(command, click.Command) and command.callback
-    command.callback = _completing(getattr(command.callback, "__wrapped__", command.callback))
+    command.callback = _completing(command.callback)
     return command
 
 

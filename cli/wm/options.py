@@ -1,8 +1,18 @@
-"""Options that several commands share."""
+"""Options that several commands share.
 
+A command gets the options that choose a store, a run and its settings as one object:
+
+    @click.command()
+    @options.of_run(options.settings)
+    @options.as_json
+    def config(given: RunOptions, as_json: bool) -> None: ...
+"""
+
+import functools
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +31,70 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_RUN = "demo"
 OF_PIPELINES = ("submit", "attach", "cancel", "logs")
 ON_CLUSTERS = ("submit", "attach", "scale", "cancel", "logs", "status")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Values of the options that choose a store, a run, an iteration and settings."""
+
+    store_uri: str
+    run_name: str | None = None
+    iteration: int = 1
+    preset: str | None = None
+    files: tuple[Path, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> str:
+        """Return the run's name; without --run, the preset's."""
+        return self.run_name or self.preset or DEFAULT_RUN
+
+    @functools.cached_property
+    def store(self) -> "Store":
+        from worldmodels.store import open_store
+
+        return open_store(self.store_uri)
+
+    def resolve(self) -> "tuple[Config, Origins]":
+        """Return the config of the run's last start, or of the preset if one is named, and each value's origin."""
+        from worldmodels import config
+        from worldmodels.executors import planning
+
+        stored = None
+        for i in (self.iteration, self.iteration - 1):
+            if i and stored is None and (found := planning.stored_config(self.store, self.run, i)):
+                stored = (found["config"], found["origins"])
+        resolved, origins = config.resolve(
+            self.preset, self.files, self.overrides, iteration=self.iteration, stored=stored
+        )
+        if stored and click.get_current_context().info_name in ON_CLUSTERS:
+            _say_what_is_ignored(stored[0], resolved, self.run)
+        return resolved, origins
+
+
+def gathered(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add these options, in this order; pass the values of RunOptions' fields as one object, the argument `given`."""
+    names = {field.name for field in fields(RunOptions)}
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def call(**values: Any) -> None:
+            command(given=RunOptions(**{name: values.pop(name) for name in names & values.keys()}), **values)
+
+        return functools.reduce(lambda inner, option: option(inner), reversed(options), call)
+
+    return add
+
+
+def of_run(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add --run, --store, --iteration and `more`, as `gathered` does."""
+    return gathered(run, store, iteration, *more)
+
+
+def of_runs(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the optional argument RUN, --store and `more`, as `gathered` does."""
+    argument = click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
+    return gathered(argument, store, *more)
 
 
 def store(command: F) -> F:
@@ -110,29 +184,6 @@ def stage_or_pipeline(name: str) -> str:
 
 def as_json(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(command)
-
-
-def resolve(
-    opened: "Store",
-    run_name: str | None,
-    iteration: int,
-    preset: str | None,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-) -> "tuple[str, Config, Origins]":
-    """Return the run's name and its config: the one of its last start, unless a preset is named."""
-    from worldmodels import config
-    from worldmodels.executors import planning
-
-    name = run_name or preset or DEFAULT_RUN
-    stored = None
-    for i in (iteration, iteration - 1):
-        if i and stored is None and (found := planning.stored_config(opened, name, i)):
-            stored = (found["config"], found["origins"])
-    resolved, origins = config.resolve(preset, files, overrides, iteration=iteration, stored=stored)
-    if stored and click.get_current_context().info_name in ON_CLUSTERS:
-        _say_what_is_ignored(stored[0], resolved, name)
-    return name, resolved, origins
 
 
 def _say_what_is_ignored(stored: Mapping[str, Any], resolved: "Config", run: str) -> None:

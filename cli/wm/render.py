@@ -1,7 +1,7 @@
 """`wm render`: the Job spec that `wm submit` sends, as YAML."""
 
 import shlex
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,23 +13,15 @@ if TYPE_CHECKING:
     from worldmodels.config import Config
 
 
+iterations = click.option(
+    "--iterations", type=click.IntRange(1, 99), metavar="N", help="Those of the pipeline; by default one."
+)
+
+
 @click.command()
 @click.argument("what", metavar="STAGE|pipeline")
-@options.run
-@options.store
-@options.iteration
-@click.option("--iterations", type=click.IntRange(1, 99), metavar="N", help="Those of the pipeline; by default one.")
-@options.settings
-def render(
-    what: str,
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    iterations: int | None,
-    preset: str | None,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-) -> None:
+@options.of_run(iterations, options.settings)
+def render(what: str, given: options.RunOptions, iterations: int | None) -> None:
     """Print the Job that `wm submit` sends, as YAML.
 
     It is a stage's Job, or the Job of the pipeline, which submits all stages in turn. The command works offline,
@@ -42,34 +34,26 @@ def render(
     """
     from worldmodels.executors.job_spec import PIPELINE
 
-    if what == PIPELINE and iteration != 1:
+    if what == PIPELINE and given.iteration != 1:
         raise click.UsageError("The pipeline begins with iteration 1; say how many with --iterations N.")
     if what != PIPELINE and iterations:
         raise click.UsageError(f"Only the pipeline has --iterations; say which one of {what} with --iteration N.")
-    echo(text(what, run_name, store_uri, iterations or iteration, preset, files, overrides), nl=False)
+    echo(text(what, replace(given, iteration=iterations or given.iteration)), nl=False)
 
 
-def text(
-    what: str,
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    preset: str | None = None,
-    files: tuple[Path, ...] = (),
-    overrides: tuple[str, ...] = (),
-) -> str:
+def text(what: str, given: options.RunOptions) -> str:
     """Return the YAML of a stage's Job in that iteration, or the pipeline's up to it, below the command to send it."""
     from worldmodels.config import resolve
     from worldmodels.executors import job_spec
 
-    run = run_name or preset or options.DEFAULT_RUN
-    configs = [resolve(preset, files, overrides, iteration=i)[0] for i in range(1, iteration + 1)]
+    run, store, last = given.run, given.store_uri, given.iteration
+    configs = [resolve(given.preset, given.files, given.overrides, iteration=i)[0] for i in range(1, last + 1)]
     pipeline = what == job_spec.PIPELINE
-    made = _pipeline(run, configs, store_uri) if pipeline else _stage(what, run, configs, store_uri)
-    which = ["--iterations" if pipeline else "--iteration", str(iteration)] if iteration > 1 else []
-    chosen = [("--preset", preset)] if preset else []
-    chosen += [("--config", str(path)) for path in files] + [("-o", override) for override in overrides]
-    words = ["wm", "render", what, "--run", run, "--store", store_uri, *which, *(w for pair in chosen for w in pair)]
+    made = _pipeline(run, configs, store) if pipeline else _stage(what, run, configs, store)
+    which = ["--iterations" if pipeline else "--iteration", str(last)] if last > 1 else []
+    chosen = [("--preset", given.preset)] if given.preset else []
+    chosen += [("--config", str(path)) for path in given.files] + [("-o", override) for override in given.overrides]
+    words = ["wm", "render", what, "--run", run, "--store", store, *which, *(w for pair in chosen for w in pair)]
     return f"# {shlex.join(words)} | kubectl create -f -\n{job_spec.to_yaml(made)}"
 
 

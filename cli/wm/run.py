@@ -1,6 +1,6 @@
 """`wm run`: runs stages on this machine."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,22 +15,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[STAGE]...", shell_complete=options.complete_stage)
-@options.run
-@options.store
-@options.iteration
-@options.settings
+@options.of_run(options.settings)
 @click.option("--workers", type=click.IntRange(0, 256), metavar="N", help="Processes; 0 or nothing: one per core.")
 @click.option("--redo", is_flag=True, help="Make again what no longer fits or is damaged, and what follows from it.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @options.as_json
 def run(
     names: tuple[str, ...],
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    preset: str | None,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
+    given: options.RunOptions,
     workers: int | None,
     redo: bool,
     dry_run: bool,
@@ -51,18 +43,18 @@ def run(
     from wm.selection import conclude, select
 
     if workers is not None:
-        overrides = (*overrides, f"execution.workers={workers}")
-    wanted = select(names, run_name, store_uri, iteration, preset, files, overrides)
+        given = replace(given, overrides=(*given.overrides, f"execution.workers={workers}"))
+    wanted = select(names, given)
     if dry_run:
         wanted.show(redo=redo, as_json=as_json)
         return
-    with wanted.store.lock(wanted.tasks[0].name.run):
+    with wanted.given.store.lock(wanted.tasks[0].name.run):
         steps = wanted.begin(redo=redo)
-        _work(wanted, store_uri, steps, redo, as_json)
-    conclude(wanted.store, [step.task for step in steps], as_json=as_json)
+        _work(wanted, steps, redo=redo, as_json=as_json)
+    conclude(wanted.given.store, [step.task for step in steps], as_json=as_json)
 
 
-def _work(wanted: "Selection", store_uri: str, steps: "list[PlannedStage]", redo: bool, as_json: bool) -> None:
+def _work(wanted: "Selection", steps: "list[PlannedStage]", *, redo: bool, as_json: bool) -> None:
     """Execute the steps. Store the settings once it is certain that the work can begin."""
     from wm.machine import Events
     from wm.progress import Screen
@@ -86,6 +78,6 @@ def _work(wanted: "Selection", store_uri: str, steps: "list[PlannedStage]", redo
         def one(task: Any) -> None:
             wanted.remember()
             with screen.stage(task.stage) as report:
-                local.run(store_uri, task, report, say=screen.say)
+                local.run(wanted.given.store_uri, task, report, say=screen.say)
 
-        planning.execute(wanted.store, steps, one, redo=redo)
+        planning.execute(wanted.given.store, steps, one, redo=redo)

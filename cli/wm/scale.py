@@ -1,7 +1,5 @@
 """`wm scale`: changes the number of pods of an active Job."""
 
-from pathlib import Path
-
 import click
 
 from wm import options
@@ -10,26 +8,13 @@ from wm.out import echo
 
 @click.command()
 @options.stage
-@options.run
-@options.store
-@options.iteration
-@options.overrides
+@options.of_run(options.overrides)
 @click.option(
     "--pods", type=click.IntRange(1, 10_000), metavar="N", help="So many from now on; of the controller only."
 )
 @click.option("--pause", is_flag=True, help="No pods until --resume; what they were doing is done again.")
 @click.option("--resume", is_flag=True, help="Pods again, after --pause.")
-def scale(
-    stage_name: str,
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-    pods: int | None,
-    pause: bool,
-    resume: bool,
-) -> None:
+def scale(stage_name: str, given: options.RunOptions, pods: int | None, pause: bool, resume: bool) -> None:
     """Change the number of pods of a running Job.
 
     New pods take their share within a generation, and those that go leave theirs to the others; results stay the same.
@@ -41,12 +26,11 @@ def scale(
     """
     from worldmodels import stages
     from worldmodels.errors import ConfigError
-    from worldmodels.store import open_store
 
     if (pods is not None) + pause + resume != 1:
         raise click.UsageError("say one of --pods N, --pause and --resume")
-    stage = stages.stage(stage_name)
-    run, config, _ = options.resolve(store := open_store(store_uri), run_name, iteration, None, files, overrides)
+    stage, store, run = stages.stage(stage_name), given.store, given.run
+    config, _ = given.resolve()
     if pods and stage.kind != "exchange":
         raise ConfigError(
             f"--pods {pods}: {stage.name} deals its shards to the pods that it begins with;"
@@ -56,7 +40,7 @@ def scale(
     cluster = options.cluster(config.kubernetes)
     from worldmodels.executors import scaling, submission
 
-    found = submission.find(cluster, store, run, stage.name, iteration)
+    found = submission.find(cluster, store, run, stage.name, given.iteration)
     if not found:
         raise submission.no_job(cluster, store, run, stage.name)
     work = submission.carried_work(store, found[0])

@@ -30,9 +30,7 @@ WORDS = {
 class Selection:
     """Stages of one run and iteration, under one config."""
 
-    store: "Store"
-    run: str
-    iteration: int
+    given: options.RunOptions
     config: "Config"
     origins: "Origins"
     chosen: tuple[str, ...]
@@ -45,30 +43,30 @@ class Selection:
 
         order = list(stages.STAGES)
         last = max(order.index(stage) for stage in self.chosen)
-        return [Task(self.run, self.iteration, stage, self.config) for stage in order[: last + 1]]
+        return [Task(self.given.run, self.given.iteration, stage, self.config) for stage in order[: last + 1]]
 
     def begin(self, *, redo: bool) -> "list[PlannedStage]":
         """Plan the steps; raise Conflict if they would undo an artifact, and all other errors that can be foreseen."""
         from worldmodels.executors import planning
 
-        steps = planning.plan(self.store, self.tasks, verify=redo)
+        steps = planning.plan(self.given.store, self.tasks, verify=redo)
         unfit = [step for step in steps if not redo or step.task.stage not in self.chosen]
         planning.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
         chosen = [step for step in steps if step.task.stage in self.chosen]
-        planning.check(self.store, chosen, steps)
+        planning.check(self.given.store, chosen, steps)
         return chosen
 
     def remember(self) -> None:
         """Store this config, which later commands on the run use."""
         from worldmodels.executors import planning
 
-        planning.store_config(self.store, self.run, self.iteration, self.config, self.origins)
+        planning.store_config(self.given.store, self.given.run, self.given.iteration, self.config, self.origins)
 
     def show(self, *, redo: bool, as_json: bool = False) -> None:
         """Print the plan without executing it."""
         from worldmodels.executors import planning
 
-        steps = planning.plan(self.store, self.tasks, verify=redo)
+        steps = planning.plan(self.given.store, self.tasks, verify=redo)
         if as_json:
             rows = [
                 {"stage": each.task.stage, "state": each.state, "asked_for": each.task.stage in self.chosen,
@@ -85,23 +83,13 @@ class Selection:
             )
 
 
-def select(
-    names: Sequence[str],
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    preset: str | None,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-) -> Selection:
+def select(names: Sequence[str], given: options.RunOptions) -> Selection:
     """Return the selection of a command's arguments; raise ConfigError if a stage or a setting does not exist."""
     from worldmodels import stages
-    from worldmodels.store import open_store
 
     chosen = tuple(stages.stage(name).name for name in names) or tuple(stages.STAGES)
-    store = open_store(store_uri)
-    run, config, origins = options.resolve(store, run_name, iteration, preset, files, overrides)
-    return Selection(store, run, iteration, config, origins, chosen)
+    config, origins = given.resolve()
+    return Selection(given, config, origins, chosen)
 
 
 def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,13 +18,9 @@ SILENT_SECONDS = 60.0  # without a new claim or result: no worker counts as acti
 
 
 @click.command()
-@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
-@options.store
-@options.overrides
+@options.of_runs(options.overrides)
 @options.as_json
-def status(
-    run_name: str | None, store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...], as_json: bool
-) -> None:
+def status(given: options.RunOptions, as_json: bool) -> None:
     """Show the state of every stage, and why it waits.
 
     Without a cluster, the command shows the contents of the store.
@@ -36,13 +31,12 @@ def status(
     """
     from worldmodels.config import resolve
     from worldmodels.errors import ClusterError, ConfigError, CorruptArtifact
-    from worldmodels.store import open_store
 
-    store = open_store(store_uri)
+    store, run_name = given.store, given.run_name
     try:
-        _, config, _ = options.resolve(store, run_name, 1, None, files, overrides)
+        config, _ = given.resolve()
     except (ConfigError, CorruptArtifact):  # stored settings may be wrong; typed ones must be right
-        config, _ = resolve(None, files, overrides)
+        config, _ = resolve(None, given.files, given.overrides)
     jobs, unreachable = [], ""
     try:
         cluster = options.cluster(config.kubernetes, first_seconds=FIRST_ANSWER_SECONDS)

@@ -4,7 +4,6 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,15 +33,12 @@ def _seconds(context: click.Context, parameter: click.Parameter, age: str) -> fl
 
 
 @click.command()
-@options.store
-@options.overrides
+@options.gathered(options.store, options.overrides)
 @click.option(
     "--cluster", "with_cluster", is_flag=True, help="The cluster too: rights, quota, nodes, and a pod's view."
 )
 @options.as_json
-def doctor(
-    store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...], with_cluster: bool, as_json: bool
-) -> None:
+def doctor(given: options.RunOptions, with_cluster: bool, as_json: bool) -> None:
     """Check whether a store, and a cluster, are fit for use.
 
     The command checks rights, guarantees that results rest on, and speed. It prints a line per check, with a command
@@ -59,25 +55,24 @@ def doctor(
     from worldmodels.store import open_store
     from worldmodels.upkeep import checks, doctor
 
-    store = open_store(store_uri, deadline=doctor.DEADLINE_SECONDS)
+    store = open_store(given.store_uri, deadline=doctor.DEADLINE_SECONDS)
     found = _told(doctor.check(store), as_json)
-    there = _told(_cluster(store_uri, files, overrides), as_json) if with_cluster else []
+    there = _told(_cluster(given), as_json) if with_cluster else []
     if as_json:
         machine.document(checks=[asdict(finding) for finding in found + there])
-    checks.require(found, f"store {store_uri}")
+    checks.require(found, f"store {given.store_uri}")
     checks.require(there, "cluster", ClusterError)
 
 
-def _cluster(store_uri: str, files: tuple[Path, ...], overrides: tuple[str, ...]) -> "Iterator[Finding]":
+def _cluster(given: options.RunOptions) -> "Iterator[Finding]":
     from worldmodels.config import resolve
-    from worldmodels.store import open_store
 
-    settings = resolve(None, files, overrides)[0].kubernetes
+    settings = resolve(None, given.files, given.overrides)[0].kubernetes
     cluster = options.cluster(settings)
     from worldmodels.executors import cluster_checks
 
-    endpoint = getattr(open_store(store_uri), "endpoint", "")
-    return cluster_checks.check(cluster, settings, store_uri, lambda words: echo(words, err=True), endpoint)
+    endpoint = getattr(given.store, "endpoint", "")
+    return cluster_checks.check(cluster, settings, given.store_uri, lambda words: echo(words, err=True), endpoint)
 
 
 def _told(visit: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
@@ -98,8 +93,7 @@ def _print_finding(finding: "Finding") -> None:
 
 
 @click.command()
-@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
-@options.store
+@options.of_runs()
 @click.option(
     "--older-than",
     "horizon",
@@ -111,7 +105,7 @@ def _print_finding(finding: "Finding") -> None:
 )
 @click.option("--delete", is_flag=True, help="Remove it; without this nothing is touched.")
 @options.as_json
-def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_json: bool) -> None:
+def gc(given: options.RunOptions, horizon: float, delete: bool, as_json: bool) -> None:
     """List the garbage of one run or of all; remove it with --delete.
 
     Garbage is: data of attempts that were never committed or have been replaced, manifests that --redo took out of use,
@@ -126,20 +120,19 @@ def gc(run_name: str | None, store_uri: str, horizon: float, delete: bool, as_js
     wm gc
     wm gc demo --older-than 12h --delete
     """
-    from worldmodels.store import open_store
     from worldmodels.upkeep import garbage
     from worldmodels.upkeep.entries import runs
 
-    store = open_store(store_uri)
-    total = garbage.Survey()
-    left = [error for run in runs(store, run_name) if (error := _collect(store, run, horizon, delete, total, as_json))]
-    if run_name is None:
+    store, total = given.store, garbage.Survey()
+    chosen = runs(store, given.run_name)
+    left = [error for run in chosen if (error := _collect(store, run, horizon, delete, total, as_json))]
+    if given.run_name is None:
         _sweep(store, garbage.outside(store, horizon), delete, total, as_json)
     if as_json:
         told = {"garbage": [_row(g) for g in total.garbage], "kept": [asdict(kept) for kept in total.kept]}
         machine.document(store=store.uri, older_than_s=horizon, deleted=delete, **told)
     elif total.garbage or not left:
-        _conclude(total, delete, store_uri)
+        _conclude(total, delete, given.store_uri)
     if left:
         raise left[0]
 
@@ -246,10 +239,9 @@ def _carry(plan: "CopyPlan", source: "Store", target: "Store") -> None:
 
 
 @click.command()
-@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
-@options.store
+@options.of_runs()
 @options.as_json
-def verify(run_name: str | None, store_uri: str, as_json: bool) -> None:
+def verify(given: options.RunOptions, as_json: bool) -> None:
     """Read all committed files of one run or of all; list damaged ones.
 
     The command changes nothing. It reads manifests and the files that they name, shard records and their files, the
@@ -262,13 +254,12 @@ def verify(run_name: str | None, store_uri: str, as_json: bool) -> None:
     """
     from wm.progress import status
     from worldmodels.errors import CorruptArtifact
-    from worldmodels.store import open_store
     from worldmodels.upkeep import verifying
     from worldmodels.upkeep.entries import runs
 
-    store = open_store(store_uri)
+    store = given.store
     told, damaged = [], []
-    for run in runs(store, run_name):
+    for run in runs(store, given.run_name):
         with status() as said:
             found = verifying.verify(store, run, said=said)
         told.append({"run": run, **asdict(found)})
@@ -281,7 +272,7 @@ def verify(run_name: str | None, store_uri: str, as_json: bool) -> None:
     if as_json:
         machine.document(runs=told)
     elif not told:
-        echo(f"there are no runs in {store_uri}; next: wm ls --store {store_uri}")
+        echo(f"there are no runs in {given.store_uri}; next: wm ls --store {given.store_uri}")
     if damaged:
         raise CorruptArtifact(
             f"{len(damaged)} of {sum(each['objects'] for each in told)} objects in {store.uri} are damaged",

@@ -8,10 +8,12 @@ import pytest
 import yaml
 from test_base import K8S
 from wm import render
+from wm.options import RunOptions
 
 from worldmodels.stages import STAGES
 
 pytestmark = pytest.mark.smoke
+STORE = "s3://bucket"
 
 
 def asked(*arguments, stdin=""):
@@ -35,7 +37,7 @@ def pipeline(kubectl, until):
 
     ask.create = lambda job: ask("create", "--dry-run=server", "-f", "-", stdin=json.dumps(job))
     ask.job = lambda what, *overrides: yaml.safe_load(
-        render.text(what, "demo", "s3://bucket", 1, overrides=(f"kubernetes.namespace={kubectl.namespace}", *overrides))
+        render.text(what, RunOptions(STORE, overrides=(f"kubernetes.namespace={kubectl.namespace}", *overrides)))
     )
     until(lambda: ask.create(changed(ask.job("vae"), serviceAccountName="powerful"))[0])  # seconds after it was applied
     yield ask
@@ -132,7 +134,7 @@ def test_and_no_job_that_is_a_way_out(pipeline, way):
 
 
 def plain_pod(kubectl):
-    spec = yaml.safe_load(render.text("rollouts", "demo", "s3://bucket", 1))["spec"]["template"]["spec"]
+    spec = yaml.safe_load(render.text("rollouts", RunOptions(STORE)))["spec"]["template"]["spec"]
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "own"}, "spec": spec})
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import kustomize
 import pytest
 from wm import render
+from wm.options import RunOptions
 
 import worldmodels
 from worldmodels.stages import STAGES
@@ -103,7 +104,7 @@ def test_the_s3_server_and_the_api_servers_addresses_are_admitted(overlay, names
 
 @pytest.mark.parametrize("what", [*STAGES, "pipeline"])
 def test_every_job_is_admitted(namespace, what):
-    text = render.text(what, "demo", "s3://bucket", 1, overrides=(f"kubernetes.namespace={namespace}",))
+    text = render.text(what, RunOptions("s3://bucket", overrides=(f"kubernetes.namespace={namespace}",)))
     assert "Warning" not in ok("create", "--dry-run=server", "-f", "-", stdin=text)
 
 
