@@ -2,7 +2,10 @@ import io
 import json
 import logging
 import re
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from worldmodels.context import Context, ProgressReporter
 from worldmodels.errors import CorruptArtifact
 from worldmodels.evaluation import TrackScore, comparison, summary
 from worldmodels.reports import dream, page, pictures, stage
-from worldmodels.reports.figures import THEME, Line, Panel, curves
+from worldmodels.reports.figures import THEME, Line, Panel, Picture, curves
 from worldmodels.reports.sources import table
 from worldmodels.rollouts.episodes import Episode
 from worldmodels.store import LocalStore
@@ -48,6 +51,14 @@ COMMITTED = {
         "telemetry/drive.webp": webp(),
     },
 }
+MADE = {
+    "started": "then",
+    "finished": "now",
+    "seconds": 90.0,
+    "git": "abc123",
+    "versions": {"numpy": "2.0"},
+    "cpu": {"model": "A <fast> CPU", "features": ["avx2"]},
+}
 
 
 def commit(store, folder: Path, stage_name: str, content):
@@ -59,16 +70,7 @@ def commit(store, folder: Path, stage_name: str, content):
     files, telemetry = (
         publishing.upload(store, work.name, "a", folder / stage_name / kind, kind) for kind in ("results", "telemetry")
     )
-    cpu = {"model": "A <fast> CPU", "features": ["avx2"]}
-    made = {
-        "started": "then",
-        "finished": "now",
-        "seconds": 90.0,
-        "git": "abc123",
-        "versions": {"numpy": "2.0"},
-        "cpu": cpu,
-    }
-    manifest = publishing.commit(store, work, files=files, telemetry=telemetry, shards=[], resolved={}, made=made)
+    manifest = publishing.commit(store, work, files=files, telemetry=telemetry, shards=[], resolved={}, made=MADE)
     return artifacts.load(store, work.name, manifest, folder / "scratch")
 
 
@@ -199,14 +201,64 @@ def test_writing_twice_gives_the_same_pages(tmp_path):
     assert (ctx.telemetry / "report.html").read_bytes() == first
 
 
-def test_text_is_escaped():
-    html = page.render("<b>", "&", [page.Section("<i>", "", [page.table(["<th>"], [["<td>"]])])])
-    assert not re.search(r"<b>|<i>|<th>|<td><td>", html)
+HOSTILE = """</style></pre>"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}&amp;"""
+
+
+class Parsed(HTMLParser):
+    """Collects a page's tags and attributes, and the text between them."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags, self.attributes, self.text = Counter(), [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags[tag] += 1
+        self.attributes += attributes
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def everything(text: str) -> list[page.Section]:
+    """Return a section with one part of each kind, and `text` in each of their fields."""
+    image = Picture("x.webp", b"", alt=text, caption=text, still=b"still")
+    drawing = curves(Panel("p", "x", "y", text, text), [Line("V", [0, 1], [1, 2])])
+    parts = [
+        page.Paragraph(text), page.Paragraph(text, text), page.Code(text), page.Tiles([(text, text, text)]),
+        page.Table([text], [[text]]), page.Figures([image, drawing]),
+    ]  # fmt: skip
+    assert {*map(type, parts), page.Details} == set(get_args(page.Part))
+    return [page.Section(text, text, [*parts, page.Details(text, parts)])]
+
+
+def test_text_is_text_in_every_part_of_the_page():
+    plain, hostile = (Parsed(page.render(text, text, everything(text))) for text in ("plain", HOSTILE))
+    assert hostile.tags == plain.tags
+    assert Counter(name for name, _ in hostile.attributes) == Counter(name for name, _ in plain.attributes)
+    assert hostile.text.count(HOSTILE) == plain.text.count("plain") > 20
+
+
+def test_stored_text_is_text_on_the_page(tmp_path, monkeypatch):
+    made = {"started": "then", "finished": "now", "seconds": 90.0}
+    pages = []
+    for name in ("plain", HOSTILE):
+        monkeypatch.setattr(f"{__name__}.MADE", {
+            **made, "git": name, "python": name, "versions": {name: name}, "cpu": {"model": name, "features": [name]},
+        })  # fmt: skip
+        (folder := tmp_path / str(len(pages))).mkdir()
+        scores = json.dumps({**summary(TRACKS, "fast"), "gymnasium": name, "renderer": name})
+        ctx = context(folder, {**COMMITTED, "evaluate": {"scores.json": scores}})
+        stage.write(ctx)
+        pages.append(Parsed((ctx.telemetry / "report.html").read_text()))
+    plain, hostile = pages
+    assert hostile.tags == plain.tags
+    assert hostile.text.count(HOSTILE) >= 4 * len(COMMITTED)
 
 
 def test_drawings_take_their_colours_from_the_page():
     picture = curves(Panel("p", "x", "y", "alt"), [Line("a", [0, 1, 2], [1, 2, 3]), Line("b", [0], [1], "orange")])
-    html = page.render("t", "s", [page.Section("one", "", [[picture]])])
+    html = page.render("t", "s", [page.Section("one", "", [page.Figures([picture])])])
     drawing = html[html.index("<svg") :]
     assert "var(--blue)" in drawing
     assert not any(light in drawing for light, _ in THEME.values())

@@ -10,10 +10,9 @@ from ..context import Artifact, Context
 from ..networks import Decoder, Dream, Encoder, Step
 from ..rollouts import episodes
 from ..rollouts.episodes import Episode
-from . import page
 from .dream import Networks, roll_out
 from .figures import Line, Panel, Picture, bars, curves
-from .page import Part
+from .page import Figures, Paragraph, Part
 from .pictures import animation, sheet
 from .sources import Columns, document, optional, table
 
@@ -34,17 +33,14 @@ def reconstructions(ctx: Context) -> list[Part]:
     error = float(np.mean(np.abs(frames.astype(float) - drawn)))
     top, bottom = slice(0, COLUMNS), slice(COLUMNS, None)
     data = sheet([part for s in (top, bottom) for part in (frames[s], drawn[s]) if len(part)])
-    return [
-        [
-            Picture(
-                "reconstructions.png", data,
-                f"{len(frames)} frames of stored episodes, each with V's reconstruction below it.",
-                f"Rows 1 and 3: what the car saw. Rows 2 and 4: what V drew from {encoder.z} numbers. "
-                f"They differ by {error:.1f} of 255 grey levels on average.",
-                wide=True,
-            )
-        ]
-    ]  # fmt: skip
+    picture = Picture(
+        "reconstructions.png", data,
+        f"{len(frames)} frames of stored episodes, each with V's reconstruction below it.",
+        f"Rows 1 and 3: what the car saw. Rows 2 and 4: what V drew from {encoder.z} numbers. "
+        f"They differ by {error:.1f} of 255 grey levels on average.",
+        wide=True,
+    )  # fmt: skip
+    return [Figures([picture])]
 
 
 def vision(ctx: Context) -> list[Part]:
@@ -59,8 +55,8 @@ def vision(ctx: Context) -> list[Part]:
         f"From the unit Gaussian. The first {free:g} nats cost nothing, so it settles near there.",
         {f"free below {free:g} nats": free},
     )  # fmt: skip
-    return [[curves(error, [Line("V", rows["step"], rows["squared_error"])]),
-             curves(kl, [Line("V", rows["step"], rows["kl"], "orange")])]]  # fmt: skip
+    lines = (error, "squared_error", "blue"), (kl, "kl", "orange")
+    return [Figures([curves(panel, [Line("V", rows["step"], rows[name], hue)]) for panel, name, hue in lines])]
 
 
 def _training_panel(
@@ -95,7 +91,7 @@ def memory(ctx: Context) -> list[Part]:
     pictures = [bars(bar, named, ("blue", "muted", "muted"))]
     if path := optional(artifact, "training.csv"):
         pictures.append(_memory_curve(table(path)))
-    return [pictures]
+    return [Figures(pictures)]
 
 
 def _kept(ctx: Context, memory: Artifact) -> str:
@@ -121,14 +117,14 @@ def dream(ctx: Context) -> list[Part]:
     every = DREAM_STEPS // (2 * COLUMNS)
     strip = frames[::every][: 2 * COLUMNS]
     said = f"From a real frame, as V draws it, M dreams on and {who} steers. Eight seconds, in real time."
+    still = Picture(
+        "dream.png", sheet([strip[:COLUMNS], strip[COLUMNS:]]),
+        f"{len(strip)} frames of the dream in reading order, {every} steps apart.",
+        f"The same dream, every {every} steps ({every / 50:.1f} s), in reading order.",
+    )  # fmt: skip
     return [
-        [
-            animation("dream.webp", frames[::2], "Animation: M's dream of a drive, decoded by V.", said),
-            Picture("dream.png", sheet([strip[:COLUMNS], strip[COLUMNS:]]),
-                    f"{len(strip)} frames of the dream in reading order, {every} steps apart.",
-                    f"The same dream, every {every} steps ({every / 50:.1f} s), in reading order."),
-        ]
-    ]  # fmt: skip
+        Figures([animation("dream.webp", frames[::2], "Animation: M's dream of a drive, decoded by V.", said), still])
+    ]
 
 
 def _memory_curve(rows: Columns) -> Picture:
@@ -145,9 +141,9 @@ def _memory_curve(rows: Columns) -> Picture:
 def _committed_reconstructions(ctx: Context) -> list[Part]:
     path = optional(ctx.one("vae"), "reconstructions.png")
     if path is None:
-        return [page.paragraph("Neither episodes nor stored reconstructions are there.", "missing")]
+        return [Paragraph("Neither episodes nor stored reconstructions are there.", "missing")]
     alt = "Frames and V's reconstructions, as they were when training ended."
-    return [[Picture("reconstructions.png", path.read_bytes(), alt, alt, wide=True)]]
+    return [Figures([Picture("reconstructions.png", path.read_bytes(), alt, alt, wide=True)])]
 
 
 def _last_episodes(ctx: Context) -> list[Episode]:

@@ -1,15 +1,14 @@
 """The origin of every number: digests, inputs, configs, versions, machines, times."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from .. import durations, stored
 from ..context import Artifact, Context
 from ..rollouts import episodes
-from . import page
-from .page import Part
+from .page import Code, Details, Paragraph, Part, Table
 from .sources import document, optional, short, table
 
 
@@ -17,19 +16,14 @@ def lineage(ctx: Context) -> list[Part]:
     """Show one table of all artifacts, then the details of each."""
     found = [artifact for stage in ctx.inputs.values() for artifact in stage]
     if not found:
-        return [page.paragraph("Nothing is committed yet.", "missing")]
+        return [Paragraph("Nothing is committed yet.", "missing")]
     head = ("artifact", "digest", "wall time", "environment steps", "throughput", "renderer", "code")
-    parts: list[Part] = [page.table(head, [_row(artifact) for artifact in found])]
-    parts.append(page.paragraph("Wall time and throughput are those of the attempt that committed.", "look"))
+    parts: list[Part] = [Table(head, [tuple(_row(artifact)) for artifact in found])]
+    parts.append(Paragraph("Wall time and throughput are those of the attempt that committed.", "look"))
     kinds = {_processor(artifact) for artifact in found}
     if len(kinds) > 1:
-        parts.append(
-            page.paragraph(f"Made on {len(kinds)} kinds of processor: bit-equal repeats need one kind.", "missing")
-        )
-    parts += [
-        page.details(f"{artifact.name}: config, inputs, files, versions", _details(artifact)) for artifact in found
-    ]
-    return parts
+        parts.append(Paragraph(f"Made on {len(kinds)} kinds of processor: bit-equal repeats need one kind.", "missing"))
+    return parts + [Details(f"{each.name}: config, inputs, files, versions", _details(each)) for each in found]
 
 
 def environment_steps(artifact: Artifact) -> int:
@@ -65,7 +59,7 @@ def _row(artifact: Artifact) -> Iterator[str]:
     yield made.get("git") or "–"
 
 
-def _details(artifact: Artifact) -> str:
+def _details(artifact: Artifact) -> list[Part]:
     manifest = artifact.manifest
     made = manifest["made"]
     config = {**manifest["config"], **manifest["extent"]}
@@ -80,21 +74,20 @@ def _details(artifact: Artifact) -> str:
     }
     shards = manifest["shards"]
     size = sum(f["size"] for s in shards for f in s["files"].values())
-    return (
-        _list("Config", config)
-        + _list("Inputs", manifest["inputs"] or {"none": "made from the config alone"})
-        + _list("Made", facts)
-        + _list("Files", {name: f"{_size(f['size'])}  {short(f['sha256'])}" for name, f in sorted(files.items())})
-        + _list("Shards", {f"{len(shards)} shards": _size(size)} if shards else {})
-    )
+    lists = {
+        "Config": config,
+        "Inputs": manifest["inputs"] or {"none": "made from the config alone"},
+        "Made": facts,
+        "Files": {name: f"{_size(f['size'])}  {short(f['sha256'])}" for name, f in sorted(files.items())},
+        "Shards": {f"{len(shards)} shards": _size(size)} if shards else {},
+    }
+    return [part for title, values in lists.items() if values for part in (Paragraph(title), _aligned(values))]
 
 
-def _list(title: str, values: dict[str, object]) -> str:
-    if not values:
-        return ""
+def _aligned(values: Mapping[str, object]) -> Code:
     width = max(map(len, values))
     rows = (f"{k:{width}}  {v if isinstance(v, str) else json.dumps(v)}" for k, v in values.items())
-    return page.paragraph(title) + page.preformatted("\n".join(rows))
+    return Code("\n".join(rows))
 
 
 def _processor(artifact: Artifact) -> str:

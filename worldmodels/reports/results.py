@@ -6,9 +6,8 @@ import numpy as np
 
 from .. import stored
 from ..context import Context
-from . import page
 from .figures import Line, Panel, curves, histogram
-from .page import Part
+from .page import Code, Figures, Paragraph, Part, Tiles
 from .pictures import animated
 from .sources import document, optional, table
 
@@ -35,14 +34,14 @@ def headline(ctx: Context) -> list[Part]:
     lap = found["lap_steps"]
     took = f" A completed lap took {lap:.0f} steps on average, {lap / STEPS_PER_SECOND:.1f} s." if lap else ""
     return [
-        page.tiles(tiles),
-        page.paragraph(
+        Tiles(tiles),
+        Paragraph(
             "The controller (the mean of CMA-ES's search distribution, or an average of several means) drove "
             f"{tracks} test tracks that training never saw, once each, in {found['env']} of Gymnasium "
             f"{found['gymnasium']} with the {found['renderer']} renderer."
             f"{took} Track n is Gymnasium's seed n, here {first} to {last}, so anyone gets the same tracks:"
         ),
-        page.preformatted(
+        Code(
             f'env = gymnasium.make("{found["env"]}")\n'
             f"observation, info = env.reset(seed={first})\n"
             "observation, reward, terminated, truncated, info = env.step(action)"
@@ -71,7 +70,7 @@ def _reference(found: dict[str, Any] | None) -> list[Part]:
         return []
     low, high = found["difference_interval"]
     return [
-        page.paragraph(
+        Paragraph(
             f"The first {found['tracks']} tracks were driven on unmodified Gymnasium as well: {found['mean']:.1f} "
             f"instead of {found['fast_mean']:.1f}. The difference, track by track, is {found['difference']:+.1f} on "
             f"average (95 % interval {low:+.1f} to {high:+.1f})."
@@ -103,7 +102,7 @@ def evolution(ctx: Context) -> list[Part]:
         "How widely candidates are scattered around the mean. It should shrink once the car drives well; while it "
         "grows and the score does not, scores are too noisy: use more tracks or longer episodes.",
     )  # fmt: skip
-    return [[curves(score, lines), curves(sigma, [Line("σ", x, rows["sigma"])])]]
+    return [Figures([curves(score, lines), curves(sigma, [Line("σ", x, rows["sigma"])])])]
 
 
 def scores(ctx: Context) -> list[Part]:
@@ -116,13 +115,13 @@ def scores(ctx: Context) -> list[Part]:
         f"{extremes.capitalize()}. Each tick at the bottom is one track.",
     )  # fmt: skip
     values = np.array([row["score"] for row in found["scores"]])
-    return [[histogram(panel, values, found["interval"], (f"the paper's {PAPER[0]}", PAPER[0]))]]
+    return [Figures([histogram(panel, values, found["interval"], (f"the paper's {PAPER[0]}", PAPER[0]))])]
 
 
 def drive(ctx: Context) -> list[Part]:
     """Show the evaluation's video."""
     path = optional(ctx.one("evaluate"), "drive.webp")
     if path is None:
-        return [page.paragraph("This evaluation recorded no drive.", "missing")]
+        return [Paragraph("This evaluation recorded no drive.", "missing")]
     alt = "Animation: the car on a test track, seen from above as Gymnasium draws it."
-    return [[animated("drive.webp", path.read_bytes(), alt, "The track with the median score, in real time.")]]
+    return [Figures([animated("drive.webp", path.read_bytes(), alt, "The track with the median score, in real time.")])]

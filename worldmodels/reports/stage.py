@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..context import Context
 from ..errors import MissingInput, WmError
 from . import learning, lineage, page, results
-from .page import Part, Section
+from .page import Figures, Paragraph, Part, Section
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def write(ctx: Context) -> None:
     for i, chapter in enumerate(CHAPTERS):
         ctx.progress(i, len(CHAPTERS), "sections", 0.0)
         sections.append(Section(chapter.title, chapter.look, _body(chapter, ctx)))
-    pictures = [picture for s in sections for part in s.body if isinstance(part, list) for picture in part]
+    pictures = [picture for s in sections for part in s.body if isinstance(part, Figures) for picture in part.pictures]
     for picture in pictures:
         (ctx.telemetry / picture.name).write_bytes(picture.data)
     html = page.render(
@@ -80,13 +80,10 @@ def _body(chapter: Chapter, ctx: Context) -> list[Part]:
     try:
         return chapter.build(ctx)
     except MissingInput as missing:
-        return [page.paragraph(f"Not here yet: {missing}.", "missing")]
+        return [Paragraph(f"Not here yet: {missing}.", "missing")]
     except WmError:
         raise
     except Exception as error:  # a committed file may have any content
         ctx.log.warning("report section %r cannot be made", chapter.title, exc_info=True)
-        return [
-            page.paragraph(
-                f"This part cannot be made of what is committed ({type(error).__name__}: {error}).", "missing"
-            )
-        ]
+        why = f"{type(error).__name__}: {error}"
+        return [Paragraph(f"This part cannot be made of what is committed ({why}).", "missing")]
