@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..envs import describe, make
 from ..rollouts.player import EpisodeResult, EpisodeSpec, play
 from ..rollouts.policies import EncoderFn, RecurrentFn, WorldPolicy
-from .statistics import deviation, interquartile_interval_95, interquartile_mean, interval_95, mean
+from .statistics import deviation, interquartile_interval_95, interquartile_mean, interval_95
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
     return {
         **describe(renderer),
         "tracks": len(rows),
-        "mean": mean(values),
+        "mean": fmean(values),
         "std": deviation(values),
         "interval": list(interval_95(values)),
         "interval_is": "95 % confidence interval of the mean, Student's t",
@@ -83,8 +83,8 @@ def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
         "interquartile_interval": list(interquartile_interval_95(values)),
         "laps": len(laps),
         "laps_95": sum(row.tiles_visited > 0.95 * row.tiles_total for row in rows),
-        "lap_steps": mean(laps) if laps else None,
-        "tiles_missed": mean(missed),
+        "lap_steps": fmean(laps) if laps else None,
+        "tiles_missed": fmean(missed),
         "scores": [{**asdict(row), "missed": m} for row, m in zip(rows, missed, strict=True)],
     }
 
@@ -96,8 +96,8 @@ def comparison(fast: Sequence[TrackScore], reference: Sequence[TrackScore]) -> d
     differences = [there - here for there, here in pairs]
     return {
         **summary(reference, "gymnasium"),
-        "fast_mean": mean([here for _, here in pairs]),
-        "difference": mean(differences),
+        "fast_mean": fmean([here for _, here in pairs]),
+        "difference": fmean(differences),
         "difference_interval": list(interval_95(differences)),
         "difference_is": "gymnasium minus fast, mean over the same tracks, with its 95 % confidence interval",
     }

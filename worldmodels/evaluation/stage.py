@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ class _Progress:
     def stepped(self, steps: int) -> None:
         self._steps += steps
         rate = self._steps / max(time.monotonic() - self._began, 1e-9)
-        figures: dict[str, Any] = {"mean": float(np.mean(self._scores))} if self._scores else {}
+        figures = {"mean": fmean(self._scores)} if self._scores else {}
         self._ctx.progress(self._steps, self._total, "steps", rate, **figures)
 
     def ended(self, rows: Sequence[TrackScore], steps: int) -> None:

@@ -1,5 +1,6 @@
 """The report's sections on the score and the evolution."""
 
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def headline(ctx: Context) -> list[Part]:
     found = document(ctx.one("evaluate").path("scores.json"), stored.SCORES)
     tracks = found["tracks"]
     low, high = found["interval"]
-    missed = np.median([row["missed"] for row in found["scores"]])
+    missed = median([row["missed"] for row in found["scores"]])
     tiles = [
         (f"{found['mean']:.0f} ± {found['std']:.0f}", f"mean ± standard deviation over {tracks} tracks",
          f"95 % interval of the mean: {round(low)} to {round(high)}"),
