@@ -1,5 +1,7 @@
 """The images' lock files, Dockerfiles and tools. The build checks the contents of images (`smoke.py`)."""
 
+import ast
+import contextlib
 import json
 import os
 import re
@@ -9,11 +11,14 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import worldmodels
 from worldmodels import runner
@@ -33,15 +38,16 @@ def text(lock: str) -> str:
     return (ROOT / f"images/requirements.{lock}.txt").read_text()
 
 
-def wanted_here(requirement: Requirement) -> bool:
-    """Whether Python 3.11 on Linux x86-64 gets it."""
+def wanted_here(requirement: Requirement, extras: Iterable[str] = ()) -> bool:
+    """Whether Python 3.11 on Linux x86-64 gets it, as a requirement of a package with these extras."""
     here = {
         "python_full_version": "3.11.9",
         "python_version": "3.11",
         "sys_platform": "linux",
         "platform_machine": "x86_64",
     }
-    return requirement.marker is None or requirement.marker.evaluate(here)
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({**here, "extra": extra}) for extra in ("", *extras))
 
 
 def locked(lock: str) -> dict[str, str]:
@@ -62,6 +68,42 @@ def test_a_lock_file_has_everything_that_its_image_asks_for(lock):
     versions = locked(lock)
     for requirement in filter(wanted_here, map(Requirement, wanted)):
         assert requirement.specifier.contains(versions[requirement.name]), requirement
+
+
+def closure(requirements: list[str]) -> set[str]:
+    """The names of these packages and of all that they require, as far as they are installed here."""
+    found: set[str] = set()
+    todo = list(filter(wanted_here, map(Requirement, requirements)))
+    while todo:
+        requirement = todo.pop()
+        if requirement.name not in found:
+            found.add(requirement.name)
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                needs = map(Requirement, metadata.requires(requirement.name) or ())
+                todo += [each for each in needs if wanted_here(each, requirement.extras)]
+    return set(map(canonicalize_name, found))
+
+
+def imported(pattern: str) -> set[str]:
+    nodes = [node for path in ROOT.glob(pattern) for node in ast.walk(ast.parse(path.read_text()))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"worldmodels", "wm"}
+
+
+@pytest.mark.parametrize(("pattern", "extra"), [
+    ("cli/wm/*.py", None), ("worldmodels/*.py", None), ("worldmodels/executors/*.py", "kubernetes"),
+    ("worldmodels/store/*.py", "s3"), ("worldmodels/reports/*.py", "report"), ("worldmodels/envs/*.py", "play"),
+    ("worldmodels/control/*.py", "play"), ("worldmodels/vision/*.py", "train"), ("worldmodels/memory/*.py", "train"),
+])  # fmt: skip
+def test_an_extra_brings_every_package_that_its_modules_import(pattern, extra):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    there = closure(project["dependencies"] + (project["optional-dependencies"][extra] if extra else []))
+    sources = metadata.packages_distributions()
+    names = imported(pattern)
+    assert names
+    missing = {name for name in names if not there & {canonicalize_name(each) for each in sources[name]}}
+    assert not missing
 
 
 @pytest.mark.parametrize("lock", [*EXTRAS, "build"])
