@@ -1,6 +1,7 @@
 """`wm evaluate`: scores a controller on chosen tracks, and commits nothing."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -62,7 +63,7 @@ def evaluate(
     )
 
 
-def spread(scores: dict[str, Any]) -> str:
+def spread(scores: Mapping[str, Any]) -> str:
     """Return the confidence intervals of the scores and the numbers of laps, as text."""
     low, high = scores["interval"]
     words = [f"95 % interval of the mean {low:.1f} to {high:.1f}"]

@@ -1,6 +1,7 @@
 """Commands that only read: `wm config`, `wm ls`, `wm show`."""
 
 import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
     from worldmodels.store import Store
 
 THREADS = 8  # fewer than a client's connections
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of `wm ls`: a committed manifest, or why an entry is damaged."""
+
+    artifact: str
+    extent: str = ""
+    digest: str | None = None
+    bytes: int = 0
+    seconds: float = 0.0
+    finished: str | None = None
+    damaged: str | None = None
+
+    @classmethod
+    def of(cls, manifest: dict[str, Any]) -> "Row":
+        from worldmodels import artifacts
+
+        extent = ",".join(f"{k.partition('.')[2]}={v}" for k, v in manifest["extent"].items())
+        made, size = manifest["made"], sum(f["size"] for f in artifacts.stored_files(manifest))
+        name = manifest["artifact"]
+        return cls(name, extent and f" {extent}", manifest["digest"], size, made.get("seconds", 0.0), made["finished"])
 
 
 @click.command()
@@ -65,7 +88,7 @@ def ls(given: options.RunOptions, as_json: bool) -> None:
     store, run_name = given.store, given.run_name
     rows = table(store, [run_name] if run_name else store.folders(""), named=bool(run_name))
     if as_json:
-        machine.document(artifacts=rows)
+        machine.document(artifacts=[asdict(row) for row in rows])
         return
     if not rows:
         what = f"of run {run_name} " if run_name else ""
@@ -77,18 +100,18 @@ def ls(given: options.RunOptions, as_json: bool) -> None:
         )
         echo(f"{said}; next: {options.complete('wm run --preset demo')}")
         return
-    names = [plain(row["artifact"] + row["extent"]) for row in rows]
+    names = [plain(row.artifact + row.extent) for row in rows]
     width = max(map(len, names)) + 2
     echo(f"{'artifact':{width}}{'digest':14}{'size':>10}{'took':>13}  committed")
     for name, row in zip(names, rows, strict=True):
-        if row["damaged"]:
-            echo(f"{name:{width}}damaged: {plain(row['damaged'])}")
+        if row.damaged:
+            echo(f"{name:{width}}damaged: {plain(row.damaged)}")
             continue
-        figures = f"{size(row['bytes']):>10}{durations.words(row['seconds']):>13}"
-        echo(f"{name:{width}}{row['digest'][:12]:14}{figures}  {row['finished']}")
+        figures = f"{size(row.bytes):>10}{durations.words(row.seconds):>13}"
+        echo(f"{name:{width}}{(row.digest or '')[:12]:14}{figures}  {row.finished}")
 
 
-def table(store: "Store", runs: list[str], *, named: bool = False) -> list[dict[str, Any]]:
+def table(store: "Store", runs: list[str], *, named: bool = False) -> list[Row]:
     """Return a row per committed manifest, by run, iteration, stage and time, and a row per damaged entry.
 
     Stages are read in parallel: a bucket serves many requests in the time of one. `named`: the user typed the runs.
@@ -98,44 +121,24 @@ def table(store: "Store", runs: list[str], *, named: bool = False) -> list[dict[
     from worldmodels import artifacts, stages
     from worldmodels.errors import ConfigError, CorruptArtifact
 
-    def look(run: str) -> "list[Name | dict[str, Any]]":
+    def look(run: str) -> "list[Name | Row]":
         try:
             iterations = artifacts.iterations(store, run)
             return [artifacts.Name(run, iteration, stage) for iteration in iterations for stage in stages.STAGES]
         except (ConfigError, CorruptArtifact) as error:
             if named and isinstance(error, ConfigError):
                 raise
-            return [_damaged(run, error.message)]
+            return [Row(run, damaged=error.message)]
 
-    def rows(name: "Name | dict[str, Any]") -> list[dict[str, Any]]:
-        if isinstance(name, dict):
+    def rows(name: "Name | Row") -> list[Row]:
+        if isinstance(name, Row):
             return [name]
         found, damaged = artifacts.examined(store, name)
-        return [_row(manifest) for manifest in found] + [_damaged(str(name), error.message) for error in damaged]
+        return [*map(Row.of, found), *(Row(str(name), damaged=error.message) for error in damaged)]
 
     with ThreadPoolExecutor(THREADS) as pool:
         names = [name for found in pool.map(look, runs) for name in found]
         return [row for found in pool.map(rows, names) for row in found]
-
-
-def _row(manifest: dict[str, Any]) -> dict[str, Any]:
-    from worldmodels import artifacts
-
-    extent = ",".join(f"{k.partition('.')[2]}={v}" for k, v in manifest["extent"].items())
-    return {
-        "artifact": manifest["artifact"],
-        "extent": f" {extent}" if extent else "",
-        "digest": manifest["digest"],
-        "bytes": sum(f["size"] for f in artifacts.stored_files(manifest)),
-        "seconds": manifest["made"].get("seconds", 0.0),
-        "finished": manifest["made"]["finished"],
-        "damaged": None,
-    }
-
-
-def _damaged(what: str, why: str) -> dict[str, Any]:
-    nothing = {"digest": None, "bytes": 0, "seconds": 0.0, "finished": None}
-    return {"artifact": what, "extent": "", **nothing, "damaged": why}
 
 
 @click.command()

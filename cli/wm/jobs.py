@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wm.selection import Selection
     from worldmodels.cluster_settings import ClusterSettings
     from worldmodels.executors.kubernetes import KubernetesClient
+    from worldmodels.executors.planning import PlannedStage
     from worldmodels.executors.submission import Work
     from worldmodels.runner import Task
     from worldmodels.store import Store
@@ -84,43 +85,46 @@ def submit(names: tuple[str, ...], given: options.RunOptions, iterations: int | 
 
 
 def _stages(wanted: "Selection", how: How) -> None:
-    from worldmodels.errors import MissingInput
     from worldmodels.executors import job_spec, planning
 
-    store, settings = wanted.given.store, wanted.config.kubernetes
+    store, run, settings = wanted.given.store, wanted.given.run, wanted.config.kubernetes
     _warn(store, settings)
     jobs = {task.stage: job_spec.job(task, store.uri) for task in wanted.tasks if task.stage in wanted.chosen}
     if how.dry_run:
         _dry_run(settings, list(jobs.values()), how)
         return
-    cluster = options.cluster(settings)
-    from worldmodels.executors import submission
-
-    told: list[dict[str, Any]] = []
-    with planning.lock(store, wanted.given.run, LOCK_SECONDS):
+    told = _Told(options.cluster(settings), settings, how)
+    with planning.lock(store, run, LOCK_SECONDS):
         steps = wanted.begin(redo=how.redo)
     for step in steps:
-        with planning.lock(store, wanted.given.run, LOCK_SECONDS):
-            try:
-                if not planning.due(store, step, redo=how.redo):
-                    if how.as_json:
-                        told.append(
-                            _row(str(step.task.name), job_spec.name(step.task, store.uri), cluster, "committed", 0)
-                        )
-                        _tell(how, told)
-                    else:
-                        echo(f"{step.task.name}: committed already; no Job is needed")
-                    continue
-                work = submission.stage_work(store, step.task)
-            except MissingInput as error:
-                again = shlex.join(["wm", *sys.argv[1:], "--wait"])  # so that each stage finds its inputs
-                command = again if step is not steps[0] and not how.wait else error.next.replace("wm run", "wm submit")
-                raise MissingInput(error.message, next=command) from error
-            _estimate([step.task], how)
-            outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
-            wanted.remember()  # only now: the store keeps no settings that the cluster refuses
-        _announce(cluster, settings, work, outcome, how, told)
-    _conclude(store, [step.task for step in steps], how, told)
+        with planning.lock(store, run, LOCK_SECONDS):
+            if done := _submit(told, store, step, later=step is not steps[0]):
+                wanted.remember()  # only now: the store keeps no settings that the cluster refuses
+        if done:
+            told.submitted(*done)
+        else:
+            told.committed(str(step.task.name), job_spec.name(step.task, store.uri))
+    told.conclude(store, [step.task for step in steps])
+
+
+def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool) -> "tuple[Work, str] | None":
+    """Submit a stage's Job; return its work and the outcome, or None if the stage is committed.
+
+    `later`: the command submits another stage before this one.
+    """
+    from worldmodels.errors import MissingInput
+    from worldmodels.executors import planning, submission
+
+    try:
+        if not planning.due(store, step, redo=told.how.redo):
+            return None
+        work = submission.stage_work(store, step.task)
+    except MissingInput as error:
+        again = shlex.join(["wm", *sys.argv[1:], "--wait"])  # so that each stage finds its inputs
+        command = again if later and not told.how.wait else error.next.replace("wm run", "wm submit")
+        raise MissingInput(error.message, next=command) from error
+    _estimate([step.task], told.how)
+    return work, submission.submit(told.cluster, work, replace=told.how.replace, say=_say)
 
 
 def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
@@ -134,25 +138,23 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
     if how.dry_run:
         _dry_run(settings, [job_spec.pipeline_job(wanted, store.uri)], how)
         return
-    cluster = options.cluster(settings)
+    told = _Told(options.cluster(settings), settings, how)
     from worldmodels.executors import submission
 
-    work = submission.pipeline_work(store, wanted)
-    if submission.active(cluster, work.job):  # it holds the run's lock
-        told: list[dict[str, Any]] = []
-        _announce(cluster, settings, work, "attached", how, told)
-        _conclude(store, [], how, told)
+    work, tasks = submission.pipeline_work(store, wanted), submission.pipeline_tasks(wanted)
+    if submission.active(told.cluster, work.job):  # it holds the run's lock
+        told.submitted(work, "attached")
+        told.conclude(store, [])
         return
     with planning.lock(store, first.given.run, LOCK_SECONDS):
-        planning.refuse(steps := planning.plan(store, submission.pipeline_tasks(wanted)))
+        planning.refuse(steps := planning.plan(store, tasks))
         planning.check(store, steps)
-    _estimate(submission.pipeline_tasks(wanted), how)
-    outcome = submission.submit(cluster, work, replace=how.replace, say=_say)
+    _estimate(tasks, how)
+    outcome = submission.submit(told.cluster, work, replace=how.replace, say=_say)
     for each in selections:
         each.remember()
-    told = []
-    _announce(cluster, settings, work, outcome, how, told)
-    _conclude(store, submission.pipeline_tasks(wanted), how, told)
+    told.submitted(work, outcome)
+    told.conclude(store, tasks)
 
 
 def _warn(store: "Store", settings: "ClusterSettings") -> None:
@@ -183,61 +185,56 @@ def _dry_run(settings: "ClusterSettings", jobs: Sequence[dict[str, Any]], how: H
         machine.document(jobs=rows)
 
 
-def _row(work: str, job: str, cluster: "KubernetesClient", outcome: str, pods: int) -> dict[str, Any]:
-    """Make the entry of one Job in the output of `wm submit --json`."""
-    return {"work": work, "job": job, "namespace": cluster.namespace, "outcome": outcome, "pods": pods}
+class _Told:
+    """Prints the outcome of each submission, as text or JSON; with --wait, follows the work."""
 
+    def __init__(self, cluster: "KubernetesClient", settings: "ClusterSettings", how: How) -> None:
+        self.cluster, self.how = cluster, how
+        self._settings = settings
+        self._jobs: list[dict[str, Any]] = []
 
-def _tell(how: How, told: list[dict[str, Any]]) -> None:
-    """Print the newest entry as an event if the command waits; otherwise the command prints all of them at its end."""
-    if how.wait:
-        machine.event("submitted", **told[-1])
+    def committed(self, work: str, job: str) -> None:
+        self._print(work, job, "committed", 0, "committed already; no Job is needed")
 
+    def submitted(self, work: "Work", outcome: str) -> None:
+        """Print the outcome and the next commands; with --wait, follow the work."""
+        from wm.attach import follow
 
-def _conclude(store: "Store", tasks: "Sequence[Task]", how: How, told: list[dict[str, Any]]) -> None:
-    from wm.selection import conclude
+        how, pods = self.how, work.job["spec"]["completions"]
+        words = {
+            "created": f"Job {work.name} is submitted",
+            "attached": f"Job {work.name} is active already",
+            "committed": "committed already; no Job is needed",
+        }
+        self._print(str(work), work.name, outcome, pods, words[outcome])
+        if outcome == "committed":
+            return
+        if not how.as_json:
+            echo(_hints(self._settings, work, pods))
+        if how.wait:
+            follow(
+                self.cluster, work, self._settings,
+                pending_timeout=how.pending_timeout, cancel_pending=how.cancel_pending, as_json=how.as_json,
+            )  # fmt: skip
 
-    if how.as_json and not how.wait:
-        machine.document(jobs=told)
-        return
-    conclude(store, tasks, as_json=how.as_json)
+    def conclude(self, store: "Store", tasks: "Sequence[Task]") -> None:
+        """Print the score and the report's place; with --json and without --wait, the Jobs as one document."""
+        from wm.selection import conclude
 
+        if self.how.as_json and not self.how.wait:
+            machine.document(jobs=self._jobs)
+            return
+        conclude(store, tasks, as_json=self.how.as_json)
 
-def _announce(
-    cluster: "KubernetesClient",
-    settings: "ClusterSettings",
-    work: "Work",
-    outcome: str,
-    how: How,
-    told: list[dict[str, Any]],
-) -> None:
-    """Print the outcome of a submission and the next commands; with --wait, follow the work."""
-    from wm.attach import follow
-
-    name, pods = work.name, work.job["spec"]["completions"]
-    words = {
-        "created": f"Job {name} is submitted",
-        "attached": f"Job {name} is active already",
-        "committed": "committed already; no Job is needed",
-    }
-    if how.as_json:
-        told.append(_row(str(work), name, cluster, outcome, pods))
-        _tell(how, told)
-    else:
-        echo(f"{work}: {words[outcome]}")
-    if outcome == "committed":
-        return
-    if not how.as_json:
-        echo(_hints(settings, work, pods))
-    if how.wait:
-        follow(
-            cluster,
-            work,
-            settings,
-            pending_timeout=how.pending_timeout,
-            cancel_pending=how.cancel_pending,
-            as_json=how.as_json,
-        )
+    def _print(self, work: str, job: str, outcome: str, pods: int, words: str) -> None:
+        """Print an outcome: with --json as an event if the command waits, otherwise in its document."""
+        if not self.how.as_json:
+            echo(f"{work}: {words}")
+            return
+        row = {"work": work, "job": job, "namespace": self.cluster.namespace, "outcome": outcome, "pods": pods}
+        self._jobs.append(row)
+        if self.how.wait:
+            machine.event("submitted", **row)
 
 
 def _hints(settings: "ClusterSettings", work: "Work", pods: int) -> str:

@@ -2,10 +2,10 @@
 
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wm import machine, options
 from wm.evaluate import spread
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from worldmodels.executors.planning import PlannedStage
     from worldmodels.runner import Task
     from worldmodels.store import Store
+    from worldmodels.stored import Scores
 
 WORDS = {
     "committed": "nothing to do",
@@ -94,39 +95,53 @@ def select(names: Sequence[str], given: options.RunOptions) -> Selection:
 
 def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) -> None:
     """Print the score and the report's place, if their stages were chosen."""
-    import tempfile
-
-    from worldmodels import artifacts, runner, stored
+    from worldmodels import runner
 
     for task in tasks:
         manifest = runner.find(store, task.name, task.config)
         if manifest is None:
             continue
         if task.stage == "evaluate":
-            with tempfile.TemporaryDirectory() as scratch:
-                artifact = artifacts.load(store, task.name, manifest, Path(scratch))
-                data, repair = artifact.path("scores.json").read_bytes(), artifacts.repair_command(task.name)
-                s = stored.parse(data, stored.SCORES, f"{task.name}: scores.json", repair)
+            scores = _scores(store, task, manifest)
             if as_json:
-                machine.event("result", work=str(task.name), score=s)
-                continue
-            first, last = s["scores"][0]["track"], s["scores"][-1]["track"]
-            inputs = dict.fromkeys(("controller", "vae", "memory"), "?")
-            inputs |= {key.partition("/")[2]: digest[:12] for key, digest in manifest["inputs"].items()}
-            echo(
-                f"score: {s['mean']:.1f} ± {s['std']:.1f} of the mean of controller {inputs['controller']} (V"
-                f" {inputs['vae']}, M {inputs['memory']}) over {s['tracks']} fresh tracks"
-                f" (Gymnasium seeds {first} to {last}; {spread(s)})"
-            )
-            if r := s.get("reference"):
-                low, high = r["difference_interval"]
-                echo(
-                    f"the first {r['tracks']} on unmodified Gymnasium: {r['mean']:.1f} instead of {r['fast_mean']:.1f},"
-                    f" difference {r['difference']:+.1f} (95 % interval {low:+.1f} to {high:+.1f})"
-                )
+                machine.event("result", work=str(task.name), score=scores)
+            else:
+                _print_scores(scores, manifest["inputs"])
         if task.stage == "report":
             page = f"{store.uri.rstrip('/')}/{task.name.key('live', 'report.html')}"
             if as_json:
                 machine.event("result", work=str(task.name), report=page)
-                continue
-            echo(f"report: {page}")
+            else:
+                echo(f"report: {page}")
+
+
+def _scores(store: "Store", task: "Task", manifest: dict[str, Any]) -> "Scores":
+    """Read the scores of a committed evaluation; raise CorruptArtifact if they are damaged."""
+    import tempfile
+
+    from worldmodels import artifacts, stored
+
+    with tempfile.TemporaryDirectory() as scratch:
+        data = artifacts.load(store, task.name, manifest, Path(scratch)).path("scores.json").read_bytes()
+    label, repair = f"{task.name}: scores.json", artifacts.repair_command(task.name)
+    scores: Scores = stored.parse(data, stored.SCORES, label, repair)
+    return scores
+
+
+def _print_scores(scores: "Scores", digests: Mapping[str, str]) -> None:
+    """Print the score, and its difference to unmodified Gymnasium; `digests` are those of the evaluation's inputs."""
+    first, last = scores["scores"][0]["track"], scores["scores"][-1]["track"]
+    inputs = dict.fromkeys(("controller", "vae", "memory"), "?")
+    inputs |= {key.partition("/")[2]: digest[:12] for key, digest in digests.items()}
+    echo(
+        f"score: {scores['mean']:.1f} ± {scores['std']:.1f} of the mean of controller {inputs['controller']} (V"
+        f" {inputs['vae']}, M {inputs['memory']}) over {scores['tracks']} fresh tracks"
+        f" (Gymnasium seeds {first} to {last}; {spread(scores)})"
+    )
+    if there := scores.get("reference"):
+        low, high = there["difference_interval"]
+        echo(
+            f"the first {there['tracks']} on unmodified Gymnasium: {there['mean']:.1f} instead of"
+            f" {there['fast_mean']:.1f}, difference {there['difference']:+.1f}"
+            f" (95 % interval {low:+.1f} to {high:+.1f})"
+        )

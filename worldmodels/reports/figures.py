@@ -115,7 +115,7 @@ def curves(panel: Panel, lines: Sequence[Line]) -> Picture:
     return Picture(f"{panel.name}.svg", out.getvalue(), panel.alt, panel.caption)
 
 
-def histogram(panel: Panel, values: np.ndarray, interval: tuple[float, float], reference: tuple[str, float]) -> Picture:
+def histogram(panel: Panel, values: np.ndarray, interval: Sequence[float], reference: tuple[str, float]) -> Picture:
     """Draw the spread of `values`: bars, a tick for each value, the mean with `interval`, and a `reference`."""
     mean = float(values.mean())
     with _axes(panel) as (axes, out):
@@ -124,7 +124,7 @@ def histogram(panel: Panel, values: np.ndarray, interval: tuple[float, float], r
         edges = np.arange(np.floor(low / width), np.ceil(high / width) + 1.5) * width
         axes.hist(values, bins=list(edges), color=THEME["blue"][0], alpha=0.45, rwidth=0.92)
         axes.plot(values, np.zeros(len(values)), "|", color=THEME["blue"][0], markersize=9, clip_on=False)
-        axes.axvspan(*interval, color=THEME["orange"][0], alpha=0.2, linewidth=0)
+        axes.axvspan(interval[0], interval[1], color=THEME["orange"][0], alpha=0.2, linewidth=0)
         axes.axvline(mean, color=THEME["orange"][0], label=f"mean {mean:.0f}, with its 95 % interval")
         axes.axvline(reference[1], color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2, label=reference[0])
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from .. import durations, stored
+from .. import durations
 from ..context import Artifact, Context
 from ..rollouts import episodes
 from .page import Code, Details, Paragraph, Part, Table
-from .sources import document, optional, short, table
+from .sources import optional, scores, short, table
 
 
 def lineage(ctx: Context) -> list[Part]:
@@ -33,7 +33,7 @@ def environment_steps(artifact: Artifact) -> int:
     if artifact.stage == "controller":
         return int(table(artifact.path("rewards.csv"))["steps"].sum())
     if artifact.stage == "evaluate":
-        return sum(int(row["steps"]) for row in document(artifact.path("scores.json"), stored.SCORES)["scores"])
+        return sum(row["steps"] for row in scores(artifact)["scores"])
     return 0
 
 

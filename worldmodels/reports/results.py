@@ -1,16 +1,16 @@
 """The report's sections on the score and the evolution."""
 
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from .. import stored
 from ..context import Context
+from . import sources
 from .figures import Line, Panel, curves, histogram
 from .page import Code, Figures, Paragraph, Part, Tiles
 from .pictures import animated
-from .sources import document, optional, table
+from .sources import optional, table
 
 PAPER = (906, 21)  # Ha & Schmidhuber 2018, table 1: 100 tracks of Gym's CarRacing-v0
 STEPS_PER_SECOND = 50
@@ -18,7 +18,7 @@ STEPS_PER_SECOND = 50
 
 def headline(ctx: Context) -> list[Part]:
     """Show the score as large numbers, beside the paper's."""
-    found = document(ctx.one("evaluate").path("scores.json"), stored.SCORES)
+    found = sources.scores(ctx.one("evaluate"))
     tracks = found["tracks"]
     low, high = found["interval"]
     missed = median([row["missed"] for row in found["scores"]])
@@ -51,7 +51,7 @@ def headline(ctx: Context) -> list[Part]:
     ]
 
 
-def _typical(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _typical(found: stored.Scores) -> list[tuple[str, str, str]]:
     """Return the interquartile mean as a large number, if the artifact has it."""
     if "interquartile_mean" not in found:
         return []
@@ -60,12 +60,12 @@ def _typical(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(f"{found['interquartile_mean']:.0f}", "interquartile mean", note)]
 
 
-def _lap_rules(found: dict[str, Any]) -> str:
+def _lap_rules(found: stored.Scores) -> str:
     also = f"; more than 95 % of them: {found['laps_95']}" if "laps_95" in found else ""
     return f"every tile of the track driven over{also}"
 
 
-def _reference(found: dict[str, Any] | None) -> list[Part]:
+def _reference(found: stored.Reference | None) -> list[Part]:
     """Show the same controller's score on unmodified Gymnasium, on the first tracks."""
     if not found:
         return []
@@ -108,7 +108,7 @@ def evolution(ctx: Context) -> list[Part]:
 
 def scores(ctx: Context) -> list[Part]:
     """Show a histogram of the scores over test tracks."""
-    found = document(ctx.one("evaluate").path("scores.json"), stored.SCORES)
+    found = sources.scores(ctx.one("evaluate"))
     extremes = f"lowest {found['min']:.0f}, median {found['median']:.0f}, highest {found['max']:.0f}"
     panel = Panel(
         "scores", "score of an episode", "tracks",
