@@ -126,6 +126,7 @@ def test_json_is_one_object_of_a_schema_whatever_happens(wm, name):
     arguments = {
         "evaluate": ["--seeds", "0:1"],
         "show": ["vae"],
+        "diff": ["demo", "demo"],
         "submit": ["vae"],
         "attach": ["vae"],
         "run": ["vae", "-o", "x=1"],

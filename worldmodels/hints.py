@@ -23,6 +23,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "status": (CONFIG, OVERRIDE, STORE),
     "doctor": (CONFIG, OVERRIDE, STORE),
     "show": (RUN, STORE, ITERATION),
+    "diff": (STORE,),
     "evaluate": (RUN, STORE, ITERATION, WORKERS),
     "ls": (STORE,),
     "verify": (STORE,),

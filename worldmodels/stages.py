@@ -97,7 +97,7 @@ STAGES = {
             entrypoint="worldmodels.reports.stage:write",
             summary="write one HTML page about the run",
             sections=(),
-            packages=("matplotlib",),
+            packages=("jinja2", "matplotlib"),
         ),
     )
 }

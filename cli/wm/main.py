@@ -29,6 +29,7 @@ GROUPS = {
     "Look at runs": {
         "ls": "wm.inspection:ls",
         "show": "wm.inspection:show",
+        "diff": "wm.diff:diff",
         "status": "wm.status:status",
         "logs": "wm.logs:logs",
     },
