@@ -16,9 +16,11 @@ import numpy as np
 
 from worldmodels import artifacts
 from worldmodels.artifacts import Name
+from worldmodels.config import Architecture
 from worldmodels.envs import make
 from worldmodels.envs.preprocess import shrink
 from worldmodels.networks import Encoder, Step
+from worldmodels.rollouts.driver import Driver
 from worldmodels.rollouts.player import EpisodeSpec
 from worldmodels.rollouts.policies import WorldPolicy, random_actions
 from worldmodels.store import open_store
@@ -34,7 +36,7 @@ def driver(way: str, seed: int, files: list[str]) -> Act:
         return lambda t, frame: plan[t]
     if way == "off the field":
         return lambda t, frame: np.array([0, 1, 0], np.float32)
-    policy = WorldPolicy(Encoder(files[0]), Step(files[1]), 1)
+    policy = WorldPolicy(Driver.of(Architecture(), Encoder(files[0]), Step(files[1])), 1)
     policy.begin(0, EpisodeSpec(0, seed, np.load(files[2])))
     return lambda t, frame: policy.act([0], frame[None])[0]
 

@@ -40,6 +40,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from worldmodels.config import Architecture
 from worldmodels.context import StoreWorkspace
 from worldmodels.control import stage as control
 from worldmodels.envs import make
@@ -50,8 +51,9 @@ from worldmodels.memory import train as memory_train
 from worldmodels.memory.data import Episodes
 from worldmodels.memory.model import Memory
 from worldmodels.memory.model import play_functions as memory_functions
-from worldmodels.networks import Encoder, Step, parameters
+from worldmodels.networks import Encoder, Step, build
 from worldmodels.rollouts import episodes, stage
+from worldmodels.rollouts.driver import Driver
 from worldmodels.rollouts.player import EpisodeSpec, play
 from worldmodels.rollouts.policies import WorldPolicy, random_actions
 from worldmodels.store import LocalStore
@@ -182,7 +184,7 @@ def networks(width: float, folder: Path) -> Networks:
 
 def controller() -> np.ndarray:
     """Parameters with which the car moves on, so that frames differ."""
-    weights = np.random.default_rng(1).normal(0, 0.02, parameters(Z, HIDDEN)).astype(np.float32)
+    weights = np.random.default_rng(1).normal(0, 0.02, build(Architecture(), Z, HIDDEN).parameters).astype(np.float32)
     weights[-3:] = 0.0, 0.3, -1.0
     return weights
 
@@ -196,7 +198,7 @@ def network_steps(nets: Networks) -> float:
 def loop_steps(nets: Networks) -> float:
     environments, weights = make("fast", LANES), controller()
     specs = iter([EpisodeSpec(i, i, weights) for i in range(LANES)])
-    policy, taken = WorldPolicy(nets.encoder, nets.step, LANES), 0
+    policy, taken = WorldPolicy(Driver.of(Architecture(), nets.encoder, nets.step), LANES), 0
 
     def drive() -> None:
         nonlocal taken

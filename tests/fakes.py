@@ -2,14 +2,15 @@
 
 import io
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worldmodels.config import resolve
+from worldmodels.config import Architecture, resolve
 from worldmodels.context import Checkpoints, Context, ProgressReporter
+from worldmodels.rollouts.driver import Driver
 from worldmodels.rollouts.episodes import Episode, encode
 from worldmodels.store import LocalStore
 
@@ -28,6 +29,7 @@ class FolderShard:
 class FolderArtifact:
     folder: Path
     shards: tuple[FolderShard, ...] = ()
+    architecture: Architecture = field(default_factory=Architecture)
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -134,3 +136,8 @@ class RecurrentFn:
 
     def __call__(self, z: np.ndarray, a: np.ndarray, h: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return h * 0.5 + a[:, :2], c
+
+
+def driver(architecture: Architecture = Architecture()) -> Driver:  # noqa: B008 - frozen
+    """V and M of a few numbers, and a C of that architecture."""
+    return Driver.of(architecture, EncoderFn(), RecurrentFn())

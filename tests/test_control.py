@@ -287,14 +287,20 @@ def test_start_from_of_a_child(tmp_path: Path) -> None:
     assert len(rows) == 6
 
 
-@pytest.mark.parametrize("field", ["population", "covariance"])
-def test_start_from_names_what_cannot_change(tmp_path: Path, field: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("population", {"population": 8}),
+        ("covariance", {"covariance": "diagonal"}),
+        ("hidden", {"architecture": {"inputs": "z h", "hidden": 24}}),  # may have as many parameters
+        ("inputs", {"architecture": {"inputs": "z"}}),
+    ],
+)
+def test_start_from_names_what_cannot_change(tmp_path: Path, name: str, change: dict[str, object]) -> None:
     work(area(tmp_path, "parent"), plan())
-    with pytest.raises(ConfigError, match=field):
-        work(
-            area(tmp_path, "child"),
-            child(**{"population": {"population": 8}, "covariance": {"covariance": "diagonal"}}[field]),
-        )
+    with pytest.raises(ConfigError, match=f"that evolution has {name} = ") as refused:
+        work(area(tmp_path, "child"), child(**change))
+    assert f"controller.{name}=" in refused.value.next
 
 
 def test_start_from_needs_a_finished_generation(tmp_path: Path) -> None:

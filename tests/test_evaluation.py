@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import EncoderFn, FolderArtifact, RecurrentFn, context, folder_shards
+from fakes import EncoderFn, FolderArtifact, RecurrentFn, context, driver, folder_shards
 from PIL import Image
 
 from worldmodels import evaluation
@@ -21,9 +21,8 @@ from worldmodels.evaluation.statistics import (
     interval_95,
     student_975,
 )
-from worldmodels.networks import parameters
 
-C = np.linspace(-0.3, 0.3, parameters(3, 2)).astype(np.float32)
+C = np.linspace(-0.3, 0.3, driver().controller.parameters).astype(np.float32)
 TRACKS = [300_000_000 + i for i in range(4)]
 
 
@@ -76,14 +75,13 @@ def test_summary_without_a_lap() -> None:
 
 
 def test_lanes_do_not_change_a_score() -> None:
-    one, many = (evaluation.score(EncoderFn(), RecurrentFn(), C, TRACKS, "fast", 40, lanes) for lanes in (1, 3))
+    one, many = (evaluation.score(driver(), C, TRACKS, "fast", 40, lanes) for lanes in (1, 3))
     assert one == many and [s.track for s in one] == TRACKS
 
 
 def test_renderers_do_not_change_what_the_same_actions_earn() -> None:
     fast, reference = (
-        evaluation.score(EncoderFn(), RecurrentFn(), C * 0, TRACKS[:1], renderer, 40)
-        for renderer in ("fast", "gymnasium")
+        evaluation.score(driver(), C * 0, TRACKS[:1], renderer, 40) for renderer in ("fast", "gymnasium")
     )
     assert fast == reference
 
@@ -123,7 +121,7 @@ def test_a_shard_is_the_same_alone(ctx) -> None:
 
 
 def test_film_is_an_animation_below_two_megabytes() -> None:
-    data = drive.film(EncoderFn(), RecurrentFn(), C, TRACKS[0], steps=60)
+    data = drive.film(driver(), C, TRACKS[0], steps=60)
     picture = Image.open(io.BytesIO(data))
     assert picture.n_frames == 15 and picture.size == drive.SIZE and len(data) <= drive.LARGEST
 

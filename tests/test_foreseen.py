@@ -43,6 +43,11 @@ SECOND = ("--iteration", "2")
             11,
             "V or M is made first",
         ),
+        (
+            ("memory", "controller", "-o", "memory.hidden=4096", "-o", "controller.hidden=4096", "--redo"),
+            43,
+            "controller.hidden = 4096: C would have 16826371 parameters",
+        ),
         (("evaluate", "-o", "evaluate.first_track=0"), 43, "evaluate.first_track = 0"),
         (("evaluate", "-o", "evaluate.first_track=399999999"), 43, "399999999"),
         (("latents", "-o", "latents.episodes=0:3", "--redo"), 43, "latents.episodes = 0:3"),

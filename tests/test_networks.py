@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from fakes import fix_threads
 
-from worldmodels.networks import Decoder, Dream, Encoder, Step, act, parameters, sample
+from worldmodels.config import Architecture
+from worldmodels.networks import Decoder, Dream, Encoder, Step, build, sample
 
 Z, H = 8, 16
 
@@ -74,25 +75,35 @@ def test_playing_imports_no_tensorflow():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_controllers_row_does_not_depend_on_its_batch():
-    rng = np.random.default_rng(1)
-    params, z, h = (rng.standard_normal((33, n), dtype=np.float32) for n in (parameters(32, 256), 32, 256))
-    whole = act(params, z, h)
+ARCHITECTURES = [Architecture(inputs=inputs, hidden=hidden) for inputs in ("z h", "z") for hidden in (0, 1, 40)]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+def test_the_controllers_row_does_not_depend_on_its_batch(architecture):
+    rng, c = np.random.default_rng(1), build(architecture, 32, 256)
+    params, z, h = (rng.standard_normal((33, n), dtype=np.float32) for n in (c.parameters, 32, 256))
+    whole = c.act(params, z, h)
     for size in range(1, 34):
-        parts = [act(params[i : i + size], z[i : i + size], h[i : i + size]) for i in range(0, 33, size)]
+        parts = [c.act(params[i : i + size], z[i : i + size], h[i : i + size]) for i in range(0, 33, size)]
         assert np.array_equal(whole, np.concatenate(parts))
 
 
-def test_the_controller_is_linear_then_squashed_into_the_actions_ranges():
-    rng = np.random.default_rng(2)
-    params = rng.standard_normal((1, parameters(4, 2)), dtype=np.float32)
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+def test_the_controllers_layers_are_squashed_into_the_actions_ranges(architecture):
+    rng, c = np.random.default_rng(2), build(architecture, 4, 2)
+    params = rng.standard_normal(c.parameters, dtype=np.float32)
     z, h = rng.standard_normal((1, 4), dtype=np.float32), rng.standard_normal((1, 2), dtype=np.float32)
-    raw = np.tanh(params[0, :-3].reshape(3, 6) @ np.concatenate([z[0], h[0]]) + params[0, -3:])
-    np.testing.assert_allclose(act(params, z, h)[0], [raw[0], (raw[1] + 1) / 2, max(raw[2], 0)], rtol=1e-5)
+    x, left = np.concatenate([z[0], h[0]] if architecture.inputs == "z h" else [z[0]]), params
+    if n := architecture.hidden:
+        x = np.tanh(left[: n * len(x)].reshape(n, -1) @ x + left[n * len(x) : n * (len(x) + 1)])
+        left = left[-3 * (n + 1) :]
+    raw = np.tanh(left[:-3].reshape(3, -1) @ x + left[-3:])
+    np.testing.assert_allclose(c.act(params[None], z, h)[0], [raw[0], (raw[1] + 1) / 2, max(raw[2], 0)], rtol=1e-4)
 
 
-def test_the_paper_controller_has_867_parameters():
-    assert parameters(32, 256) == 867
+@pytest.mark.parametrize(("inputs", "hidden", "count"), [("z h", 0, 867), ("z", 0, 99), ("z", 40, 1443)])
+def test_the_papers_controllers_have_its_numbers_of_parameters(inputs, hidden, count):
+    assert build(Architecture(inputs=inputs, hidden=hidden), 32, 256).parameters == count
 
 
 def test_a_cold_sample_is_the_heaviest_gaussians_center():

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from worldmodels.config import resolve
+from worldmodels.config import Architecture, resolve
 from worldmodels.envs.tracks import rollout_track
 from worldmodels.errors import CorruptArtifact, MissingInput
-from worldmodels.networks import linear
 from worldmodels.rollouts import episodes, stage
+from worldmodels.rollouts.driver import Driver
 from worldmodels.rollouts.episodes import Episode
 from worldmodels.rollouts.player import EpisodeSpec, play
 from worldmodels.rollouts.policies import RandomPolicy, WorldPolicy, random_actions
@@ -184,10 +184,11 @@ class Sums:
 
 
 def test_the_world_policy_begins_without_memory_and_advances_it():
-    parameters = np.zeros(linear.parameters(2, 1), np.float32)
+    driver = Driver.of(Architecture(), Shown(), Sums())
+    parameters = np.zeros(driver.controller.parameters, np.float32)
     parameters[2] = 0.1  # steering from h alone
     spec = EpisodeSpec(0, 5, parameters)
-    policy = WorldPolicy(Shown(), Sums(), 2)
+    policy = WorldPolicy(driver, 2)
     for _ in range(2):
         policy.begin(1, spec)
         steering = [policy.act([1], np.zeros((1, 64, 64, 3), np.uint8))[0, 0] for _ in range(3)]
@@ -201,9 +202,8 @@ def test_the_world_policy_keeps_lanes_apart():
 
     def driven(lanes):
         queue = iter(specs)
-        played = play(
-            Counting(lanes), WorldPolicy(Shown(), Sums(), lanes), lambda: next(queue, None), steps=9, record=True
-        )
+        policy = WorldPolicy(Driver.of(Architecture(), Shown(), Sums()), lanes)
+        played = play(Counting(lanes), policy, lambda: next(queue, None), steps=9, record=True)
         return {outcome.spec.key: outcome.episode.actions.tobytes() for outcome in played}
 
     assert driven(4) == driven(1)

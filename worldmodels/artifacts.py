@@ -21,8 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from pydantic import ValidationError
+
 from . import stored
-from .config import EXECUTION, EXTENT, LATER, Config, fields, flatten
+from .config import EXECUTION, EXTENT, LATER, Architecture, Config, fields, flatten
 from .errors import ConfigError, CorruptArtifact, MissingInput, StoreError
 from .store import Store, bounded, read
 from .store.causes import explain
@@ -284,6 +286,20 @@ class Artifact:
         if not isinstance(size, int) or size < 1:
             raise CorruptArtifact(f"{self.name}: rollouts.shard_episodes = {size!r:.50}", next=self.files.next)
         return size
+
+    @property
+    def architecture(self) -> Architecture:
+        """Return C's architecture from a controller's manifest. Raise CorruptArtifact for one that cannot be.
+
+        A manifest omits settings that have their default.
+        """
+        named = {name: self.manifest["config"].get(f"controller.{name}") for name in Architecture.model_fields}
+        try:
+            return Architecture.model_validate({name: value for name, value in named.items() if value is not None})
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]
+            words = f"controller.{'.'.join(map(str, reason['loc']))} = {reason['input']!r:.50}: {reason['msg']:.200}"
+            raise CorruptArtifact(f"{self.name}: {words}", next=self.files.next) from None
 
     def path(self, name: str) -> Path:
         return self.files.path(name)

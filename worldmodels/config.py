@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from . import stored
+from . import parts, stored
 from .cluster_settings import ClusterSettings
 from .errors import ConfigError
 from .settings import EXECUTION, EXTENT, LATER, MOST, Count, Positive, Section, fields, flatten, leaves
@@ -120,8 +120,30 @@ class GrowthLevel(Section):
     sigma: Annotated[float, Field(ge=0, le=1000)] = 0.0
 
 
-class Controller(Section):
-    """C: a linear map from [z, h] to the action, found by CMA-ES (paper, appendix A.4)."""
+class Architecture(Section):
+    """The settings that decide C's parameters and its actions with them.
+
+    Everything that drives with a stored C reads them from its manifest (`Artifact.architecture`).
+    """
+
+    network: Annotated[str, AfterValidator(parts.known(parts.CONTROLLERS))] = Field(
+        "layers", description="C's network: layers", json_schema_extra=LATER
+    )
+    inputs: Literal["z h", "z"] = Field(
+        "z h", description="what C sees: z h (V's latents and M's state), or z alone", json_schema_extra=LATER
+    )
+    hidden: Annotated[int, Field(ge=0, le=4096)] = Field(
+        0, description="tanh units of C's hidden layer; 0: C is linear", json_schema_extra=LATER
+    )
+
+    def changed(self) -> dict[str, Any]:
+        """Return these settings, without those that have their default."""
+        return {name: getattr(self, name) for name, info in Architecture.model_fields.items()
+                if getattr(self, name) != info.default}  # fmt: skip
+
+
+class Controller(Architecture):
+    """C: a map from z and h to the action, found by CMA-ES (paper, appendix A.4)."""
 
     population: Annotated[int, Field(ge=4, le=4096)] = Field(32, description="candidates per generation")
     tracks: Count = Field(2, le=10_000, description="tracks that every candidate of a generation drives")

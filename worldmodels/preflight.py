@@ -80,7 +80,16 @@ def _same_network(outlook: Outlook, stage: str, **sizes: float) -> None:
 
 
 def _controller(outlook: Outlook) -> None:
-    start = outlook.config.controller.start_from
+    from .networks import build
+
+    config, start = outlook.config, outlook.config.controller.start_from
+    length = build(config.controller, config.vae.z, config.memory.hidden).parameters
+    if length > stored.MOST_PARAMETERS:
+        raise ConfigError(
+            f"controller.hidden = {config.controller.hidden}: C would have {length} parameters, more than the"
+            f" {stored.MOST_PARAMETERS} that an evolution can have",
+            next="wm run controller -o controller.hidden=40",
+        )
     if start is None:
         return
     if outlook.area is None:
@@ -90,10 +99,8 @@ def _controller(outlook: Outlook) -> None:
         )
     from .control.replay import ancestry
     from .control.stage import settings
-    from .networks import parameters
 
-    length = parameters(outlook.config.vae.z, outlook.config.memory.hidden)
-    ancestry(outlook.area, settings(outlook.config, length))
+    ancestry(outlook.area, settings(config, length))
 
 
 CHECKS: dict[str, Callable[[Outlook], None]] = {

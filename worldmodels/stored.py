@@ -25,6 +25,8 @@ SHARDS = 20_000
 """Most shards of one artifact."""
 MOST_BLOCKS = 2**17
 """Most blocks of one generation."""
+MOST_PARAMETERS = 10**6
+"""Most parameters of C."""
 DEPTH, ITEMS, TEXT = 32, 10_000, 100_000
 
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -202,7 +204,7 @@ class Evolution(TypedDict):
     """The settings that decide an evolution."""
 
     seed: Whole
-    parameters: Annotated[int, Field(ge=1, le=10**6)]
+    parameters: Annotated[int, Field(ge=1, le=MOST_PARAMETERS)]
     population: Annotated[int, Field(ge=2, le=10**6)]
     tracks: Annotated[int, Field(ge=1, le=10**6)]
     sigma: Annotated[float, Field(gt=0)]
@@ -211,6 +213,7 @@ class Evolution(TypedDict):
     growth: NotRequired[Annotated[list[Level], Field(max_length=1000)]]
     average: NotRequired[Annotated[int, Field(ge=2, le=10**6)]]
     sigma_bound: NotRequired[bool]
+    architecture: NotRequired[Annotated[dict[Word, Word | int], Field(min_length=1, max_length=100)]]
     checksum: NotRequired[Sha256]
 
 

@@ -5,9 +5,10 @@ state is rebuilt by asking and telling every earlier generation again.
 """
 
 import math
+import shlex
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import cma
@@ -15,6 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .. import stored
+from ..config import Architecture
 from ..errors import ConfigError, WorkFailed
 
 # pycma checks its mirrored pair to 1e-11, finer than the candidates' float32.
@@ -40,7 +42,8 @@ class Settings:
 
     `growth`: levels in order of their scores; each begins once any validation so far has reached its score. `average`:
     the number of generations whose means are averaged to the validated parameters. `sigma_bound`: sigma never exceeds
-    the initial one of the evolution, or of its level.
+    the initial one of the evolution, or of its level. `architecture`: the settings of C's architecture that do not have
+    their default.
     """
 
     seed: int
@@ -53,6 +56,7 @@ class Settings:
     growth: tuple[Level, ...] = ()
     average: int = 1
     sigma_bound: bool = False
+    architecture: Mapping[str, str | int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         value = asdict(self)
@@ -60,8 +64,9 @@ class Settings:
             del value["growth"]  # the format of versions without it
         if self.average == 1:
             del value["average"]
-        if not self.sigma_bound:
-            del value["sigma_bound"]
+        for name in ("sigma_bound", "architecture"):
+            if not value[name]:
+                del value[name]
         return stored.encode(value)
 
     @classmethod
@@ -85,14 +90,20 @@ class Settings:
 
     def continues(self, parent: "Settings") -> None:
         """Raise ConfigError with the first field that differs from the parent's and cannot change."""
-        for name in ("population", "covariance", "parameters"):
-            here, there = getattr(self, name), getattr(parent, name)
-            if here != there:
+        theirs = parent._fixed()
+        for name, here in self._fixed().items():
+            if here != (there := theirs[name]):
                 raise ConfigError(
                     f"controller.start_from = {self.start_from}: that evolution has {name} = {there}, this one {here}; "
-                    "population, covariance and parameters cannot change on the way",
-                    next=f"wm run controller -o controller.{name}={there}",
+                    f"{', '.join(theirs)} cannot change on the way",
+                    next=f"wm run controller -o {shlex.quote(f'controller.{name}={there}')}",
                 )
+
+    def _fixed(self) -> dict[str, str | int]:
+        """Return the settings that an evolution shares with those that continue it."""
+        usual = Architecture()
+        drives = {name: self.architecture.get(name, getattr(usual, name)) for name in Architecture.model_fields}
+        return {"population": self.population, "covariance": self.covariance, **drives}
 
 
 class Evolution:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from ..config import Config
 from ..context import Context
 from ..envs import make, tracks
-from ..networks import Encoder, Step, parameters
+from ..networks import Encoder, Step
+from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeResult, EpisodeSpec, play
 from ..rollouts.policies import WorldPolicy
 from . import history
@@ -23,8 +24,8 @@ def work(ctx: Context) -> None:
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     step = Step(ctx.one("memory").path("step.tflite"))
     lanes = make(ctx.config.controller.renderer, ctx.lanes)
-    policy = WorldPolicy(encoder, step, ctx.lanes)
-    evolution = plan(ctx, parameters(encoder.z, step.hidden))
+    driver = Driver.of(ctx.config.controller, encoder, step)
+    policy, evolution = WorldPolicy(driver, ctx.lanes), plan(ctx, driver.controller.parameters)
     exchange = Exchange(
         ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, on_generation=lambda rows: _show(ctx, rows)
     )
@@ -70,6 +71,7 @@ def settings(config: Config, length: int) -> Settings:
         growth,
         c.average,
         c.sigma_bound,
+        c.changed(),
     )
 
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from ..envs.base import Bools, Floats, Frames
 from ..envs.fast import FastLanes
+from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeSpec, play
-from ..rollouts.policies import EncoderFn, RecurrentFn, WorldPolicy
+from ..rollouts.policies import WorldPolicy
 
 SIZE = (300, 200)
 STEP_MILLISECONDS = 20  # the environment's 50 steps a second
@@ -46,8 +47,7 @@ class Camera:
 
 
 def film(
-    encoder: EncoderFn,
-    step: RecurrentFn,
+    driver: Driver,
     parameters: NDArray[np.float32],
     track: int,
     steps: int,
@@ -61,7 +61,7 @@ def film(
     camera = Camera(every)
     specs = iter([EpisodeSpec(0, track, parameters)])
     try:
-        for _ in play(camera, WorldPolicy(encoder, step, 1), lambda: next(specs, None), steps=steps, on_step=on_step):
+        for _ in play(camera, WorldPolicy(driver, 1), lambda: next(specs, None), steps=steps, on_step=on_step):
             pass
     finally:
         camera.close()

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs import describe, make
+from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeResult, EpisodeSpec, play
-from ..rollouts.policies import EncoderFn, RecurrentFn, WorldPolicy
+from ..rollouts.policies import WorldPolicy
 from .statistics import deviation, interquartile_interval_95, interquartile_mean, interval_95
 
 
@@ -34,8 +35,7 @@ class TrackScore:
 
 
 def score(
-    encoder: EncoderFn,
-    step: RecurrentFn,
+    driver: Driver,
     parameters: NDArray[np.float32],
     tracks: Sequence[int],
     renderer: str,
@@ -49,7 +49,7 @@ def score(
     """
     specs = (EpisodeSpec(i, track, parameters) for i, track in enumerate(tracks))
     count = min(lanes, len(tracks))
-    environments, policy = make(renderer, count), WorldPolicy(encoder, step, count)
+    environments, policy = make(renderer, count), WorldPolicy(driver, count)
     try:
         outcomes = play(environments, policy, lambda: next(specs, None), steps=steps, on_step=on_step)
         found = {outcome.spec.key: TrackScore.of(outcome) for outcome in outcomes}

@@ -13,6 +13,7 @@ from ..context import Context, Shard
 from ..envs import tracks
 from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder, Step
+from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeFailed
 from .drive import film
 from .scoring import TrackScore, comparison, score, summary
@@ -70,10 +71,11 @@ def _rows(shard: Shard) -> dict[str, list[TrackScore]]:
         raise CorruptArtifact(f"{label} is damaged: {error}", next=repair) from error
 
 
-def _controller(ctx: Context) -> tuple[Encoder, Step, NDArray[np.float32]]:
-    mean = npz.read(ctx.one("controller").path("mean.npy"))
-    encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
-    return encoder, Step(ctx.one("memory").path("step.tflite")), np.asarray(mean, np.float32)
+def _controller(ctx: Context) -> tuple[Driver, NDArray[np.float32]]:
+    controller = ctx.one("controller")
+    encoder, step = Encoder(ctx.one("vae").path("encoder.tflite")), Step(ctx.one("memory").path("step.tflite"))
+    mean = npz.read(controller.path("mean.npy"))
+    return Driver.of(controller.architecture, encoder, step), np.asarray(mean, np.float32)
 
 
 class _Progress:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from .. import artifacts, evaluation, npz, runner
 from ..artifacts import Artifact, Name
+from ..config import Architecture
 from ..errors import CorruptArtifact, MissingInput
 from ..rollouts.stage import load_parameters
 from ..store import Store
@@ -46,16 +48,18 @@ def score(
         paths = [str(vae.path("encoder.tflite")), str(memory.path("step.tflite")), str(parameters)]
         count = min(workers or runner.cores(), len(tracks))
         with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _quiet) as pool:
-            parts = pool.map(_score, [paths] * count, [tracks[i::count] for i in range(count)], [renderer] * count)
+            shares = [tracks[i::count] for i in range(count)]
+            parts = pool.map(partial(_score, paths, controller.architecture, renderer), shares)
             scores = [row for part in parts for row in part]
     return {"scored": scored, **evaluation.summary(sorted(scores, key=lambda row: row.track), renderer)}
 
 
-def _score(paths: list[str], tracks: list[int], renderer: str) -> list[Any]:
+def _score(paths: list[str], architecture: Architecture, renderer: str, tracks: list[int]) -> list[Any]:
     from ..networks import Encoder, Step
+    from ..rollouts.driver import Driver
 
-    encoder, step = Encoder(paths[0]), Step(paths[1])
-    return evaluation.score(encoder, step, npz.read(Path(paths[2])), tracks, renderer)
+    driver = Driver.of(architecture, Encoder(paths[0]), Step(paths[1]))
+    return evaluation.score(driver, npz.read(Path(paths[2])), tracks, renderer)
 
 
 def _quiet() -> None:

@@ -1,7 +1,7 @@
 """Inference without TensorFlow: V's encoder and decoder and M's step and dream on LiteRT, C on NumPy."""
 
-from .linear import act, parameters
+from .controllers import Controller, build
 from .litert import Decoder, Dream, Encoder, Step
 from .mixture import sample
 
-__all__ = ["Decoder", "Dream", "Encoder", "Step", "act", "parameters", "sample"]
+__all__ = ["Controller", "Decoder", "Dream", "Encoder", "Step", "build", "sample"]

@@ -4,19 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..networks import Decoder, Dream, Encoder, Step, act, sample
+from ..networks import Controller, Decoder, Dream, Encoder, Step, sample
 from ..rollouts.episodes import Episode
 
 
 @dataclass(frozen=True)
 class Networks:
-    """V and M for inference, and C's parameters f32 [P] (None: the episode's own actions are repeated)."""
+    """V and M for inference, and C with its parameters f32 [P] (None: the episode's own actions are repeated)."""
 
     encoder: Encoder
     decoder: Decoder
     step: Step
     dream: Dream
-    controller: np.ndarray | None
+    controller: tuple[Controller, np.ndarray] | None
 
 
 def roll_out(
@@ -44,7 +44,8 @@ def roll_out(
         if networks.controller is None:
             a = episode.actions[t % len(episode.actions)][None]
         else:
-            a = act(networks.controller[None], z, h)
+            controller, parameters = networks.controller
+            a = controller.act(parameters[None], z, h)
         h, c, logits, mu, log_sigma = networks.dream(z, a, h, c)
         z = sample(logits, mu, log_sigma, rng, temperature)
         seen.append(z)

@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import npz
 from ..context import Artifact, Context
-from ..networks import Decoder, Dream, Encoder, Step
+from ..networks import Decoder, Dream, Encoder, Step, build
 from ..rollouts import episodes
 from ..rollouts.episodes import Episode
 from .dream import Networks, roll_out
@@ -105,10 +105,11 @@ def dream(ctx: Context) -> list[Part]:
     """Show M rolled out on its own predictions, as an animation and a filmstrip."""
     vae, model = ctx.one("vae"), ctx.one("memory")
     controllers = ctx.inputs.get("controller", ())
+    encoder, step = Encoder(vae.path("encoder.tflite")), Step(model.path("step.tflite"))
+    mean = [(build(c.architecture, encoder.z, step.hidden), npz.read(c.path("mean.npy"))) for c in controllers[-1:]]
     networks = Networks(
-        Encoder(vae.path("encoder.tflite")), Decoder(vae.path("decoder.tflite")), Step(model.path("step.tflite")),
-        Dream(model.path("dream.tflite")), npz.read(controllers[-1].path("mean.npy")) if controllers else None,
-    )  # fmt: skip
+        encoder, Decoder(vae.path("decoder.tflite")), step, Dream(model.path("dream.tflite")), mean[0] if mean else None
+    )
     ctx.one("rollouts")
     episode = max(_last_episodes(ctx), key=lambda e: len(e.frames))
     rng = np.random.default_rng([ctx.config.seed, DREAM_SEED])

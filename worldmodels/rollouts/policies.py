@@ -1,13 +1,12 @@
 """Policies: random actions, or the trained networks."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptArtifact
-from ..networks import linear
+from .driver import Driver
 from .player import EpisodeSpec
 
 Floats = NDArray[np.float32]
@@ -54,33 +53,14 @@ class RandomPolicy:
         return actions
 
 
-class EncoderFn(Protocol):
-    """V's encoder as policies call it: frames -> mean [n, Z], log-variance [n, Z]."""
-
-    @property
-    def z(self) -> int: ...
-
-    def __call__(self, frames: NDArray[np.uint8], /) -> tuple[Floats, Floats]: ...
-
-
-class RecurrentFn(Protocol):
-    """M's step as policies call it: z, a, h, c -> h, c."""
-
-    @property
-    def hidden(self) -> int: ...
-
-    def __call__(self, z: Floats, a: Floats, h: Floats, c: Floats, /) -> tuple[Floats, Floats]: ...
-
-
 class WorldPolicy:
     """V, M and C (paper, section 3): z is the encoder's mean, h_t follows from (z, a) of step t - 1, and h_0 = 0."""
 
-    def __init__(self, encoder: EncoderFn, step: RecurrentFn, lanes: int) -> None:
-        self._encoder = encoder
-        self._step = step
-        self._h = np.zeros((lanes, step.hidden), np.float32)
-        self._c = np.zeros((lanes, step.hidden), np.float32)
-        self._parameters = np.zeros((lanes, linear.parameters(encoder.z, step.hidden)), np.float32)
+    def __init__(self, driver: Driver, lanes: int) -> None:
+        self._driver = driver
+        hidden = driver.step.hidden
+        self._h, self._c = np.zeros((lanes, hidden), np.float32), np.zeros((lanes, hidden), np.float32)
+        self._parameters = np.zeros((lanes, driver.controller.parameters), np.float32)
 
     def begin(self, lane: int, spec: EpisodeSpec) -> None:
         if spec.parameters is None:
@@ -96,8 +76,8 @@ class WorldPolicy:
 
     def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> Floats:
         rows = list(lanes)
-        z, _ = self._encoder(frames)  # [n, Z]
+        z, _ = self._driver.encoder(frames)  # [n, Z]
         h, c = self._h[rows], self._c[rows]  # [n, H]
-        actions: Floats = linear.act(self._parameters[rows], z, h)
-        self._h[rows], self._c[rows] = self._step(z, actions, h, c)
+        actions = self._driver.controller.act(self._parameters[rows], z, h)
+        self._h[rows], self._c[rows] = self._driver.step(z, actions, h, c)
         return actions

@@ -13,6 +13,7 @@ from ..envs import make, tracks
 from ..errors import MissingInput, ShardFailed
 from ..networks import Encoder, Step
 from . import episodes
+from .driver import Driver
 from .player import EpisodeFailed, EpisodeSpec, Policy, play
 from .policies import RandomPolicy, WorldPolicy
 
@@ -58,7 +59,9 @@ def _driver(ctx: Context) -> tuple[Policy, NDArray[np.float32] | None]:
         return RandomPolicy(ctx.config.seed, ctx.iteration, settings.steps, settings.hold), None
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     step = Step(ctx.one("memory").path("step.tflite"))
-    return WorldPolicy(encoder, step, ctx.lanes), load_parameters(ctx.one("controller"), settings.controller)
+    controller = ctx.one("controller")
+    policy = WorldPolicy(Driver.of(controller.architecture, encoder, step), ctx.lanes)
+    return policy, load_parameters(controller, settings.controller)
 
 
 def load_parameters(
