@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from fakes import EncoderFn, FolderArtifact, RecurrentFn, context
 
+from worldmodels import parts
 from worldmodels.context import StoreWorkspace, Workspace
 from worldmodels.control import history, stage
 from worldmodels.control.blocks import MEAN, divide
 from worldmodels.control.episode_queue import Limits
-from worldmodels.control.evolution import Evolution, Settings
+from worldmodels.control.evolution import Evolution, Level, Settings
 from worldmodels.control.exchange import EvolutionPlan, Exchange, run
 from worldmodels.control.pace import Timing
 from worldmodels.control.records import Generation, claim, claim_key, final_key, params_key, result_key
@@ -294,6 +295,7 @@ def test_start_from_of_a_child(tmp_path: Path) -> None:
         ("covariance", {"covariance": "diagonal"}),
         ("hidden", {"architecture": {"inputs": "z h", "hidden": 24}}),  # may have as many parameters
         ("inputs", {"architecture": {"inputs": "z"}}),
+        ("strategy", {"strategy": "openai-es"}),
     ],
 )
 def test_start_from_names_what_cannot_change(tmp_path: Path, name: str, change: dict[str, object]) -> None:
@@ -318,9 +320,40 @@ def test_cma_es_finds_a_quadratics_optimum(covariance: str) -> None:
     assert np.allclose(evolution.mean, 1, atol=1e-3)
 
 
-def test_evolution_repeats_bit_for_bit() -> None:
+@pytest.mark.parametrize("population", [64, 7])
+def test_openai_es_climbs_a_noisy_quadratic(population: int) -> None:
+    evolution, luck = Evolution(Settings(1, 100, population, 1, 0.1, strategy="openai-es")), np.random.default_rng(0)
+    for _ in range(150):
+        candidates = evolution.ask(1)
+        noise = luck.standard_normal(population)
+        evolution.tell(candidates, (noise - ((candidates - 0.3) ** 2).sum(axis=1)).tolist())
+    assert ((evolution.mean - 0.3) ** 2).sum() < 0.4 * 100 * 0.3**2 and evolution.sigma == 0.1
+
+
+def test_openai_es_goes_by_ranks_and_stays_where_all_are_equal() -> None:
+    def after(change: Callable[[float], float]) -> np.ndarray:
+        evolution = Evolution(Settings(1, 20, 8, 1, 0.1, strategy="openai-es"))
+        candidates = evolution.ask(1)
+        evolution.tell(candidates, [change(float(x.sum())) for x in candidates])
+        return evolution.mean
+
+    assert np.array_equal(after(lambda score: score), after(lambda score: score**3 + 9))
+    assert after(lambda score: score).sum() > 0
+    assert not after(lambda score: 7.0).any()
+
+
+@pytest.mark.parametrize("strategy", parts.STRATEGIES)
+def test_workers_do_not_show_with_any_strategy(tmp_path: Path, strategy: str) -> None:
+    what = plan(replace(SETTINGS, strategy=strategy, growth=(Level(-100.0, sigma=0.2),)))
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda w: work(area(tmp_path / "a"), what, w, pause=0.002), range(3)))
+    assert found == [work(area(tmp_path / "b"), what)] * 3
+
+
+@pytest.mark.parametrize("strategy", parts.STRATEGIES)
+def test_evolution_repeats_bit_for_bit(strategy: str) -> None:
     def course() -> list[bytes]:
-        evolution, found = Evolution(Settings(1, 320, 8, 1, 0.1)), []
+        evolution, found = Evolution(Settings(1, 320, 8, 1, 0.1, strategy=strategy)), []
         for _ in range(4):
             candidates = evolution.ask(1)
             evolution.tell(candidates, [-float(((x - 1) ** 2).sum()) for x in candidates])

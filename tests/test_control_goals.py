@@ -123,13 +123,14 @@ def test_levels_take_over_what_they_do_not_say() -> None:
     assert (settings.level(9.0).tracks, settings.level(9.0).steps) == (5, 10)
 
 
-def test_settings_without_growth_and_average_are_written_as_ever() -> None:
-    assert (
-        not {b"growth", b"average"} & set(SETTINGS.encode().split(b'"'))
-        and Settings.decode(SETTINGS.encode()) == SETTINGS
-    )
-    grows = replace(SETTINGS, growth=GROWTH, average=4)
-    assert Settings.decode(grows.encode()) == grows
+def test_later_settings_are_written_only_where_they_are_not_usual() -> None:
+    later = {b"growth", b"average", b"sigma_bound", b"architecture", b"strategy"}
+    assert not later & set(SETTINGS.encode().split(b'"'))
+    assert Settings.decode(SETTINGS.encode()) == SETTINGS
+    architecture = {"inputs": "z", "hidden": 3}
+    other = replace(SETTINGS, growth=GROWTH, average=4, architecture=architecture, strategy="openai-es")
+    assert later - {b"sigma_bound"} <= set(other.encode().split(b'"'))
+    assert Settings.decode(other.encode()) == other
 
 
 def test_it_grows_with_the_means_score(tmp_path: Path) -> None:

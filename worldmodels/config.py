@@ -143,7 +143,7 @@ class Architecture(Section):
 
 
 class Controller(Architecture):
-    """C: a map from z and h to the action, found by CMA-ES (paper, appendix A.4)."""
+    """C: a map from z and h to the action, found by evolution (paper, appendix A.4)."""
 
     population: Annotated[int, Field(ge=4, le=4096)] = Field(32, description="candidates per generation")
     tracks: Count = Field(2, le=10_000, description="tracks that every candidate of a generation drives")
@@ -151,7 +151,10 @@ class Controller(Architecture):
     patience: Annotated[int, Field(ge=0, le=1000)] = Field(
         60, description="end a training episode after so many steps without a new tile; 0: never"
     )
-    sigma: Positive = Field(0.1, le=1000, description="CMA-ES' first step size")
+    strategy: Annotated[str, AfterValidator(parts.known(parts.STRATEGIES))] = Field(
+        "cma-es", description="search for C: cma-es, or openai-es (constant sigma, momentum)", json_schema_extra=LATER
+    )
+    sigma: Positive = Field(0.1, le=1000, description="first step size of the search")
     sigma_bound: bool = Field(
         False,
         description="whether sigma must not grow beyond the one that the evolution, or its level, begins with",

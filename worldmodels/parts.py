@@ -12,6 +12,11 @@ from .errors import ConfigError
 
 CONTROLLERS = {"layers": "worldmodels.networks.controllers:Layers"}
 """Values of `controller.network`; see `networks.controllers.Controller`."""
+STRATEGIES = {
+    "cma-es": "worldmodels.control.cma_es:CmaEs",
+    "openai-es": "worldmodels.control.openai_es:OpenAiEs",
+}
+"""Values of `controller.strategy`; see `control.evolution.Strategy`."""
 
 
 def load(table: Mapping[str, str], name: str) -> Any:

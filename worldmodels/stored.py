@@ -213,6 +213,7 @@ class Evolution(TypedDict):
     growth: NotRequired[Annotated[list[Level], Field(max_length=1000)]]
     average: NotRequired[Annotated[int, Field(ge=2, le=10**6)]]
     sigma_bound: NotRequired[bool]
+    strategy: NotRequired[Word]
     architecture: NotRequired[Annotated[dict[Word, Word | int], Field(min_length=1, max_length=100)]]
     checksum: NotRequired[Sha256]
 

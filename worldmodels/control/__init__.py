@@ -1,4 +1,4 @@
-"""C: a linear controller found by CMA-ES. `evolution.py` searches, `exchange.py` shares the work between workers.
+"""C: found by CMA-ES or another strategy. `evolution.py` searches, `exchange.py` shares the work between workers.
 
 `describe(area, settings)` returns the progress of an evolution.
 """

@@ -1,26 +1,17 @@
-"""CMA-ES by ask and tell: the same candidates and scores give the same next candidates, bit for bit.
-
-pycma itself resumes from pickles. Instead, all random numbers come from a Generator seeded by (seed, generation), and a
-state is rebuilt by asking and telling every earlier generation again.
-"""
+"""The settings and the state of an evolution, and the protocol of its strategy (CMA-ES, say), by ask and tell."""
 
 import math
 import shlex
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Protocol
 
-import cma
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .. import stored
+from .. import parts, stored
 from ..config import Architecture
 from ..errors import ConfigError, WorkFailed
-
-# pycma checks its mirrored pair to 1e-11, finer than the candidates' float32.
-warnings.filterwarnings("ignore", message="TPA: apparent inconsistency with mirrored samples")
 
 
 @dataclass(frozen=True)
@@ -57,6 +48,7 @@ class Settings:
     average: int = 1
     sigma_bound: bool = False
     architecture: Mapping[str, str | int] = field(default_factory=dict)
+    strategy: str = "cma-es"
 
     def encode(self) -> bytes:
         value = asdict(self)
@@ -67,6 +59,8 @@ class Settings:
         for name in ("sigma_bound", "architecture"):
             if not value[name]:
                 del value[name]
+        if self.strategy == "cma-es":
+            del value["strategy"]
         return stored.encode(value)
 
     @classmethod
@@ -103,38 +97,64 @@ class Settings:
         """Return the settings that an evolution shares with those that continue it."""
         usual = Architecture()
         drives = {name: self.architecture.get(name, getattr(usual, name)) for name in Architecture.model_fields}
-        return {"population": self.population, "covariance": self.covariance, **drives}
+        search = {"strategy": self.strategy, "population": self.population, "covariance": self.covariance}
+        return {**search, **drives}
+
+
+class Strategy(Protocol):
+    """A search for the parameters with the highest score, by ask and tell.
+
+    To write one, define a class that is created with the evolution's `Settings`. `parts.STRATEGIES` makes it a value of
+    `controller.strategy`. Workers store no state: each rebuilds it by asking and telling every earlier generation
+    again. So the state may depend only on the settings, on `noise` and on what was told. This one goes on from the best
+    candidate:
+
+        class BestOf:
+            def __init__(self, settings: Settings) -> None:
+                self.mean, self.sigma = np.zeros(settings.parameters), settings.sigma
+                self._population = settings.population
+
+            def ask(self, noise: np.random.Generator) -> np.ndarray:
+                return self.mean + self.sigma * noise.standard_normal((self._population, len(self.mean)))
+
+            def tell(self, candidates: np.ndarray, scores: np.ndarray) -> None:
+                self.mean = candidates[np.argmax(scores)]
+    """
+
+    sigma: float
+    """How widely candidates are scattered around the mean; `controller.growth` and `sigma_bound` set it."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Return the parameters [P] to validate and to hand on."""
+
+    def ask(self, noise: np.random.Generator) -> np.ndarray:
+        """Return the candidates [N, P] of a generation, drawn with `noise` alone."""
+
+    def tell(self, candidates: np.ndarray, scores: np.ndarray) -> None:
+        """Learn from candidates float64 [N, P], as they drove, and their scores float64 [N]; larger is better.
+
+        The candidates are the last asked ones, rounded to float32; on another kind of CPU, they may differ from those.
+        """
 
 
 class Evolution:
-    """The state of CMA-ES before it is asked for generation `self.generation` (1 at first).
+    """A strategy's state before it is asked for generation `self.generation` (1 at first).
 
-    Scores are rewards: larger is better. x0 = 0 as in the paper's code. Step size: pycma's default, which is two-point
-    adaptation from 300 parameters on (on noisy quadratics of 867 parameters it got further than CSA, whose sigma hardly
-    changed).
+    All random numbers come from a Generator seeded by (seed, generation), so the same candidates and scores give the
+    same next candidates, bit for bit.
     """
 
     def __init__(self, settings: Settings) -> None:
         # Always one BLAS thread: another count may sum in another order, and driving occupies all cores anyway.
         threadpool_limits(1, user_api="blas")
         self.generation = 1
-        self._noise = np.random.default_rng(0)
-        options = {
-            "popsize": settings.population,
-            "CMA_diagonal": settings.covariance == "diagonal",
-            "CMA_mirrors": 0,
-            "seed": np.nan,
-            "randn": lambda *shape: self._noise.standard_normal(shape),
-            "signals_filename": "",
-            "verbose": -9,
-        }
-        self._strategy: Any = cma.CMAEvolutionStrategy(np.zeros(settings.parameters), settings.sigma, options)
+        self._strategy: Strategy = parts.load(parts.STRATEGIES, settings.strategy)(settings)
 
     @property
     def mean(self) -> np.ndarray:
-        """Return the distribution's mean, float32 [P]."""
-        # Once the covariance's condition number exceeds 1e12, pycma uses other coordinates.
-        return np.asarray(self._strategy.gp.pheno(self._strategy.mean), np.float32)
+        """Return the strategy's mean, float32 [P]."""
+        return np.asarray(self._strategy.mean, np.float32)
 
     @property
     def sigma(self) -> float:
@@ -145,11 +165,10 @@ class Evolution:
 
     def ask(self, seed: int) -> np.ndarray:
         """Return the generation's candidates, float32 [N, P]."""
-        self._noise = np.random.default_rng([seed, self.generation])
-        return np.asarray(self._strategy.ask(), np.float32)
+        return np.asarray(self._strategy.ask(np.random.default_rng([seed, self.generation])), np.float32)
 
     def tell(self, candidates: np.ndarray, scores: Sequence[float]) -> None:
-        """Tell CMA-ES the candidates float32 [N, P], exactly as they drove, and their scores [N].
+        """Tell the strategy the candidates float32 [N, P], exactly as they drove, and their scores [N].
 
         Raise WorkFailed if a score is not finite.
         """
@@ -158,6 +177,5 @@ class Evolution:
                 f"generation {self.generation}: a candidate's score is not a number: {scores}",
                 next="wm logs controller",
             )
-        # By default, pycma takes rounded candidates for injected ones and shortens some of them.
-        self._strategy.tell(list(candidates.astype(np.float64)), [-score for score in scores], check_points=False)
+        self._strategy.tell(candidates.astype(np.float64), np.asarray(scores, np.float64))
         self.generation += 1

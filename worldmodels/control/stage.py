@@ -72,6 +72,7 @@ def settings(config: Config, length: int) -> Settings:
         c.average,
         c.sigma_bound,
         c.changed(),
+        c.strategy,
     )
 
 
