@@ -98,7 +98,7 @@ def encode(shards: list[dict[str, bytes]], folder: Path, width: float) -> list[d
     (folder / "encoder.tflite").write_bytes(training.convert(play_functions(Vae(32, width))["encoder.tflite"]))
     encoder, encoded = Encoder(folder / "encoder.tflite"), []
     for content in shards:
-        found = episodes.read(SimpleNamespace(index=0, read=content.__getitem__))
+        found = episodes.read(SimpleNamespace(index=0, read=content.__getitem__), 3)
         moments = [[np.concatenate(m) for m in zip(*map(encoder, np.array_split(e.frames, 8)), strict=True)]
                    for e in found]  # fmt: skip
         encoded.append([latents.Latents(*m, e.actions) for m, e in zip(moments, found, strict=True)])
@@ -187,9 +187,11 @@ class MemoryFeed:
 
     def _trainer(self, artifact: Artifact) -> memory_train.Trainer:
         cache = self.config.execution.cache_mb << 20
-        found = Episodes(artifact.shards[: self.shards], 1, self.config.memory.held_out, 0 if self.per_pool else cache)
+        found = Episodes(
+            artifact.shards[: self.shards], 3, 1, self.config.memory.held_out, 0 if self.per_pool else cache
+        )
         found.per_pool = self.per_pool or found.per_pool
-        return memory_train.Trainer(SimpleNamespace(config=self.config), Memory(32, 256, 5, 1), found)
+        return memory_train.Trainer(SimpleNamespace(config=self.config), Memory(32, 3, 256, 5, 1), found)
 
     def stream(self, artifact: Artifact) -> Iterator[Any]:
         return self._trainer(artifact).stream(data.START)

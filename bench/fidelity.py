@@ -17,12 +17,12 @@ import numpy as np
 from worldmodels import artifacts
 from worldmodels.artifacts import Name
 from worldmodels.config import Architecture
-from worldmodels.envs import make
+from worldmodels.envs.car_racing import make, random_actions
 from worldmodels.envs.preprocess import shrink
 from worldmodels.networks import Encoder, Step
 from worldmodels.rollouts.driver import Driver
 from worldmodels.rollouts.player import EpisodeSpec
-from worldmodels.rollouts.policies import WorldPolicy, random_actions
+from worldmodels.rollouts.policies import WorldPolicy
 from worldmodels.store import open_store
 
 STEPS = 1000
@@ -36,7 +36,7 @@ def driver(way: str, seed: int, files: list[str]) -> Act:
         return lambda t, frame: plan[t]
     if way == "off the field":
         return lambda t, frame: np.array([0, 1, 0], np.float32)
-    policy = WorldPolicy(Driver.of(Architecture(), Encoder(files[0]), Step(files[1])), 1)
+    policy = WorldPolicy(Driver.of("CarRacing-v3", Architecture(), Encoder(files[0]), Step(files[1])), 1)
     policy.begin(0, EpisodeSpec(0, seed, np.load(files[2])))
     return lambda t, frame: policy.act([0], frame[None])[0]
 
@@ -52,11 +52,11 @@ def episode(way: str, seed: int, files: list[str]) -> dict[str, float]:
         frames, rewards, ends = fast.step([0], action[None])
         raw, reward, terminated, _, _ = reference.step(action)
         tiles = reference.unwrapped.tile_visited_count, len(reference.unwrapped.track)
-        unequal += (rewards[0], ends[0], fast.tiles(0)) != (np.float32(reward), terminated, tiles)
+        unequal += (rewards[0], ends[0], fast.progress(0)) != (np.float32(reward), terminated, tiles)
         frame = frames[0]
         if terminated:
             break
-    visited, total = fast.tiles(0)
+    visited, total = fast.progress(0)
     return {
         "steps": t + 1, "unequal": unequal, "lap": visited == total, "mean": float(np.mean(levels)),
         "worst": float(np.max(levels)),

@@ -43,8 +43,8 @@ import tensorflow as tf
 from worldmodels.config import Architecture
 from worldmodels.context import StoreWorkspace
 from worldmodels.control import stage as control
-from worldmodels.envs import make
-from worldmodels.envs.car_racing import UndrawnCarRacing, generate
+from worldmodels.envs.car_racing import SPEC, make, random_actions
+from worldmodels.envs.physics import UndrawnCarRacing, generate
 from worldmodels.envs.preprocess import shrink
 from worldmodels.envs.simulator import Box2D
 from worldmodels.memory import train as memory_train
@@ -55,7 +55,7 @@ from worldmodels.networks import Encoder, Step, build
 from worldmodels.rollouts import episodes, stage
 from worldmodels.rollouts.driver import Driver
 from worldmodels.rollouts.player import EpisodeSpec, play
-from worldmodels.rollouts.policies import WorldPolicy, random_actions
+from worldmodels.rollouts.policies import WorldPolicy
 from worldmodels.store import LocalStore
 from worldmodels.vision import latents, training
 from worldmodels.vision import train as vae_train
@@ -175,7 +175,7 @@ class Networks:
 
 
 def networks(width: float, folder: Path) -> Networks:
-    vae, memory = Vae(Z, width), Memory(Z, HIDDEN, 5)
+    vae, memory = Vae(Z, width), Memory(Z, 3, HIDDEN, 5)
     folder.mkdir()
     for name, function in {**vae_functions(vae), **memory_functions(memory)}.items():
         (folder / name).write_bytes(training.convert(function))
@@ -184,7 +184,9 @@ def networks(width: float, folder: Path) -> Networks:
 
 def controller() -> np.ndarray:
     """Parameters with which the car moves on, so that frames differ."""
-    weights = np.random.default_rng(1).normal(0, 0.02, build(Architecture(), Z, HIDDEN).parameters).astype(np.float32)
+    weights = (
+        np.random.default_rng(1).normal(0, 0.02, build(SPEC, Architecture(), Z, HIDDEN).parameters).astype(np.float32)
+    )
     weights[-3:] = 0.0, 0.3, -1.0
     return weights
 
@@ -198,7 +200,7 @@ def network_steps(nets: Networks) -> float:
 def loop_steps(nets: Networks) -> float:
     environments, weights = make("fast", LANES), controller()
     specs = iter([EpisodeSpec(i, i, weights) for i in range(LANES)])
-    policy, taken = WorldPolicy(Driver.of(Architecture(), nets.encoder, nets.step), LANES), 0
+    policy, taken = WorldPolicy(Driver.of("CarRacing-v3", Architecture(), nets.encoder, nets.step), LANES), 0
 
     def drive() -> None:
         nonlocal taken
@@ -259,7 +261,7 @@ def driven(folder: Path, count: int, first: int = 0) -> tuple[float, dict[str, b
         files.update(made)
 
     spent = seconds(work)
-    found = episodes.read(SimpleNamespace(index=0, read=files.__getitem__))
+    found = episodes.read(SimpleNamespace(index=0, read=files.__getitem__), 3)
     return sum(map(len, found)) / spent, files
 
 
@@ -351,8 +353,8 @@ class MemoryStep:
 
     def __init__(self, shards: Any) -> None:
         config = fakes.resolve("demo", overrides=["memory.epochs=1000"])[0]
-        found = Episodes(shards, 1, config.memory.held_out, 1 << 30)
-        self.trainer = memory_train.Trainer(SimpleNamespace(config=config), Memory(Z, HIDDEN, 5, 1), found)
+        found = Episodes(shards, 3, 1, config.memory.held_out, 1 << 30)
+        self.trainer = memory_train.Trainer(SimpleNamespace(config=config), Memory(Z, 3, HIDDEN, 5, 1), found)
         self.window = next(self.trainer.stream(START))[0]
         self.state = self.trainer.memory.zero_state(len(self.window.mask))
         self.frames = int(self.window.mask.sum())

@@ -52,7 +52,8 @@ def imports(trains: bool) -> None:
 
 
 def play() -> None:
-    from worldmodels.envs import make, rasterizer
+    from worldmodels.envs import rasterizer
+    from worldmodels.envs.car_racing import make
     from worldmodels.networks import Encoder
 
     present = [name for name in ABSENT if importlib.util.find_spec(name)]
@@ -65,7 +66,7 @@ def play() -> None:
             for _ in range(50):
                 frames, _, _ = lanes.step([0], np.array([[0.0, 0.3, 0.0]], np.float32))
                 frame = frames[0]
-            assert frame.any() and (frame != first).any() and lanes.tiles(0)[0] > 0, "the car does not move"
+            assert frame.any() and (frame != first).any() and lanes.progress(0)[0] > 0, "the car does not move"
             lanes.close()
         mean, logvar = encode(np.stack([first, frame]))
         assert np.isfinite([mean, logvar]).all() and (mean[0] != mean[1]).any(), "V does not see"
@@ -114,7 +115,7 @@ def train() -> None:
         losses = [float(step(frames, tf.constant(i))[0]) for i in range(3)]
         assert losses[2] < losses[0], f"it does not learn: {losses}"
     state = [rng.standard_normal((8, n), np.float32) for n in (z, 3, hidden, hidden)]
-    remembers = memory.Memory(z, hidden, 2)  # its variables live as long as it does
+    remembers = memory.Memory(z, 3, hidden, 2)  # its variables live as long as it does
     functions = vision.play_functions(vae) | memory.play_functions(remembers)
     players = {
         "encoder": (Encoder, [frames]),

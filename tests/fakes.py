@@ -30,6 +30,7 @@ class FolderArtifact:
     folder: Path
     shards: tuple[FolderShard, ...] = ()
     architecture: Architecture = field(default_factory=Architecture)
+    env: str = "CarRacing-v3"
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -140,4 +141,4 @@ class RecurrentFn:
 
 def driver(architecture: Architecture = Architecture()) -> Driver:  # noqa: B008 - frozen
     """V and M of a few numbers, and a C of that architecture."""
-    return Driver.of(architecture, EncoderFn(), RecurrentFn())
+    return Driver.of("CarRacing-v3", architecture, EncoderFn(), RecurrentFn())

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -337,7 +338,7 @@ class Case:
             raise errors[0]
 
     def read_shards(self) -> None:
-        readers = {"rollouts": episodes.read, "latents": latents.read}
+        readers = {"rollouts": partial(episodes.read, actions=3), "latents": partial(latents.read, actions=3)}
         more = {"rollouts": episodes.frames, "latents": latents.lengths}
         self.each(
             lambda reader=reader, shard=shard: reader(shard)

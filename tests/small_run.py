@@ -53,7 +53,7 @@ def build(root: Path, scratch: Path) -> LocalStore:
     heldout = {"mdn_rnn": 12.0, "unchanged": 30.5, "gaussian": 45.2, "frames": 2400}
     _commit(store, "memory", scratch, {"step.tflite": b"step", "heldout.json": json.dumps(heldout).encode()})
     _commit(store, "controller", scratch, evolve(store))
-    scores = json.dumps({**evaluation.summary(rows, "fast"), "reference": None}).encode()
+    scores = json.dumps({**evaluation.summary(rows, "CarRacing-v3", "fast"), "reference": None}).encode()
     shards = [{"scores.json": json.dumps({"fast": [row.__dict__ for row in rows[i : i + 2]]}).encode()} for i in (0, 2)]
     _commit(store, "evaluate", scratch, {"scores.json": scores}, shards=shards)
     store.put(f"{RUN}/iter-1/vae/logs/20260101T000000-worker-00000.log", b"2026-01-01 I begins\n")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldmodels.envs import compiled, make, rasterizer, simulator, tracks
-from worldmodels.envs.car_racing import generate
+from worldmodels.envs import compiled, rasterizer, simulator, tracks
+from worldmodels.envs.car_racing import SPEC, make, random_actions
+from worldmodels.envs.physics import generate
 from worldmodels.envs.preprocess import SEEN_ROWS, shrink
 from worldmodels.errors import ConfigError
-from worldmodels.rollouts.policies import random_actions
 
 SEEDS = (5, 77, 123_456_789)
 
@@ -40,7 +40,7 @@ def drive(lanes, lane, track, actions):
         frames.append(frame[0])
         rewards.append(reward[0])
         ends.append(terminated[0])
-        tiles.append(lanes.tiles(lane))
+        tiles.append(lanes.progress(lane))
         if terminated[0]:
             break
     return np.array(frames), rewards, ends, tiles
@@ -158,7 +158,7 @@ def test_a_seed_that_gymnasium_refuses_is_named(lanes):
 
 def test_unknown_renderer():
     with pytest.raises(ConfigError, match="unity"):
-        make("unity", 1)
+        SPEC.lanes("unity", 1)
 
 
 def test_a_gymnasium_that_draws_differently_is_refused():
@@ -166,7 +166,7 @@ def test_a_gymnasium_that_draws_differently_is_refused():
 import hashlib, gymnasium.envs.box2d.car_racing
 original = hashlib.sha256
 hashlib.sha256 = lambda data: original(data + b"# changed")
-from worldmodels.envs import make
+from worldmodels.envs.car_racing import make
 make("fast", 1)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -175,7 +175,7 @@ make("fast", 1)
 
 def test_a_broken_box2d_is_named(tmp_path):
     (tmp_path / "Box2D.py").write_text("raise ImportError('_Box2D.so: invalid ELF header')")
-    code = "from worldmodels.envs import make; make('fast', 1)"
+    code = "from worldmodels.envs.car_racing import make; make('fast', 1)"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"],
         capture_output=True, text=True,

@@ -12,6 +12,7 @@ from fakes import EncoderFn, FolderArtifact, RecurrentFn, context, driver, folde
 from PIL import Image
 
 from worldmodels import evaluation
+from worldmodels.envs.car_racing import SPEC
 from worldmodels.evaluation import drive, stage
 from worldmodels.evaluation.scoring import TrackScore, comparison, summary
 from worldmodels.evaluation.statistics import (
@@ -50,7 +51,7 @@ def test_interval_covers_the_mean_in_95_of_100_cases() -> None:
 
 
 def test_summary_counts_laps_and_missed_tiles() -> None:
-    found = summary([row(900, steps=700), row(800, visited=297), row(940, steps=600)], "fast")
+    found = summary([row(900, steps=700), row(800, visited=297), row(940, steps=600)], "CarRacing-v3", "fast")
     assert (found["laps"], found["lap_steps"], found["tiles_missed"]) == (2, 650, 1)
     assert (found["min"], found["max"], found["median"], found["tracks"]) == (800, 940, 900, 3)
     assert found["renderer"] == "fast" and found["env"] == "CarRacing-v3" and found["gymnasium"]
@@ -66,12 +67,12 @@ def test_the_interquartile_mean_ignores_the_outer_quarters() -> None:
 
 
 def test_laps_are_counted_by_both_rules() -> None:
-    found = summary([row(900), row(800, visited=297), row(700, visited=200)], "fast")
+    found = summary([row(900), row(800, visited=297), row(700, visited=200)], "CarRacing-v3", "fast")
     assert (found["laps"], found["laps_95"]) == (1, 2)
 
 
 def test_summary_without_a_lap() -> None:
-    assert summary([row(100, visited=50)], "fast")["lap_steps"] is None
+    assert summary([row(100, visited=50)], "CarRacing-v3", "fast")["lap_steps"] is None
 
 
 def test_lanes_do_not_change_a_score() -> None:
@@ -89,7 +90,7 @@ def test_renderers_do_not_change_what_the_same_actions_earn() -> None:
 def test_the_difference_between_renderers_is_taken_track_by_track() -> None:
     fast = [replace(row(score), track=track) for track, score in ((1, 900.0), (2, 800.0), (3, 100.0))]
     reference = [replace(row(score), track=track) for track, score in ((2, 790.0), (1, 896.0))]
-    found = comparison(fast, reference)
+    found = comparison(fast, reference, "CarRacing-v3")
     assert (found["tracks"], found["mean"], found["fast_mean"], found["difference"]) == (2, 843, 850, -7)
     low, high = found["difference_interval"]
     assert high - low == pytest.approx(2 * 12.7062 * deviation([-10, -4]) / math.sqrt(2))
@@ -123,12 +124,12 @@ def test_a_shard_is_the_same_alone(ctx) -> None:
 def test_film_is_an_animation_below_two_megabytes() -> None:
     data = drive.film(driver(), C, TRACKS[0], steps=60)
     picture = Image.open(io.BytesIO(data))
-    assert picture.n_frames == 15 and picture.size == drive.SIZE and len(data) <= drive.LARGEST
+    assert picture.n_frames == 15 and picture.size == (300, 200) and len(data) <= drive.LARGEST
 
 
 def test_filming_changes_nothing() -> None:
-    camera = drive.Camera(1)
-    bare = drive.FastLanes(1)
+    camera = drive.Camera(SPEC, 1)
+    bare = SPEC.make("fast", 1)
     action = np.array([[0.1, 0.5, 0.0]], np.float32)
     for lanes in (camera, bare):
         lanes.start(0, TRACKS[0])

@@ -265,7 +265,7 @@ def test_a_mapped_array_goes_back_to_the_system_though_others_stay():
 
 def test_frames_are_those_of_the_episodes(tmp_path):
     (shard,) = rollouts(tmp_path / "shards", shards=1, episodes=3).shards
-    assert np.array_equal(episodes.frames(shard), np.concatenate([e.frames for e in episodes.read(shard)]))
+    assert np.array_equal(episodes.frames(shard), np.concatenate([e.frames for e in episodes.read(shard, 3)]))
 
 
 # Waiting.

@@ -504,7 +504,7 @@ def shard(lengths=(3,), compressed=None, frames=None, **other) -> Files:
 
 
 def test_a_shards_arrays_are_what_they_say():
-    assert len(episodes.read(shard())) == 1
+    assert len(episodes.read(shard(), 3)) == 1
     bomb = zstandard.ZstdCompressor().compress(bytes(2**26))
     for bad in (
         shard((2**31 - 1,)), shard((2**30, 2**30)), shard((-5,)), shard(()), shard((0,)), shard(frames=bomb),
@@ -512,7 +512,7 @@ def test_a_shards_arrays_are_what_they_say():
         shard(rewards=np.zeros(3)), shard(tracks=np.zeros((), np.int32)), shard(lengths=(3, 1), frames=b""),
     ):  # fmt: skip
         with pytest.raises(CorruptArtifact, match="rollouts shard 0"):
-            episodes.read(bad)
+            episodes.read(bad, 3)
 
 
 def test_texts_are_bounded_before_they_are_read(store):

@@ -44,7 +44,7 @@ def artifact(tmp_path_factory):
 
 @pytest.fixture
 def episodes(artifact):
-    return Episodes(artifact.shards, seed=1, held_out=0.3, cache_bytes=0)
+    return Episodes(artifact.shards, 3, seed=1, held_out=0.3, cache_bytes=0)
 
 
 def key(episode):
@@ -90,13 +90,13 @@ def test_what_is_held_out_is_never_trained_on(episodes):
 
 
 def test_more_shards_leave_the_choice_of_the_held_out_as_it_is(artifact):
-    few, many = (Episodes(artifact.shards[:n], 1, 0.3, 0) for n in (3, 4))
+    few, many = (Episodes(artifact.shards[:n], 3, 1, 0.3, 0) for n in (3, 4))
     assert held(few) <= held(many)
     assert not {key(e) for e in few.training(range(3))} & held(many)
 
 
 def test_one_episode_at_least_is_held_out(artifact):
-    assert Episodes(artifact.shards, seed=1, held_out=1e-9, cache_bytes=0).held == 1
+    assert Episodes(artifact.shards, 3, seed=1, held_out=1e-9, cache_bytes=0).held == 1
 
 
 def test_held_out_draws_are_always_the_same(episodes):
@@ -144,7 +144,7 @@ def test_steps_are_the_sequence_one_by_one():
 
     from worldmodels.memory.model import Memory
 
-    memory = Memory(Z, 8, 2)
+    memory = Memory(Z, 3, 8, 2)
     z, a = tf.random.stateless_normal((2, 6, Z), (1, 1)), tf.random.stateless_normal((2, 6, 3), (1, 2))
     (_, mu, _), (h, c) = memory.predict_sequence(z, a, memory.zero_state(2))
     state = memory.zero_state(2)
@@ -265,8 +265,8 @@ def test_half_precision_predicts_about_the_same_and_plays_in_float32(precision):
     from worldmodels.vision import training
 
     fix_threads()
-    plain = Memory(Z, 8, 2)
-    half = Memory(Z, 8, 2, dtype=training.policy(precision))
+    plain = Memory(Z, 3, 8, 2)
+    half = Memory(Z, 3, 8, 2, dtype=training.policy(precision))
     half.set_weights(plain.get_weights())
     z, a = tf.random.stateless_normal((2, 5, Z), (0, 0)), tf.zeros((2, 5, 3))
     (_, mu, _), (h, c) = half.predict_sequence(z, a, half.zero_state(2))

@@ -6,6 +6,7 @@ import pytest
 from fakes import fix_threads
 
 from worldmodels.config import Architecture
+from worldmodels.envs.car_racing import SPEC
 from worldmodels.networks import Decoder, Dream, Encoder, Step, build, sample
 
 Z, H = 8, 16
@@ -33,7 +34,7 @@ def networks(tmp_path_factory):
     from worldmodels.vision.training import convert
 
     fix_threads()
-    folder, vae, memory = tmp_path_factory.mktemp("networks"), Vae(Z, 0.25), Memory(Z, H, 2)
+    folder, vae, memory = tmp_path_factory.mktemp("networks"), Vae(Z, 0.25), Memory(Z, 3, H, 2)
     for name, function in (of_vae(vae) | of_memory(memory)).items():
         (folder / name).write_bytes(convert(function))
     return {kind: kind(folder / f"{kind.__name__.lower()}.tflite") for kind in (Encoder, Decoder, Step, Dream)}
@@ -80,7 +81,7 @@ ARCHITECTURES = [Architecture(inputs=inputs, hidden=hidden) for inputs in ("z h"
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
 def test_the_controllers_row_does_not_depend_on_its_batch(architecture):
-    rng, c = np.random.default_rng(1), build(architecture, 32, 256)
+    rng, c = np.random.default_rng(1), build(SPEC, architecture, 32, 256)
     params, z, h = (rng.standard_normal((33, n), dtype=np.float32) for n in (c.parameters, 32, 256))
     whole = c.act(params, z, h)
     for size in range(1, 34):
@@ -90,7 +91,7 @@ def test_the_controllers_row_does_not_depend_on_its_batch(architecture):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
 def test_the_controllers_layers_are_squashed_into_the_actions_ranges(architecture):
-    rng, c = np.random.default_rng(2), build(architecture, 4, 2)
+    rng, c = np.random.default_rng(2), build(SPEC, architecture, 4, 2)
     params = rng.standard_normal(c.parameters, dtype=np.float32)
     z, h = rng.standard_normal((1, 4), dtype=np.float32), rng.standard_normal((1, 2), dtype=np.float32)
     x, left = np.concatenate([z[0], h[0]] if architecture.inputs == "z h" else [z[0]]), params
@@ -103,7 +104,7 @@ def test_the_controllers_layers_are_squashed_into_the_actions_ranges(architectur
 
 @pytest.mark.parametrize(("inputs", "hidden", "count"), [("z h", 0, 867), ("z", 0, 99), ("z", 40, 1443)])
 def test_the_papers_controllers_have_its_numbers_of_parameters(inputs, hidden, count):
-    assert build(Architecture(inputs=inputs, hidden=hidden), 32, 256).parameters == count
+    assert build(SPEC, Architecture(inputs=inputs, hidden=hidden), 32, 256).parameters == count
 
 
 def test_a_cold_sample_is_the_heaviest_gaussians_center():

@@ -23,6 +23,7 @@ from worldmodels.reports.sources import table
 from worldmodels.rollouts.episodes import Episode
 from worldmodels.store import LocalStore
 
+ENV = "CarRacing-v3"
 TRACKS = [
     TrackScore(
         i, score=700.0 + 30 * i, steps=900, terminated=True, tiles_visited=280 + (i > 5), tiles_total=281, lap=i > 5
@@ -47,7 +48,7 @@ COMMITTED = {
     "memory": {"heldout.json": json.dumps(HELDOUT), "telemetry/training.csv": MEMORY},
     "controller": {"rewards.csv": REWARDS},
     "evaluate": {
-        "scores.json": json.dumps({**summary(TRACKS, "fast"), "reference": comparison(TRACKS, TRACKS[:2])}),
+        "scores.json": json.dumps({**summary(TRACKS, ENV, "fast"), "reference": comparison(TRACKS, TRACKS[:2], ENV)}),
         "telemetry/drive.webp": webp(),
     },
 }

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from worldmodels.config import Architecture, resolve
+from worldmodels.envs.car_racing import SPEC, random_actions
 from worldmodels.envs.tracks import rollout_track
 from worldmodels.errors import CorruptArtifact, MissingInput
 from worldmodels.rollouts import episodes, stage
 from worldmodels.rollouts.driver import Driver
 from worldmodels.rollouts.episodes import Episode
 from worldmodels.rollouts.player import EpisodeSpec, play
-from worldmodels.rollouts.policies import RandomPolicy, WorldPolicy, random_actions
+from worldmodels.rollouts.policies import RandomPolicy, WorldPolicy
 
 
 class Counting:
@@ -37,7 +38,7 @@ class Counting:
         ended = np.array([step == track % 10 for track, step in states])
         return np.stack([self.frame(lane) for lane in lanes]), rewards, ended
 
-    def tiles(self, lane):
+    def progress(self, lane):
         return self.at[lane][1] // self.pays, 100
 
     def close(self):
@@ -94,7 +95,7 @@ def context(lanes, **settings):
 
 def test_a_shard_gives_back_what_was_put_in(tmp_path):
     before = some_episodes()
-    after = episodes.read(shard(tmp_path, episodes.encode(before)))
+    after = episodes.read(shard(tmp_path, episodes.encode(before)), 3)
     for a, b in zip(before, after, strict=True):
         for name in ("frames", "actions", "rewards"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
@@ -115,17 +116,17 @@ def test_damaged_frames_are_refused(tmp_path):
     files = episodes.encode(some_episodes())
     files[episodes.FRAMES] = files[episodes.FRAMES][:-1]
     with pytest.raises(CorruptArtifact, match="shard 0"):
-        episodes.read(shard(tmp_path, files))
+        episodes.read(shard(tmp_path, files), 3)
 
 
 def test_play_ends_at_the_step_limit_or_when_terminated():
     outcomes = list(play(Counting(2), Idle(), feed([4, 10]), steps=6))
     assert [(o.spec.key, o.steps, o.terminated) for o in outcomes] == [(0, 4, True), (1, 6, False)]
     assert outcomes[1].score == pytest.approx(2 - 0.6)
-    assert (outcomes[1].tiles_visited, outcomes[1].tiles_total) == (2, 100)
+    assert (outcomes[1].done, outcomes[1].total) == (2, 100)
 
 
-def test_play_loses_patience_without_a_new_tile():
+def test_play_loses_patience_without_a_reward():
     (outcome,) = play(Counting(1, pays=50), Idle(), feed([10]), steps=300, patience=20)
     assert (outcome.steps, outcome.terminated) == (20, False)
     (outcome,) = play(Counting(1, pays=15), Idle(), feed([10]), steps=300, patience=20)
@@ -139,7 +140,7 @@ def test_play_refills_lanes_at_once():
 
 
 def test_a_recording_pairs_what_was_seen_with_what_was_done():
-    (outcome,) = play(Counting(1), RandomPolicy(1, 1, 8, 2.0), feed([13]), steps=8, record=True)
+    (outcome,) = play(Counting(1), RandomPolicy(SPEC, 1, 1, 8, 2.0), feed([13]), steps=8, record=True)
     assert outcome.episode.frames[:, 0, 0, 1].tolist() == [0, 1, 2]
     assert outcome.episode.rewards.round(1).tolist() == pytest.approx([-0.1, -0.1, 0.9], abs=1e-6)
     expected = random_actions(np.random.default_rng((1, 1, 0)), 8, 2.0)[:3]
@@ -184,7 +185,7 @@ class Sums:
 
 
 def test_the_world_policy_begins_without_memory_and_advances_it():
-    driver = Driver.of(Architecture(), Shown(), Sums())
+    driver = Driver.of("CarRacing-v3", Architecture(), Shown(), Sums())
     parameters = np.zeros(driver.controller.parameters, np.float32)
     parameters[2] = 0.1  # steering from h alone
     spec = EpisodeSpec(0, 5, parameters)
@@ -202,7 +203,7 @@ def test_the_world_policy_keeps_lanes_apart():
 
     def driven(lanes):
         queue = iter(specs)
-        policy = WorldPolicy(Driver.of(Architecture(), Shown(), Sums()), lanes)
+        policy = WorldPolicy(Driver.of("CarRacing-v3", Architecture(), Shown(), Sums()), lanes)
         played = play(Counting(lanes), policy, lambda: next(queue, None), steps=9, record=True)
         return {outcome.spec.key: outcome.episode.actions.tobytes() for outcome in played}
 
@@ -225,7 +226,7 @@ def test_shards_do_not_depend_on_lanes_or_order(rolled, lanes):
 
 
 def test_shards_hold_their_episodes_in_order(rolled, tmp_path):
-    stored = episodes.read(shard(tmp_path, rolled[3][1]))
+    stored = episodes.read(shard(tmp_path, rolled[3][1]), 3)
     assert [episode.track for episode in stored] == [rollout_track(1, 1, i) for i in (3, 4, 5)]
     assert [len(episode) for episode in stored] == [25] * 3
 
@@ -233,7 +234,7 @@ def test_shards_hold_their_episodes_in_order(rolled, tmp_path):
 def test_rollouts_with_gymnasiums_own_renderer(tmp_path):
     ctx = context(2, episodes=1, shard_episodes=1, steps=5, renderer='"gymnasium"')
     ((_, files),) = stage.shards(ctx, [0])
-    assert len(episodes.read(shard(tmp_path, files))[0]) == 5
+    assert len(episodes.read(shard(tmp_path, files), 3)[0]) == 5
     assert ctx.steps[-1] == (5, 5)
 
 

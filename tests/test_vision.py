@@ -285,8 +285,8 @@ def test_latents_are_what_the_encoder_says_of_every_frame(trained, episodes, tmp
     made = dict(latents.shards(ctx, [1]))
     assert made == dict(latents.shards(ctx, [1]))
     (tmp_path / latents.FILE).write_bytes(made[1][latents.FILE])
-    found = latents.read(FolderArtifact(tmp_path))
-    expected = latents.episodes.read(episodes.shards[1])
+    found = latents.read(FolderArtifact(tmp_path), 3)
+    expected = latents.episodes.read(episodes.shards[1], 3)
     assert [len(e.mean) for e in found] == latents.lengths(FolderArtifact(tmp_path)).tolist() == [20, 20]
     mean, logvar = Encoder(trained[0] / "results" / "encoder.tflite")(expected[1].frames)
     assert np.array_equal(found[1].mean, mean) and np.array_equal(found[1].logvar, logvar)

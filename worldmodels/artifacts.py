@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from . import stored
+from . import parts, stored
 from .config import EXECUTION, EXTENT, LATER, Architecture, Config, fields, flatten
 from .errors import ConfigError, CorruptArtifact, MissingInput, StoreError
 from .store import Store, bounded, read
@@ -128,6 +128,8 @@ class Identity:
 def identity(name: Name, config: Config, sections: Iterable[str], inputs: Mapping[str, str]) -> Identity:
     """Return the identity of a stage's artifact under `config`; `inputs` are digests by `iter-<n>/<stage>`."""
     config_part: dict[str, Any] = {"seed": config.seed}
+    if config.env != environment({}):
+        config_part["env"] = config.env
     extent: dict[str, Any] = {}
     for section in sections:
         model = getattr(config, section)
@@ -140,6 +142,11 @@ def identity(name: Name, config: Config, sections: Iterable[str], inputs: Mappin
             elif key not in roles["execution"] and not (key in roles["later"] and value == usual[key]):
                 config_part[f"{section}.{key}"] = value
     return Identity(name, config_part, extent, inputs)
+
+
+def environment(config: Mapping[str, Any]) -> Any:
+    """Return the environment of a manifest's config, which omits the default."""
+    return config.get("env", Config.model_fields["env"].default)
 
 
 def sha256(path: Path) -> str:
@@ -286,6 +293,13 @@ class Artifact:
         if not isinstance(size, int) or size < 1:
             raise CorruptArtifact(f"{self.name}: rollouts.shard_episodes = {size!r:.50}", next=self.files.next)
         return size
+
+    @property
+    def env(self) -> str:
+        """Return the name of its environment. Raise CorruptArtifact for one that there is not."""
+        if (name := environment(self.manifest["config"])) not in tuple(parts.ENVIRONMENTS):
+            raise CorruptArtifact(f"{self.name}: env = {name!r:.100} is no environment", next=self.files.next)
+        return str(name)
 
     @property
     def architecture(self) -> Architecture:

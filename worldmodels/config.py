@@ -38,7 +38,7 @@ DEEPEST_KEY, LONGEST_VALUE = 10, 500
 
 
 class Rollouts(Section):
-    """Episodes of CarRacing, stored in shards."""
+    """Episodes, stored in shards."""
 
     episodes: Count = Field(
         64, description="episodes in all; more of them later only add shards", json_schema_extra=EXTENT
@@ -149,7 +149,7 @@ class Controller(Architecture):
     tracks: Count = Field(2, le=10_000, description="tracks that every candidate of a generation drives")
     steps: Count = Field(1000, le=1000, description="longest training episode, in environment steps")
     patience: Annotated[int, Field(ge=0, le=1000)] = Field(
-        60, description="end a training episode after so many steps without a new tile; 0: never"
+        60, description="end a training episode after so many steps without a reward (a new tile); 0: never"
     )
     strategy: Annotated[str, AfterValidator(parts.known(parts.STRATEGIES))] = Field(
         "cma-es", description="search for C: cma-es, or openai-es (constant sigma, momentum)", json_schema_extra=LATER
@@ -294,6 +294,9 @@ class Config(Section):
     """All settings of a run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(1, description="everything random follows from it")
+    env: Annotated[str, AfterValidator(parts.known(parts.ENVIRONMENTS))] = Field(
+        "CarRacing-v3", description="environment: CarRacing-v3", json_schema_extra=LATER
+    )
     rollouts: Rollouts = Rollouts()
     vae: Vae = Vae()
     latents: Latents = Latents()

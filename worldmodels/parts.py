@@ -1,6 +1,6 @@
-"""The parts that can be exchanged: a line in a table makes a class the value of a setting (docs/extending.md).
+"""The parts that can be exchanged: a line in a table makes it the value of a setting (docs/extending.md).
 
-A line names the class as `module:class`, so that this module imports none of them. A setting, typed or stored, selects
+A line names it as `module:name`, so that this module imports none of them. A setting, typed or stored, selects
 a line and can name no other code.
 """
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from .errors import ConfigError
 
+ENVIRONMENTS = {"CarRacing-v3": "worldmodels.envs.car_racing:SPEC"}
+"""Values of `env`; see `envs.base.EnvSpec`."""
 CONTROLLERS = {"layers": "worldmodels.networks.controllers:Layers"}
 """Values of `controller.network`; see `networks.controllers.Controller`."""
 STRATEGIES = {
@@ -20,7 +22,7 @@ STRATEGIES = {
 
 
 def load(table: Mapping[str, str], name: str) -> Any:
-    """Return the class of that name. Raise ConfigError, with the known names, if the table has none."""
+    """Return the part of that name. Raise ConfigError, with the known names, if the table has none."""
     try:
         module, _, attribute = table[known(table)(name)].partition(":")
     except ValueError as error:

@@ -80,10 +80,11 @@ def _same_network(outlook: Outlook, stage: str, **sizes: float) -> None:
 
 
 def _controller(outlook: Outlook) -> None:
+    from .envs import spec
     from .networks import build
 
     config, start = outlook.config, outlook.config.controller.start_from
-    length = build(config.controller, config.vae.z, config.memory.hidden).parameters
+    length = build(spec(config.env), config.controller, config.vae.z, config.memory.hidden).parameters
     if length > stored.MOST_PARAMETERS:
         raise ConfigError(
             f"controller.hidden = {config.controller.hidden}: C would have {length} parameters, more than the"

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import socket
 import subprocess
 import threading
@@ -83,9 +84,17 @@ def find(store: Store, name: Name, config: Config) -> dict[str, Any] | None:
 def input_manifests(store: Store, task: Task) -> dict[Name, dict[str, Any]]:
     """Return the manifest of every input. Raise MissingInput for the first that is not committed.
 
-    An earlier iteration may have another extent (more episodes, say), so its newest manifest is used.
+    An earlier iteration may have another extent (more episodes, say), so its newest manifest is used. Raise Conflict
+    for an input from another environment.
     """
-    return {name: input_manifest(store, task, name) for name in input_names(task)}
+    found = {name: input_manifest(store, task, name) for name in input_names(task)}
+    for name, manifest in found.items():
+        if (there := artifacts.environment(manifest["config"])) != task.config.env:
+            raise Conflict(
+                f"{name} was made with env = {there!r:.100}, and {task.name} would be made with {task.config.env!r}",
+                next=f"wm run {task.stage} -o {shlex.quote(f'env={there}'[:100])}",
+            )
+    return found
 
 
 def input_names(task: Task) -> list[Name]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from ..config import Config
 from ..context import Context
-from ..envs import make, tracks
+from ..envs import tracks
 from ..networks import Encoder, Step
 from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeResult, EpisodeSpec, play
@@ -23,8 +23,8 @@ def work(ctx: Context) -> None:
     """Drive and exchange until the last generation is told; write mean.npy, best.npy, generations.npz, rewards.csv."""
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     step = Step(ctx.one("memory").path("step.tflite"))
-    lanes = make(ctx.config.controller.renderer, ctx.lanes)
-    driver = Driver.of(ctx.config.controller, encoder, step)
+    driver = Driver.of(ctx.config.env, ctx.config.controller, encoder, step)
+    lanes = driver.env.lanes(ctx.config.controller.renderer, ctx.lanes)
     policy, evolution = WorldPolicy(driver, ctx.lanes), plan(ctx, driver.controller.parameters)
     exchange = Exchange(
         ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, on_generation=lambda rows: _show(ctx, rows)

@@ -1,5 +1,5 @@
-"""CarRacing in several environment slots at once, drawn by either of two renderers."""
+"""Environments in several slots at once. CarRacing is one, drawn by either of two renderers."""
 
-from .base import Lanes, describe, make
+from .base import FRAME_SHAPE, EnvSpec, Lanes, describe, spec
 
-__all__ = ["Lanes", "describe", "make"]
+__all__ = ["FRAME_SHAPE", "EnvSpec", "Lanes", "describe", "spec"]

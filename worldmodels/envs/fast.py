@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .base import Bools, Floats, Frames
-from .car_racing import MOST_TILES, CachedCarRacing, EnvironmentPerLane, generate
+from .physics import MOST_TILES, CachedCarRacing, EnvironmentPerLane, generate
 from .preprocess import SIZE
 from .rasterizer import COLUMNS, LINES, STATE_SIZE, render
 
@@ -42,11 +42,6 @@ class FastLanes(EnvironmentPerLane):
         for i, lane in enumerate(lanes):
             _, rewards[i], terminated[i], _, _ = self._envs[lane].step(actions[i])
         return self._render(lanes), rewards, terminated
-
-    def picture(self, lane: int) -> Frames:
-        """Draw the lane's episode for people [400, 600, 3], as Gymnasium does, without changing the episode."""
-        picture: Frames = self._envs[lane]._render("rgb_array")
-        return picture
 
     def _render(self, lanes: Sequence[int]) -> Frames:
         """Draw the frames [n, 64, 64, 3] of those lanes."""

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import gymnasium
 import numpy as np
 
-from .base import ENV_ID, Bools, Floats, Frames
-from .car_racing import EnvironmentPerLane
+from .base import Bools, Floats, Frames
+from .physics import EnvironmentPerLane
 from .preprocess import shrink
 
 
@@ -16,7 +16,7 @@ class GymnasiumLanes(EnvironmentPerLane):
     def start(self, lane: int, track: int) -> Frames:
         self._end(lane)
         # A new one: after a reset, Box2D keeps an order of bodies that affects its solver.
-        self._envs[lane] = env = gymnasium.make(ENV_ID)
+        self._envs[lane] = env = gymnasium.make("CarRacing-v3")
         raw, _ = env.reset(seed=track)
         frame: Frames = shrink(raw[None])[0]
         return frame

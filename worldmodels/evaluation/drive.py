@@ -7,24 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..envs.base import Bools, Floats, Frames
-from ..envs.fast import FastLanes
+from ..envs.base import Bools, EnvSpec, Floats, Frames
 from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeSpec, play
 from ..rollouts.policies import WorldPolicy
 
-SIZE = (300, 200)
-STEP_MILLISECONDS = 20  # the environment's 50 steps a second
+WIDTH = 300
 LARGEST = 2_000_000
 
 
 class Camera:
-    """One lane that records every `every`-th picture for people, drawn by Gymnasium, SIZE pixels."""
+    """One lane that records every `every`-th picture for people, WIDTH pixels wide."""
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, env: EnvSpec, every: int) -> None:
         self.count = 1
         self.pictures: list[Image.Image] = []
-        self._lanes = FastLanes(1)
+        self._lanes = env.lanes("fast", 1)
         self._every = every
         self._steps = 0
 
@@ -34,13 +32,15 @@ class Camera:
     def step(self, lanes: Sequence[int], actions: Floats) -> tuple[Frames, Floats, Bools]:
         result = self._lanes.step(lanes, actions)
         if self._steps % self._every == 0:
-            picture = Image.fromarray(self._lanes.picture(lanes[0]))
-            self.pictures.append(picture.resize(SIZE, Image.Resampling.BILINEAR))
+            self.pictures.append(_resized(self._lanes.picture(lanes[0])))
         self._steps += 1
         return result
 
-    def tiles(self, lane: int) -> tuple[int, int]:
-        return self._lanes.tiles(lane)
+    def progress(self, lane: int) -> tuple[int, int]:
+        return self._lanes.progress(lane)
+
+    def picture(self, lane: int) -> Frames:
+        return self._lanes.picture(lane)
 
     def close(self) -> None:
         self._lanes.close()
@@ -58,7 +58,7 @@ def film(
 
     The quality falls, from 60 down to 5, until it has at most LARGEST bytes.
     """
-    camera = Camera(every)
+    camera = Camera(driver.env, every)
     specs = iter([EpisodeSpec(0, track, parameters)])
     try:
         for _ in play(camera, WorldPolicy(driver, 1), lambda: next(specs, None), steps=steps, on_step=on_step):
@@ -66,13 +66,18 @@ def film(
     finally:
         camera.close()
     for quality in (60, 40, 20, 5):
-        data = _webp(camera.pictures, every, quality)
+        data = _webp(camera.pictures, every * 1000 // driver.env.steps_per_second, quality)
         if len(data) <= LARGEST:
             break
     return data
 
 
-def _webp(pictures: list[Image.Image], every: int, quality: int) -> bytes:
+def _resized(picture: Frames) -> Image.Image:
+    height, width = picture.shape[:2]
+    return Image.fromarray(picture).resize((WIDTH, WIDTH * height // width), Image.Resampling.BILINEAR)
+
+
+def _webp(pictures: list[Image.Image], milliseconds: int, quality: int) -> bytes:
     buffer = io.BytesIO()
     first, *rest = pictures
     first.save(
@@ -80,7 +85,7 @@ def _webp(pictures: list[Image.Image], every: int, quality: int) -> bytes:
         "WEBP",
         save_all=True,
         append_images=rest,
-        duration=every * STEP_MILLISECONDS,
+        duration=milliseconds,
         loop=0,
         quality=quality,
         method=2,

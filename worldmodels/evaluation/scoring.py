@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..envs import describe, make
+from ..envs import describe
 from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeResult, EpisodeSpec, play
 from ..rollouts.policies import WorldPolicy
@@ -17,12 +17,15 @@ from .statistics import deviation, interquartile_interval_95, interquartile_mean
 
 @dataclass(frozen=True)
 class TrackScore:
-    """One episode, driven until the environment terminates it or to the last step, without patience."""
+    """One episode, driven until the environment terminates it or to the last step, without patience.
 
-    track: int  # Gymnasium's seed
+    Stored names are CarRacing's. In another environment, tiles are the parts of its task, and a lap is a whole task.
+    """
+
+    track: int  # seed
     score: float  # sum of rewards
     steps: int
-    terminated: bool  # by the environment: lap complete, or off the field
+    terminated: bool  # by the environment
     tiles_visited: int
     tiles_total: int
     lap: bool  # every tile was visited
@@ -31,7 +34,7 @@ class TrackScore:
     def of(cls, outcome: EpisodeResult) -> "TrackScore":
         o = outcome
         track, score = o.spec.track, float(o.score)
-        return cls(track, score, o.steps, o.terminated, int(o.tiles_visited), int(o.tiles_total), o.lap_complete)
+        return cls(track, score, o.steps, o.terminated, int(o.done), int(o.total), o.complete)
 
 
 def score(
@@ -49,7 +52,7 @@ def score(
     """
     specs = (EpisodeSpec(i, track, parameters) for i, track in enumerate(tracks))
     count = min(lanes, len(tracks))
-    environments, policy = make(renderer, count), WorldPolicy(driver, count)
+    environments, policy = driver.env.lanes(renderer, count), WorldPolicy(driver, count)
     try:
         outcomes = play(environments, policy, lambda: next(specs, None), steps=steps, on_step=on_step)
         found = {outcome.spec.key: TrackScore.of(outcome) for outcome in outcomes}
@@ -58,7 +61,7 @@ def score(
     return [found[i] for i in range(len(tracks))]
 
 
-def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
+def summary(rows: Sequence[TrackScore], env: str, renderer: str) -> dict[str, Any]:
     """Summarise scores, ready for JSON.
 
     `std` is the sample standard deviation over tracks; `interval` the 95 % confidence interval of the mean (Student's
@@ -70,7 +73,7 @@ def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
     laps = [row.steps for row in rows if row.lap]
     missed = [row.tiles_total - row.tiles_visited for row in rows]
     return {
-        **describe(renderer),
+        **describe(env, renderer),
         "tracks": len(rows),
         "mean": fmean(values),
         "std": deviation(values),
@@ -89,13 +92,13 @@ def summary(rows: Sequence[TrackScore], renderer: str) -> dict[str, Any]:
     }
 
 
-def comparison(fast: Sequence[TrackScore], reference: Sequence[TrackScore]) -> dict[str, Any]:
+def comparison(fast: Sequence[TrackScore], reference: Sequence[TrackScore], env: str) -> dict[str, Any]:
     """Compare one controller's scores with both renderers on the tracks of `reference`; ready for JSON."""
     by_track = {row.track: row.score for row in fast}
     pairs = [(row.score, by_track[row.track]) for row in reference]
     differences = [there - here for there, here in pairs]
     return {
-        **summary(reference, "gymnasium"),
+        **summary(reference, env, "gymnasium"),
         "fast_mean": fmean([here for _, here in pairs]),
         "difference": fmean(differences),
         "difference_interval": list(interval_95(differences)),

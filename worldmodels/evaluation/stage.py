@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import npz, stored
 from ..context import Context, Shard
-from ..envs import tracks
+from ..envs import spec, tracks
 from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder, Step
 from ..rollouts.driver import Driver
@@ -27,7 +27,7 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     settings = ctx.config.evaluate
     size = settings.shard_tracks
     every = tracks.test_tracks(settings.first_track, settings.tracks)
-    compared = set(every[: settings.reference_tracks])
+    compared = set(every[: settings.reference_tracks]) if "gymnasium" in spec(ctx.config.env).renderers else set()
     work = {shard: every[shard * size : (shard + 1) * size] for shard in todo}
     episodes = sum(len(mine) + len(compared & set(mine)) for mine in work.values())
     controller, progress = _controller(ctx), _Progress(ctx, episodes * settings.steps)
@@ -51,8 +51,8 @@ def collect(ctx: Context, shards: Sequence[Shard]) -> None:
     found = {
         "parameters": "mean.npy",
         "steps": settings.steps,
-        **summary(rows, "fast"),
-        "reference": comparison(rows, reference) if reference else None,
+        **summary(rows, ctx.config.env, "fast"),
+        "reference": comparison(rows, reference, ctx.config.env) if reference else None,
     }
     (ctx.results / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     middle = sorted(rows, key=lambda row: (row.score, row.track))[(len(rows) - 1) // 2]
@@ -75,7 +75,7 @@ def _controller(ctx: Context) -> tuple[Driver, NDArray[np.float32]]:
     controller = ctx.one("controller")
     encoder, step = Encoder(ctx.one("vae").path("encoder.tflite")), Step(ctx.one("memory").path("step.tflite"))
     mean = npz.read(controller.path("mean.npy"))
-    return Driver.of(controller.architecture, encoder, step), np.asarray(mean, np.float32)
+    return Driver.of(controller.env, controller.architecture, encoder, step), np.asarray(mean, np.float32)
 
 
 class _Progress:

@@ -49,16 +49,16 @@ def score(
         count = min(workers or runner.cores(), len(tracks))
         with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _quiet) as pool:
             shares = [tracks[i::count] for i in range(count)]
-            parts = pool.map(partial(_score, paths, controller.architecture, renderer), shares)
+            parts = pool.map(partial(_score, paths, controller.env, controller.architecture, renderer), shares)
             scores = [row for part in parts for row in part]
-    return {"scored": scored, **evaluation.summary(sorted(scores, key=lambda row: row.track), renderer)}
+    return {"scored": scored, **evaluation.summary(sorted(scores, key=lambda row: row.track), controller.env, renderer)}
 
 
-def _score(paths: list[str], architecture: Architecture, renderer: str, tracks: list[int]) -> list[Any]:
+def _score(paths: list[str], env: str, architecture: Architecture, renderer: str, tracks: list[int]) -> list[Any]:
     from ..networks import Encoder, Step
     from ..rollouts.driver import Driver
 
-    driver = Driver.of(architecture, Encoder(paths[0]), Step(paths[1]))
+    driver = Driver.of(env, architecture, Encoder(paths[0]), Step(paths[1]))
     return evaluation.score(driver, npz.read(Path(paths[2])), tracks, renderer)
 
 

@@ -30,7 +30,7 @@ class Window:
 
     mean: Floats  # [B, S + 1, Z]
     logvar: Floats  # [B, S + 1, Z]
-    actions: Floats  # [B, S, 3]
+    actions: Floats  # [B, S, A]
     mask: Floats  # [B, S]
     first: bool  # of its episodes, so the state before it is zero
 
@@ -41,14 +41,16 @@ class Episodes:
     def __init__(
         self,
         shards: Sequence[Shard],
+        actions: int,
         seed: int,
         held_out: float,
         cache_bytes: int,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """Split the episodes. A shard's split depends on earlier shards only, so later shards do not change it.
+        """Split the episodes, whose actions have the length `actions`.
 
-        `beat` is called after every shard of a pass over all shards; the first pass takes place here.
+        A shard's split depends on earlier shards only, so later shards do not change it. `beat` is called after every
+        shard of a pass over all shards; the first pass takes place here.
         """
         self._beat = beat
         self.lengths = [n for _, n in self._beating(ahead(shards, latents.lengths, READERS))]
@@ -61,7 +63,7 @@ class Episodes:
             lots = np.random.default_rng([seed, HELD_OUT, i]).permutation(np.flatnonzero(usable))
             self._held[i][lots[:count]] = True
             self._trained[i] = usable & ~self._held[i]
-        self.load = Cache(lambda i: latents.read(shards[i]), _bytes, cache_bytes)
+        self.load = Cache(lambda i: latents.read(shards[i], actions), _bytes, cache_bytes)
         self.seed = seed
         self.per_pool = POOL_FRAMES // max(int(n.sum()) for n in self.lengths)
 

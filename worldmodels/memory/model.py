@@ -6,7 +6,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-ACTIONS = 3
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 State = tuple[tf.Tensor, tf.Tensor]
 Mixture = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
@@ -15,11 +14,11 @@ Mixture = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 class Memory(keras.Model):  # type: ignore[misc]
     """M: (z_t, a_t) -> the density of z_{t+1}: per dimension a mixture of K Gaussians, dimensions independent."""
 
-    def __init__(self, z: int, hidden: int, mixtures: int, seed: int = 0, dtype: str = "float32") -> None:
+    def __init__(self, z: int, actions: int, hidden: int, mixtures: int, seed: int = 0, dtype: str = "float32") -> None:
         """Create layers with Keras' policy `dtype`: mixed policies compute in half precision, weights stay float32."""
         super().__init__(name="memory")
-        self._sizes = (z, hidden, mixtures, seed)
-        self.z, self.hidden, self.mixtures = z, hidden, mixtures
+        self._sizes = (z, actions, hidden, mixtures, seed)
+        self.z, self.actions, self.hidden, self.mixtures = z, actions, hidden, mixtures
         self.lstm = keras.layers.LSTM(
             hidden,
             return_sequences=True,
@@ -35,14 +34,14 @@ class Memory(keras.Model):  # type: ignore[misc]
             name="density",
             dtype=dtype,
         )
-        self.predict_sequence(tf.zeros((1, 1, z)), tf.zeros((1, 1, ACTIONS)), self.zero_state(1))  # makes the variables
+        self.predict_sequence(tf.zeros((1, 1, z)), tf.zeros((1, 1, actions)), self.zero_state(1))  # makes the variables
         self.built = True
 
     def zero_state(self, rows: int) -> State:
         return tf.zeros((rows, self.hidden)), tf.zeros((rows, self.hidden))
 
     def predict_sequence(self, z: tf.Tensor, a: tf.Tensor, state: State) -> tuple[Mixture, State]:
-        """Return mixtures [B, T, Z, K] for z [B, T, Z], a [B, T, 3] and the first state, and the last state."""
+        """Return mixtures [B, T, Z, K] for z [B, T, Z], a [B, T, A] and the first state, and the last state."""
         before = [tf.cast(each, self.lstm.compute_dtype) for each in state]
         hs, h, c = (tf.cast(each, tf.float32) for each in self.lstm(tf.concat([z, a], axis=-1), initial_state=before))
         return self.mixture(hs), (h, c)
@@ -84,7 +83,7 @@ def negative_log_likelihood(mixture: Mixture, target: tf.Tensor) -> tf.Tensor:
 
 def play_functions(memory: Memory) -> dict[str, Any]:
     """Return the functions for inference by file name: concrete, for any batch."""
-    sizes = {"z": memory.z, "a": ACTIONS, "h": memory.hidden, "c": memory.hidden}
+    sizes = {"z": memory.z, "a": memory.actions, "h": memory.hidden, "c": memory.hidden}
     signature = [tf.TensorSpec((None, n), tf.float32, name=name) for name, n in sizes.items()]
     return {
         "step.tflite": tf.function(memory.step, autograph=False, input_signature=signature).get_concrete_function(),

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..context import Context
+from ..envs import base
 from ..errors import WorkFailed
 from ..networks import Dream, Step
 from ..vision import data as frames
@@ -18,7 +19,7 @@ from ..vision import training
 from ..vision.latents import Latents
 from . import baselines
 from .data import Episodes, Window, cut, windows
-from .model import ACTIONS, Memory, negative_log_likelihood, play_functions
+from .model import Memory, negative_log_likelihood, play_functions
 
 COLUMNS = ("step", "epoch", "loss", "held_out", "best_epoch", "learning_rate", "frames_per_s")
 ROW_STEPS = 20
@@ -34,14 +35,16 @@ def train(ctx: Context) -> None:
     config = ctx.config.memory
     training.prepare(config.threads, ctx.log)
     cache = ctx.config.execution.cache_mb << 20
-    episodes = Episodes(ctx.one("latents").shards, ctx.config.seed, config.held_out, cache, partial(_beat, ctx))
+    actions, shards = base.spec(ctx.config.env).actions, ctx.one("latents").shards
+    episodes = Episodes(shards, actions, ctx.config.seed, config.held_out, cache, partial(_beat, ctx))
     if not episodes.trained:
         raise WorkFailed(
             f"{episodes.held} episode(s) of two frames or more: one is held out and none is left to train on",
             next=f"wm run memory --run {ctx.run} -o rollouts.episodes={2 * ctx.config.rollouts.shard_episodes}",
         )
     z = episodes.load([0])[0][0].mean.shape[1]
-    memory = Memory(z, config.hidden, config.mixtures, ctx.config.seed, training.policy(config.precision))
+    dtype = training.policy(config.precision)
+    memory = Memory(z, actions, config.hidden, config.mixtures, ctx.config.seed, dtype)
     if config.warm_start and ctx.inputs.get("memory"):
         training.warm_start(memory, ctx.one("memory").path("memory.weights.h5"), "memory")
     trainer = Trainer(ctx, memory, episodes)
@@ -119,7 +122,7 @@ class Trainer:
             return tf.TensorSpec((None, *shape), tf.float32)
 
         state = [spec(memory.hidden), spec(memory.hidden)]
-        inputs = [spec(steps + 1, memory.z), spec(steps, ACTIONS), spec(steps), *state]
+        inputs = [spec(steps + 1, memory.z), spec(steps, memory.actions), spec(steps), *state]
 
         def nll(z: Any, a: Any, mask: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
             """Return nats summed over frames and dimensions, and the state after the window."""

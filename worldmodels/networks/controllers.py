@@ -8,24 +8,24 @@ from numpy.typing import NDArray
 
 from .. import parts
 from ..config import Architecture
+from ..envs import EnvSpec
 
 Floats = NDArray[np.float32]
-ACTIONS = 3
 
 
 class Controller(Protocol):
     """C, as everything that drives calls it, in all environment slots at once.
 
-    To write one, define a class that is created with (architecture, z, hidden): the settings that decide C's
-    architecture, and the sizes of z and h. `parts.CONTROLLERS` makes it a value of `controller.network`. This one
-    ignores what it sees, so its action is constant:
+    To write one, define a class that is created with (env, architecture, z, hidden): the environment, the settings that
+    decide C's architecture, and the sizes of z and h. `parts.CONTROLLERS` makes it a value of `controller.network`.
+    This one ignores what it sees, so its action is constant:
 
         class Constant:
-            def __init__(self, architecture: Architecture, z: int, hidden: int) -> None:
-                self.parameters = ACTIONS
+            def __init__(self, env: EnvSpec, architecture: Architecture, z: int, hidden: int) -> None:
+                self.parameters, self._squash = env.actions, env.squash
 
             def act(self, parameters: Floats, z: Floats, h: Floats) -> Floats:
-                return squash(parameters)
+                return self._squash(parameters)
     """
 
     @property
@@ -33,16 +33,16 @@ class Controller(Protocol):
         """Return P, the number of parameters; candidates of an evolution are float32 [P]."""
 
     def act(self, parameters: Floats, z: Floats, h: Floats) -> Floats:
-        """Return actions float32 [L, 3] for z [L, Z] and h [L, H], each row with its own parameters [L, P].
+        """Return actions float32 [L, A] for z [L, Z] and h [L, H], each row with its own parameters [L, P].
 
         A row's bits must not depend on the other rows. So sum along each row's own numbers: a matrix product would
         choose its kernel by the number of rows.
         """
 
 
-def build(architecture: Architecture, z: int, hidden: int) -> Controller:
-    """Return the controller of that architecture for z [Z] and h [H]."""
-    return cast(Controller, parts.load(parts.CONTROLLERS, architecture.network)(architecture, z, hidden))
+def build(env: EnvSpec, architecture: Architecture, z: int, hidden: int) -> Controller:
+    """Return the controller of that architecture for an environment, z [Z] and h [H]."""
+    return cast(Controller, parts.load(parts.CONTROLLERS, architecture.network)(env, architecture, z, hidden))
 
 
 class Layers:
@@ -51,10 +51,11 @@ class Layers:
     The parameters are those of each layer: W [outputs, inputs] row by row, then b [outputs].
     """
 
-    def __init__(self, architecture: Architecture, z: int, hidden: int) -> None:
+    def __init__(self, env: EnvSpec, architecture: Architecture, z: int, hidden: int) -> None:
+        self._squash = env.squash
         self._sees_h = architecture.inputs == "z h"
         inputs = z + hidden if self._sees_h else z
-        sizes = [inputs, architecture.hidden, ACTIONS] if architecture.hidden else [inputs, ACTIONS]
+        sizes = [inputs, *([architecture.hidden] if architecture.hidden else []), env.actions]
         self._lengths = [(before + 1) * after for before, after in pairwise(sizes)]
 
     @property
@@ -66,7 +67,7 @@ class Layers:
         *hidden, last = np.split(parameters, np.cumsum(self._lengths)[:-1], axis=1)
         for weights in hidden:
             x = np.tanh(_affine(weights, x))
-        return squash(_affine(last, x))
+        return self._squash(_affine(last, x))
 
 
 def _affine(weights: Floats, x: Floats) -> Floats:
@@ -76,11 +77,3 @@ def _affine(weights: Floats, x: Floats) -> Floats:
     matrix = weights[:, :-outputs].reshape(rows, outputs, inputs)
     product: Floats = (matrix * x[:, None, :]).sum(axis=2) + weights[:, -outputs:]
     return product
-
-
-def squash(raw: Floats) -> Floats:
-    """Return (steering, gas, brake) = (tanh, (tanh + 1) / 2, clip(tanh, 0, 1)) of raw outputs [L, 3]."""
-    out: Floats = np.tanh(raw)
-    out[:, 1] = (out[:, 1] + 1) / 2
-    out[:, 2] = np.clip(out[:, 2], 0, 1)
-    return out

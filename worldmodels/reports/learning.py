@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import npz
 from ..context import Artifact, Context
+from ..envs import spec
 from ..networks import Decoder, Dream, Encoder, Step, build
 from ..rollouts import episodes
 from ..rollouts.episodes import Episode
@@ -106,10 +107,11 @@ def dream(ctx: Context) -> list[Part]:
     vae, model = ctx.one("vae"), ctx.one("memory")
     controllers = ctx.inputs.get("controller", ())
     encoder, step = Encoder(vae.path("encoder.tflite")), Step(model.path("step.tflite"))
-    mean = [(build(c.architecture, encoder.z, step.hidden), npz.read(c.path("mean.npy"))) for c in controllers[-1:]]
-    networks = Networks(
-        encoder, Decoder(vae.path("decoder.tflite")), step, Dream(model.path("dream.tflite")), mean[0] if mean else None
-    )
+    mean = None
+    if controllers:
+        c = controllers[-1]
+        mean = build(spec(c.env), c.architecture, encoder.z, step.hidden), npz.read(c.path("mean.npy"))
+    networks = Networks(encoder, Decoder(vae.path("decoder.tflite")), step, Dream(model.path("dream.tflite")), mean)
     ctx.one("rollouts")
     episode = max(_last_episodes(ctx), key=lambda e: len(e.frames))
     rng = np.random.default_rng([ctx.config.seed, DREAM_SEED])
@@ -148,7 +150,7 @@ def _committed_reconstructions(ctx: Context) -> list[Part]:
 
 
 def _last_episodes(ctx: Context) -> list[Episode]:
-    return episodes.read(ctx.one("rollouts").shards[-1])
+    return episodes.read(ctx.one("rollouts").shards[-1], spec(ctx.config.env).actions)
 
 
 def _spread(found: list[Episode], n: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Architecture
+from ..envs import EnvSpec, spec
 from ..networks import Controller, build
 
 Floats = NDArray[np.float32]
@@ -32,17 +33,19 @@ class RecurrentFn(Protocol):
 
 @dataclass(frozen=True)
 class Driver:
-    """V's encoder, M's step and C; C's parameters come with each episode (`EpisodeSpec`)."""
+    """An environment, V's encoder, M's step and C; C's parameters come with each episode (`EpisodeSpec`)."""
 
+    env: EnvSpec
     encoder: EncoderFn
     step: RecurrentFn
     controller: Controller
 
     @classmethod
-    def of(cls, architecture: Architecture, encoder: EncoderFn, step: RecurrentFn) -> "Driver":
+    def of(cls, env: str, architecture: Architecture, encoder: EncoderFn, step: RecurrentFn) -> "Driver":
         """Return the driver whose C has that architecture, and the sizes of V and M.
 
-        A C that is evolved has the architecture of the settings, `config.controller`. A stored C has that of its
-        manifest, `Artifact.architecture`.
+        A C that is evolved has the environment and the architecture of the settings. A stored C has those of its
+        manifest: `Artifact.env`, `Artifact.architecture`.
         """
-        return cls(encoder, step, build(architecture, encoder.z, step.hidden))
+        drives_in = spec(env)
+        return cls(drives_in, encoder, step, build(drives_in, architecture, encoder.z, step.hidden))

@@ -2,7 +2,7 @@
 
     frames.zst     one Zstandard frame per episode, concatenated: the bytes of uint8 [T, 64, 64, 3]. `zstd -d` gives the
                    raw frames of the whole shard.
-    episodes.npz   per step: actions float32 [N, 3], rewards float32 [N]; per episode: lengths int32 [E],
+    episodes.npz   per step: actions float32 [N, A], rewards float32 [N]; per episode: lengths int32 [E],
                    tracks int32 [E], terminated bool [E], compressed int32 [E] (bytes in frames.zst)
 
 Storage is lossless, and the same episodes give the same bytes. For the same size, zlib needs several times as long as
@@ -11,6 +11,7 @@ Zstandard: more than a tenth of the simulation's time.
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,13 +22,13 @@ from numpy.typing import NDArray
 
 from .. import mmap_array, npz
 from ..config import SHARD_FRAMES
+from ..envs import FRAME_SHAPE
 from ..errors import CorruptArtifact
 
 FRAMES, STEPS = "frames.zst", "episodes.npz"
-FRAME_SHAPE = (64, 64, 3)
-FRAME_BYTES = 64 * 64 * 3
-COLUMNS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "actions": ("float32", ("N", 3)),
+FRAME_BYTES = math.prod(FRAME_SHAPE)
+COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "actions": ("float32", ("N", "A")),
     "rewards": ("float32", ("N",)),
     "lengths": ("int32", ("E",)),
     "tracks": ("int32", ("E",)),
@@ -42,7 +43,7 @@ class Episode:
     """A recorded episode: the policy saw `frames[t]`, took `actions[t]` and received `rewards[t]`."""
 
     frames: NDArray[np.uint8]  # [T, 64, 64, 3]
-    actions: NDArray[np.float32]  # [T, 3]: steering in [-1, 1], gas and brake in [0, 1]
+    actions: NDArray[np.float32]  # [T, A]
     rewards: NDArray[np.float32]  # [T]
     track: int
     terminated: bool  # by the environment, before the step limit
@@ -111,13 +112,15 @@ def frames(shard: Files) -> NDArray[np.uint8]:
         return _frames(shard, _table(shard))
 
 
-def read(shard: Files) -> list[Episode]:
-    """Return the shard's episodes in order, as views of shared arrays.
+def read(shard: Files, actions: int) -> list[Episode]:
+    """Return the shard's episodes in order, as views of shared arrays; their actions have the length `actions`.
 
-    Raise CorruptArtifact if the shard's files are damaged or do not belong together.
+    Raise CorruptArtifact if the shard's files are damaged or do not belong together, or have other actions.
     """
     with _belonging(shard):
         steps = _table(shard)
+        if steps["actions"].shape[1] != actions:
+            raise ValueError(f"{STEPS} has {steps['actions'].shape[1]} numbers per action, not {actions}")
         ends = np.cumsum(steps["lengths"])[:-1]
         split = [np.split(array, ends) for array in (_frames(shard, steps), steps["actions"], steps["rewards"])]
         each = zip(*split, steps["tracks"].tolist(), steps["terminated"].tolist(), strict=True)
@@ -142,8 +145,9 @@ def _table(shard: Files) -> dict[str, NDArray[Any]]:
     total = int(steps.astype(np.int64).sum()) if steps.dtype == np.int32 else -1
     if not count or total < 0 or steps.min() < 1 or total > SHARD_FRAMES:
         raise ValueError(f"{STEPS} has {count} episodes of {total} steps; a shard has at most {SHARD_FRAMES}")
+    sizes = {"N": total, "E": count, "A": table["actions"].shape[-1] if table["actions"].ndim else 0}
     for name, (dtype, shape) in COLUMNS.items():
-        wanted = (total if shape[0] == "N" else count, *shape[1:])
+        wanted = tuple(sizes[size] for size in shape)
         if (table[name].dtype, table[name].shape) != (np.dtype(dtype), wanted):
             raise ValueError(f"{STEPS}: {name} is {table[name].dtype} {table[name].shape}, not {dtype} {wanted}")
     if table["compressed"].min() < 1:

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..envs import Lanes
+from ..envs import FRAME_SHAPE, Lanes
 from ..errors import WorkFailed
-from .episodes import FRAME_SHAPE, Episode
+from .episodes import Episode
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class EpisodeSpec:
 
     key: Any
     track: int
-    parameters: NDArray[np.float32] | None = None  # [P] of the linear controller; None if none drives
+    parameters: NDArray[np.float32] | None = None  # [P] of the controller; None if none drives
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class EpisodeResult:
     spec: EpisodeSpec
     score: float  # sum of rewards
     steps: int
-    terminated: bool  # by the environment: the lap is complete, or the car left the field
-    tiles_visited: int
-    tiles_total: int
+    terminated: bool  # by the environment
+    done: int  # parts of the task
+    total: int
     episode: Episode | None  # None if not recorded
 
     @property
-    def lap_complete(self) -> bool:
-        return self.tiles_visited == self.tiles_total
+    def complete(self) -> bool:
+        return self.done == self.total
 
 
 class EpisodeFailed(WorkFailed):
@@ -51,7 +51,7 @@ class Policy(Protocol):
         """Prepare for a new episode in that lane."""
 
     def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return actions [n, 3] for the frames [n, 64, 64, 3] of those lanes."""
+        """Return actions [n, A] for the frames [n, 64, 64, 3] of those lanes."""
 
 
 def play(
@@ -67,9 +67,9 @@ def play(
     """Drive specs until `next_episode` returns None while no lane is active; yield each result as its episode ends.
 
     An episode ends when the environment terminates it, after `steps` steps, or (patience > 0) after `patience` steps
-    without a new tile. `on_step` receives the number of steps just taken, once for all active lanes. A result depends
-    only on its spec and the policy, never on the number of lanes or the order of specs. Raise EpisodeFailed if an
-    episode cannot begin.
+    without a positive reward. `on_step` receives the number of steps just taken, once for all active lanes. A result
+    depends only on its spec and the policy, never on the number of lanes or the order of specs. Raise EpisodeFailed if
+    an episode cannot begin.
     """
     runs: dict[int, _Run] = {}
     seen = np.empty((lanes.count, *FRAME_SHAPE), np.uint8)
@@ -96,9 +96,9 @@ def play(
         for i, lane in enumerate(active):
             run = runs[lane]
             run.add(frames[i], actions[i], float(rewards[i]))
-            if terminated[i] or run.steps == steps or (patience and run.steps - run.last_tile >= patience):
+            if terminated[i] or run.steps == steps or (patience and run.steps - run.rewarded >= patience):
                 del runs[lane]
-                yield run.outcome(bool(terminated[i]), lanes.tiles(lane))
+                yield run.outcome(bool(terminated[i]), lanes.progress(lane))
 
 
 class _Run:
@@ -108,7 +108,7 @@ class _Run:
         self.spec = spec
         self.steps = 0
         self.score = 0.0
-        self.last_tile = 0
+        self.rewarded = 0  # the last step with a positive reward
         self._frames = np.empty((steps, *FRAME_SHAPE), np.uint8) if record else None
         self._actions: list[NDArray[np.float32]] = []
         self._rewards: list[float] = []
@@ -121,11 +121,11 @@ class _Run:
         self.steps += 1
         self.score += reward
         if reward > 0:
-            self.last_tile = self.steps
+            self.rewarded = self.steps
 
-    def outcome(self, terminated: bool, tiles: tuple[int, int]) -> EpisodeResult:
+    def outcome(self, terminated: bool, progress: tuple[int, int]) -> EpisodeResult:
         episode = None
         if self._frames is not None:
             actions, rewards = np.array(self._actions, np.float32), np.array(self._rewards, np.float32)
             episode = Episode(self._frames[: self.steps], actions, rewards, self.spec.track, terminated)
-        return EpisodeResult(self.spec, self.score, self.steps, terminated, *tiles, episode)
+        return EpisodeResult(self.spec, self.score, self.steps, terminated, *progress, episode)

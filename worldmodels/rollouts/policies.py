@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..envs import EnvSpec
 from ..errors import CorruptArtifact
 from .driver import Driver
 from .player import EpisodeSpec
@@ -12,28 +13,11 @@ from .player import EpisodeSpec
 Floats = NDArray[np.float32]
 
 
-def random_actions(rng: np.random.Generator, steps: int, hold: float) -> Floats:
-    """Draw actions [steps, 3], each held for a geometric number of steps with mean `hold`.
-
-    White noise keeps the car shaking near its start, so actions are held. Each episode draws the amount of gas (mostly
-    little: the car stays on the road for a while, then reaches the field) and the strength of steering.
-    """
-    gas, hardness, lean = 0.1 + 0.7 * rng.random() ** 2, rng.uniform(0.03, 0.5), rng.normal(0, 0.02)
-    changes = rng.random(steps) < 1 / hold
-    changes[0] = True
-    n = int(changes.sum())
-    kind = rng.random(n)  # 4 of 5 give gas, 1 of 16 brakes, the others coast
-    steering = np.clip(rng.normal(lean, hardness, n), -1, 1)
-    driving = np.where(kind < 0.8, np.clip(rng.normal(gas, 0.7 * gas, n), 0, 1), 0)
-    braking = np.where(kind > 15 / 16, rng.uniform(0, 0.6, n), 0)
-    held = np.stack([steering, driving, braking], axis=1).astype(np.float32)
-    return np.asarray(held[np.cumsum(changes) - 1])
-
-
 class RandomPolicy:
     """Random actions that depend only on (seed, iteration, the spec's key: an episode's number)."""
 
-    def __init__(self, seed: int, iteration: int, steps: int, hold: float) -> None:
+    def __init__(self, env: EnvSpec, seed: int, iteration: int, steps: int, hold: float) -> None:
+        self._env = env
         self._seed = (seed, iteration)
         self._steps = steps
         self._hold = hold
@@ -42,11 +26,11 @@ class RandomPolicy:
 
     def begin(self, lane: int, spec: EpisodeSpec) -> None:
         rng = np.random.default_rng((*self._seed, int(spec.key)))
-        self._plans[lane] = random_actions(rng, self._steps, self._hold)
+        self._plans[lane] = self._env.random_actions(rng, self._steps, self._hold)
         self._at[lane] = -1
 
     def act(self, lanes: Sequence[int], frames: NDArray[np.uint8]) -> Floats:
-        actions = np.empty((len(lanes), 3), np.float32)
+        actions = np.empty((len(lanes), self._env.actions), np.float32)
         for i, lane in enumerate(lanes):
             self._at[lane] += 1
             actions[i] = self._plans[lane][self._at[lane]]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import npz
 from ..context import Context
-from ..envs import make, tracks
+from ..envs import spec, tracks
 from ..errors import MissingInput, ShardFailed
 from ..networks import Encoder, Step
 from . import episodes
@@ -34,7 +34,7 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     )
     progress = _Progress(ctx, len(todo) * size * settings.steps)
     finished: dict[int, dict[int, episodes.Packed]] = {shard: {} for shard in todo}
-    lanes = make(settings.renderer, ctx.lanes)
+    lanes = spec(ctx.config.env).lanes(settings.renderer, ctx.lanes)
     try:
         for outcome in play(
             lanes, policy, lambda: next(specs, None), steps=settings.steps, record=True, on_step=progress.add
@@ -56,11 +56,11 @@ def _driver(ctx: Context) -> tuple[Policy, NDArray[np.float32] | None]:
     """Return the policy and C's parameters [P]: random actions and None, or the previous iteration's networks."""
     settings = ctx.config.rollouts
     if settings.controller == "random":
-        return RandomPolicy(ctx.config.seed, ctx.iteration, settings.steps, settings.hold), None
+        return RandomPolicy(spec(ctx.config.env), ctx.config.seed, ctx.iteration, settings.steps, settings.hold), None
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     step = Step(ctx.one("memory").path("step.tflite"))
     controller = ctx.one("controller")
-    policy = WorldPolicy(Driver.of(controller.architecture, encoder, step), ctx.lanes)
+    policy = WorldPolicy(Driver.of(controller.env, controller.architecture, encoder, step), ctx.lanes)
     return policy, load_parameters(controller, settings.controller)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .. import mmap_array, npz
 from ..context import Context, Shard
+from ..envs import spec
 from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder
 from ..rollouts import episodes
@@ -29,15 +30,15 @@ class Latents:
 
     mean: Floats  # [T, Z]
     logvar: Floats  # [T, Z]
-    actions: Floats  # [T, 3]
+    actions: Floats  # [T, A]
 
 
 def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, bytes]]]:
     """Encode the shards `todo` of ctx.sources(); yield (index, files). Raise ShardFailed for a corrupt shard."""
-    sources = ctx.sources()
+    sources, actions = ctx.sources(), spec(ctx.config.env).actions
     encoder = Encoder(ctx.one("vae").path("encoder.tflite"))
     began, frames = time.monotonic(), 0
-    for done, (index, found) in enumerate(ahead(todo, lambda index: _episodes(sources[index], index))):
+    for done, (index, found) in enumerate(ahead(todo, lambda index: _episodes(sources[index], index, actions))):
         encoded = []
         for episode in found:
             encoded.append(Latents(*_encode(encoder, episode.frames), episode.actions))
@@ -47,9 +48,9 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
         yield index, {FILE: pack(encoded)}
 
 
-def _episodes(source: Shard, index: int) -> list[episodes.Episode]:
+def _episodes(source: Shard, index: int, actions: int) -> list[episodes.Episode]:
     try:
-        return episodes.read(source)
+        return episodes.read(source, actions)
     except CorruptArtifact as error:
         raise ShardFailed(index, error.message, error.next) from error
 
@@ -79,19 +80,24 @@ def lengths(shard: Shard) -> NDArray[np.int32]:
         return _lengths(npz.load(shard.read(FILE), "lengths"))
 
 
-def read(shard: Shard) -> list[Latents]:
-    """Return the shard's episodes in recording order; raise CorruptArtifact if its arrays do not fit each other."""
+def read(shard: Shard, actions: int) -> list[Latents]:
+    """Return the shard's episodes in recording order; their actions have the length `actions`.
+
+    Raise CorruptArtifact if its arrays do not fit each other, or have other actions.
+    """
     with _belonging(shard):
         arrays = npz.load(shard.read(FILE), "lengths", "mean", "logvar", "actions")
         found = _lengths(arrays)
-        mean, logvar, actions = (arrays[name] for name in ("mean", "logvar", "actions"))
+        mean, logvar, taken = (arrays[name] for name in ("mean", "logvar", "actions"))
         total = int(found.sum())
-        if {a.dtype for a in (mean, logvar, actions)} != {np.dtype(np.float32)} or (
-            (mean.shape, actions.shape) != (logvar.shape, (total, 3)) or mean.shape[:1] != (total,) or mean.ndim != 2
+        if {a.dtype for a in (mean, logvar, taken)} != {np.dtype(np.float32)} or (
+            (mean.shape, taken.shape) != (logvar.shape, (total, actions))
+            or mean.shape[:1] != (total,)
+            or mean.ndim != 2
         ):
-            raise ValueError(f"{total} frames have arrays {mean.shape}, {logvar.shape} and {actions.shape}")
+            raise ValueError(f"{total} frames have arrays {mean.shape}, {logvar.shape} and {taken.shape}")
         ends = np.cumsum(found)[:-1]
-        split = [np.split(mmap_array.copy(array), ends) for array in (mean, logvar, actions)]
+        split = [np.split(mmap_array.copy(array), ends) for array in (mean, logvar, taken)]
     return [Latents(*parts) for parts in zip(*split, strict=True)]
 
 
