@@ -41,6 +41,9 @@ class Store(Protocol):
 
     Names that begin with a dot are reserved for the store (locks, files being written); `entries` and `folders` omit
     them. Every method raises CorruptArtifact if it meets something that no store writes, such as a symbolic link.
+
+    To write one, define these methods and return it from `open_store` for its addresses (docs/extending.md). The tests
+    in tests/test_store.py check each promise; tests/test_extending_parts.py has a small one, in a dict.
     """
 
     uri: str
