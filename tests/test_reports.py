@@ -248,7 +248,7 @@ def test_stored_text_is_text_on_the_page(tmp_path, monkeypatch):
             **made, "git": name, "python": name, "versions": {name: name}, "cpu": {"model": name, "features": [name]},
         })  # fmt: skip
         (folder := tmp_path / str(len(pages))).mkdir()
-        scores = json.dumps({**summary(TRACKS, "fast"), "gymnasium": name, "renderer": name})
+        scores = json.dumps({**summary(TRACKS, ENV, "fast"), "gymnasium": name, "renderer": name})
         ctx = context(folder, {**COMMITTED, "evaluate": {"scores.json": scores}})
         stage.write(ctx)
         pages.append(Parsed((ctx.telemetry / "report.html").read_text()))
