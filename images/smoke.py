@@ -42,7 +42,7 @@ def imports(trains: bool) -> None:
         if stage.gpu == trains:
             with timed(f"import {stage.name}"):
                 for entrypoint in filter(None, (stage.entrypoint, stage.collect)):
-                    runner.entrypoint(entrypoint)
+                    stages.function(entrypoint)
     if not trains:
         with timed("import the cluster's client"):
             importlib.import_module("kubernetes.client")

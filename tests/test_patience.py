@@ -2,7 +2,8 @@
 
 import pytest
 
-from worldmodels import publishing, runner
+from worldmodels import artifacts, publishing, runner
+from worldmodels.artifacts import Name
 from worldmodels.config import resolve
 from worldmodels.errors import StoreError, WorkFailed
 from worldmodels.executors import job_spec, patience, pod
@@ -76,12 +77,18 @@ def test_a_note_that_cannot_be_read_is_none(store, starts, note):
     starts(3)
 
 
-@pytest.mark.parametrize("files", ["generations/00001/params", "checkpoints/00000010.npz"])
-def test_generations_and_checkpoints_are_progress_too(store, starts, files):
+def test_a_checkpoint_is_progress_too(store, starts):
     starts(1)
     starts(2)
-    store.put(runner.identify(TASK, {}).work_key(files), b"data")
+    store.put(runner.identify(TASK, {}).work_key("checkpoints/00000010.npz"), b"data")
     starts(3)
+
+
+def test_a_generation_is_progress_of_an_evolution(store):
+    work = artifacts.identity(Name("demo", 1, "controller"), TASK.config, ("controller",), {})
+    before = patience._progress(store, work)
+    store.put(work.work_key("generations/00001/params"), b"data")
+    assert patience._progress(store, work) != before
 
 
 def test_a_pod_asks_before_it_works_and_ends_its_index(store, starts, caplog):

@@ -15,7 +15,7 @@ from worldmodels.errors import ConfigError
 PLAYING = [name for name in stages.STAGES if name not in ("vae", "memory")]
 
 
-@pytest.mark.parametrize("text", [t for s in stages.STAGES.values() for t in (s.entrypoint, s.collect) if t])
+@pytest.mark.parametrize("text", [t for s in stages.STAGES.values() for t in (s.entrypoint, s.collect, s.check) if t])
 def test_every_entrypoint_is_defined(text):
     module, _, function = text.partition(":")
     spec = importlib.util.find_spec(module)

@@ -1,10 +1,11 @@
 """The `[kubernetes]` settings: the Jobs' cluster, resources and prices. None of them changes a result."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, create_model, field_validator
 
 from .settings import MOST, Count, Section
+from .stages import STAGES
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ and …/reference/kubernetes-api/…/quantity
 LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -32,26 +33,21 @@ class Resources(Section):
     disk: Quantity = Field("4Gi", description="ephemeral storage, /tmp included")
 
 
-class StageResources(Section):
-    """The resources of one pod of each stage."""
-
-    rollouts: Resources = Resources(memory="1Gi")
-    vae: Resources = Resources(cpu="2", memory="8Gi", disk="20Gi")
-    latents: Resources = Resources(memory="1Gi")
-    memory: Resources = Resources(cpu="2", memory="8Gi", disk="20Gi")
-    controller: Resources = Resources(memory="1Gi", disk="2Gi")
-    evaluate: Resources = Resources(memory="1Gi", disk="2Gi")
-    report: Resources = Resources()
-    pipeline: Resources = Resources(cpu="100m", memory="512Mi", disk="1Gi")
-
-
-class Pods(Section):
-    """The number of pods that share a stage's work; the other stages have one pod."""
-
-    rollouts: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods that drive")
-    latents: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods that encode")
-    controller: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods of the evolution")
-    evaluate: Annotated[int, Field(ge=1, le=10_000)] = Field(4, description="pods that score")
+RESOURCES = {name: Resources(**stage.resources) for name, stage in STAGES.items()}
+RESOURCES["pipeline"] = Resources(cpu="100m", memory="512Mi", disk="1Gi")
+PODS: dict[str, Any] = {
+    name: (Annotated[int, Field(ge=1, le=10_000)], Field(stage.pods, description=stage.pods_are))
+    for name, stage in STAGES.items()
+    if stage.pods > 1
+}
+if TYPE_CHECKING:
+    StageResources = Section
+    Pods = Section
+else:
+    StageResources = create_model(
+        "StageResources", __base__=Section, **{name: (Resources, each) for name, each in RESOURCES.items()}
+    )
+    Pods = create_model("Pods", __base__=Section, **PODS)
 
 
 class Prices(Section):
@@ -120,6 +116,14 @@ class ClusterSettings(Section):
     pods: Pods = Pods()
     resources: StageResources = StageResources()
     prices: Prices = Prices()
+
+    def pods_of(self, stage: str) -> int:
+        """Return the number of pods that share the stage's work."""
+        return cast(int, getattr(self.pods, stage, 1))
+
+    def resources_of(self, what: str) -> Resources:
+        """Return the resources of one pod of a stage, or of the pipeline."""
+        return cast(Resources, getattr(self.resources, what))
 
     @field_validator("s3_endpoint")
     @classmethod

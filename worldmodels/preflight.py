@@ -6,7 +6,6 @@ packages.
 
 import contextlib
 import importlib.util
-from collections.abc import Callable
 
 from . import stages, stored
 from .context import Outlook, chosen_episodes
@@ -15,9 +14,9 @@ from .errors import ConfigError, MissingInput
 
 def check(outlook: Outlook) -> None:
     """Raise the error with which the task would end, if it can be detected in advance."""
-    if outlook.stage in CHECKS:
+    if text := stages.stage(outlook.stage).check:
         with contextlib.suppress(ModuleNotFoundError):  # a machine that only submits has fewer packages
-            CHECKS[outlook.stage](outlook)
+            stages.function(text)(outlook)
 
 
 def installed(stage: str) -> None:
@@ -27,7 +26,7 @@ def installed(stage: str) -> None:
             raise ConfigError(f"{stage} needs the package {package}, which is not installed here", next="make install")
 
 
-def _rollouts(outlook: Outlook) -> None:
+def rollouts(outlook: Outlook) -> None:
     which = outlook.config.rollouts.controller
     if isinstance(which, int) and "controller" in outlook.inputs:
         from .rollouts.stage import load_parameters
@@ -35,7 +34,7 @@ def _rollouts(outlook: Outlook) -> None:
         load_parameters(outlook.inputs["controller"][-1], which)
 
 
-def _latents(outlook: Outlook) -> None:
+def latents(outlook: Outlook) -> None:
     config = outlook.config
     there = outlook.inputs.get("rollouts", ())
     found = False
@@ -53,13 +52,13 @@ def _latents(outlook: Outlook) -> None:
         )
 
 
-def _vae(outlook: Outlook) -> None:
+def vae(outlook: Outlook) -> None:
     config = outlook.config.vae
     if config.warm_start and "vae" in outlook.inputs:
         _same_network(outlook, "vae", z=config.z, width=config.width)
 
 
-def _memory(outlook: Outlook) -> None:
+def memory(outlook: Outlook) -> None:
     config = outlook.config.memory
     if config.warm_start and "memory" in outlook.inputs:
         _same_network(outlook, "memory", z=outlook.config.vae.z, hidden=config.hidden, mixtures=config.mixtures)
@@ -79,7 +78,7 @@ def _same_network(outlook: Outlook, stage: str, **sizes: float) -> None:
         )
 
 
-def _controller(outlook: Outlook) -> None:
+def controller(outlook: Outlook) -> None:
     from .envs import spec
     from .networks import build
 
@@ -102,12 +101,3 @@ def _controller(outlook: Outlook) -> None:
     from .control.stage import settings
 
     ancestry(outlook.area, settings(config, length))
-
-
-CHECKS: dict[str, Callable[[Outlook], None]] = {
-    "rollouts": _rollouts,
-    "vae": _vae,
-    "latents": _latents,
-    "memory": _memory,
-    "controller": _controller,
-}

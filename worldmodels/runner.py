@@ -1,7 +1,6 @@
 """Execution of one task: fetch inputs, call the stage, publish, commit. The same on a laptop and in a pod."""
 
 import contextlib
-import importlib
 import json
 import logging
 import os
@@ -12,12 +11,12 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -214,7 +213,7 @@ def run(store: Store, task: Task, worker: int, workers: int, pulse: ProgressRepo
         with attempt.heartbeat():
             if stage.kind == "sharded":
                 return attempt.sharded(stage)
-            entrypoint(stage.entrypoint)(attempt.context)
+            stages.function(stage.entrypoint)(attempt.context)
             return attempt.commit([])
 
 
@@ -222,11 +221,6 @@ def _disk_bytes(store: Store, task: Task) -> int:
     """Return the bytes of disk for copies of input files: only `single` stages (training) read them repeatedly."""
     once = stages.stage(task.stage).kind != "single"
     return 0 if store.local or once else task.config.execution.disk_mb << 20
-
-
-def entrypoint(text: str) -> Callable[..., Any]:
-    module, _, function = text.partition(":")
-    return cast(Callable[..., Any], getattr(importlib.import_module(module), function))
 
 
 class Heartbeat:
@@ -329,14 +323,14 @@ class Attempt:
         if stage.collect:
             files = {"digest": "", "shards": shards, "files": {}, "telemetry": {}}
             view = artifacts.load(self.store, self.task.name, files, Path(self.context.results.parent / "shards"))
-            entrypoint(stage.collect)(self.context, view.shards)
+            stages.function(stage.collect)(self.context, view.shards)
         return self.commit(shards, failed)
 
     def make(self, stage: stages.Stage, todo: list[int]) -> None:
         """Make and commit those shards; record a shard that cannot be made as failed, and go on with the others."""
         while todo:
             try:
-                for index, content in entrypoint(stage.entrypoint)(self.context, todo):
+                for index, content in stages.function(stage.entrypoint)(self.context, todo):
                     publishing.commit_shard(self.store, self.work, index, self.id, content)
                     self.pulse.log.info("shard %d is committed", index)
                 return

@@ -1,43 +1,118 @@
-"""Table of all stages, from which the CLI, the executors, the docs and the tests are derived.
+"""Table of all stages, from which the settings of Jobs, the CLI, the executors, the docs and the tests are derived.
 
-Entrypoints are strings, so that this module imports neither TensorFlow nor NumPy.
+Functions of stages are strings, so that this module imports neither TensorFlow nor NumPy. docs/extending.md shows how
+to add a stage.
 """
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from .config import Config
-from .context import Context
 from .errors import ConfigError
 
+if TYPE_CHECKING:
+    from .config import Config
+    from .context import Context
+
 Kind = Literal["single", "sharded", "exchange"]
+Inputs = list[tuple[str, int]]
+
+# Steps, frames and images per second on one core of a 2-core AMD EPYC, both cores busy.
+RANDOM_STEPS, CLOSED_LOOP_STEPS, GYMNASIUM_STEPS = 2400.0, 2500.0, 110.0
+ENCODED_FRAMES, PREDICTED_FRAMES = 4000.0, 6000.0
+IMAGES = 200.0  # of a VAE of width 1, forward and backward; 2.6 times as many at width 0.5
+WIDTH_EXPONENT = -1.4
+SURVIVAL = 0.67  # of the longest episode, for training episodes that patience may end early (mean of 4,800)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: `entrypoint` is `module:function` with the signature of its `kind` (see `context.py`).
+    """All facts about one stage. `entrypoint`, `collect` and `check` are `module:function`.
 
-    `count` returns the number of shards. `packages` are those that the stage needs and only some images have.
+    Attributes:
+        entrypoint: the stage's work, with the signature of its `kind` (see `context.py`).
+        inputs: returns (stage, iteration) of every artifact that this one is made from, oldest first.
+        core_seconds: returns the seconds that one core needs, an order of magnitude.
+        sections: the sections of the config that decide the result.
+        count: returns the number of shards.
+        collect: runs after all shards.
+        check: raises the errors of a task that can be foreseen, from its `Outlook`.
+        packages: packages that the stage needs and only some images have.
+        resources: what one pod requests, where it differs from the defaults of `kubernetes.resources`.
+        pods: the default of `kubernetes.pods`; a stage of one pod has no such setting.
+        pods_are: the description of that setting.
+        rounds: the folder of the workspace in which each round of the work has a folder.
+        resumes: patterns of the workspace's other objects from which work continues, in the order of their creation.
+            Every stage continues from its shards and checkpoints.
     """
 
     name: str
     kind: Kind
     entrypoint: str
     summary: str
-    sections: tuple[str, ...]
-    count: Callable[[Context], int] = lambda ctx: 0
+    inputs: "Callable[[Config, int], Inputs]"
+    core_seconds: "Callable[[Config], float]"
+    sections: tuple[str, ...] = ()
+    count: "Callable[[Context], int]" = lambda ctx: 0
     collect: str = ""
+    check: str = ""
     gpu: bool = False
     packages: tuple[str, ...] = ()
+    resources: Mapping[str, str] = field(default_factory=dict)
+    pods: int = 1
+    pods_are: str = ""
+    rounds: str = ""
+    resumes: tuple[str, ...] = ()
 
-    def inputs(self, config: Config, iteration: int) -> list[tuple[str, int]]:
-        """Return (stage, iteration) of every artifact that this one is made from, oldest first."""
-        return _inputs(self.name, config, iteration)
+
+def _rollouts_inputs(config: "Config", iteration: int) -> Inputs:
+    return [] if config.rollouts.controller == "random" else _driver(iteration - 1)
 
 
-STAGES = {
+def _vae_inputs(config: "Config", iteration: int) -> Inputs:
+    warm = [("vae", iteration - 1)] if config.vae.warm_start and iteration > 1 else []
+    return [*_rollouts(config.vae.episodes, iteration), *warm]
+
+
+def _latents_inputs(config: "Config", iteration: int) -> Inputs:
+    return [*_rollouts(config.latents.iterations, iteration), ("vae", iteration)]
+
+
+def _memory_inputs(config: "Config", iteration: int) -> Inputs:
+    warm = [("memory", iteration - 1)] if config.memory.warm_start and iteration > 1 else []
+    return [("latents", iteration), *warm]
+
+
+def _rollouts(which: str, iteration: int) -> Inputs:
+    return [("rollouts", i) for i in range(iteration if which == "latest" else 1, iteration + 1)]
+
+
+def _driver(iteration: int) -> Inputs:
+    return [(name, iteration) for name in ("vae", "memory", "controller")]
+
+
+def _frames(config: "Config") -> int:
+    return config.rollouts.episodes * config.rollouts.steps
+
+
+def _evolution_seconds(config: "Config") -> float:
+    c = config.controller
+    survival = SURVIVAL if c.patience else 1.0
+    last = [(level.tracks or c.tracks) * (level.steps or c.steps) for level in c.growth[-1:]]
+    each = (c.tracks * c.steps + sum(last)) / (1 + len(last))  # half of them at the first level, half at the last
+    trained = c.generations * c.population * each * survival
+    validated = c.generations // c.evaluate_every * c.evaluate_tracks * 1000 if c.evaluate_every else 0
+    return (trained + validated) / {"fast": CLOSED_LOOP_STEPS, "gymnasium": GYMNASIUM_STEPS}[c.renderer]
+
+
+def _evaluation_seconds(config: "Config") -> float:
+    e = config.evaluate
+    return e.steps * (e.tracks / CLOSED_LOOP_STEPS + min(e.reference_tracks, e.tracks) / GYMNASIUM_STEPS)
+
+
+STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage(
@@ -46,7 +121,13 @@ STAGES = {
             entrypoint="worldmodels.rollouts.stage:shards",
             summary="drive and store episodes",
             sections=("rollouts",),
+            inputs=_rollouts_inputs,
+            check="worldmodels.preflight:rollouts",
             count=lambda ctx: ctx.config.rollouts.episodes // ctx.config.rollouts.shard_episodes,
+            core_seconds=lambda config: _frames(config) / RANDOM_STEPS,
+            resources={"memory": "1Gi"},
+            pods=4,
+            pods_are="pods that drive",
         ),
         Stage(
             name="vae",
@@ -54,8 +135,12 @@ STAGES = {
             entrypoint="worldmodels.vision.train:train",
             summary="train V, which sees",
             sections=("vae",),
+            inputs=_vae_inputs,
+            check="worldmodels.preflight:vae",
             gpu=True,
             packages=("tensorflow",),
+            core_seconds=lambda c: c.vae.epochs * _frames(c) / (IMAGES * c.vae.width**WIDTH_EXPONENT),
+            resources={"cpu": "2", "memory": "8Gi", "disk": "20Gi"},
         ),
         Stage(
             name="latents",
@@ -63,7 +148,13 @@ STAGES = {
             entrypoint="worldmodels.vision.latents:shards",
             summary="encode every stored frame",
             sections=("latents",),
+            inputs=_latents_inputs,
+            check="worldmodels.preflight:latents",
             count=lambda ctx: len(ctx.sources()),
+            core_seconds=lambda config: _frames(config) / ENCODED_FRAMES,
+            resources={"memory": "1Gi"},
+            pods=4,
+            pods_are="pods that encode",
         ),
         Stage(
             name="memory",
@@ -71,8 +162,12 @@ STAGES = {
             entrypoint="worldmodels.memory.train:train",
             summary="train M, which predicts",
             sections=("memory",),
+            inputs=_memory_inputs,
+            check="worldmodels.preflight:memory",
             gpu=True,
             packages=("tensorflow",),
+            core_seconds=lambda c: c.memory.epochs * _frames(c) / PREDICTED_FRAMES * (c.memory.hidden / 256) ** 2,
+            resources={"cpu": "2", "memory": "8Gi", "disk": "20Gi"},
         ),
         Stage(
             name="controller",
@@ -80,7 +175,15 @@ STAGES = {
             entrypoint="worldmodels.control.stage:work",
             summary="evolve C, which drives",
             sections=("controller",),
+            inputs=lambda config, iteration: [("vae", iteration), ("memory", iteration)],
+            check="worldmodels.preflight:controller",
             packages=("cma",),
+            core_seconds=_evolution_seconds,
+            resources={"memory": "1Gi", "disk": "2Gi"},
+            pods=4,
+            pods_are="pods of the evolution",
+            rounds="generations/",
+            resumes=(r"(inputs|settings)", r"generations/\d+/params", r"final/.*"),
         ),
         Stage(
             name="evaluate",
@@ -88,16 +191,22 @@ STAGES = {
             entrypoint="worldmodels.evaluation.stage:shards",
             summary="score the mean controller on fresh tracks",
             sections=("evaluate",),
+            inputs=lambda config, iteration: _driver(iteration),
             count=lambda ctx: ctx.config.evaluate.tracks // ctx.config.evaluate.shard_tracks,
             collect="worldmodels.evaluation.stage:collect",
+            core_seconds=_evaluation_seconds,
+            resources={"memory": "1Gi", "disk": "2Gi"},
+            pods=4,
+            pods_are="pods that score",
         ),
         Stage(
             name="report",
             kind="single",
             entrypoint="worldmodels.reports.stage:write",
             summary="write one HTML page about the run",
-            sections=(),
+            inputs=lambda config, iteration: [(name, iteration) for name in STAGES if name != "report"],
             packages=("jinja2", "matplotlib"),
+            core_seconds=lambda config: 60.0,
         ),
     )
 }
@@ -112,33 +221,7 @@ def stage(name: str) -> Stage:
     return STAGES[name]
 
 
-def _inputs(name: str, config: Config, iteration: int) -> list[tuple[str, int]]:
-    previous = iteration - 1
-    so_far = range(1, iteration + 1)
-    chosen = {"all": so_far, "latest": range(iteration, iteration + 1)}
-    if name == "rollouts":
-        if config.rollouts.controller == "random":
-            return []
-        return [(stage, previous) for stage in ("vae", "memory", "controller")]
-    if name == "vae":
-        warm = [("vae", previous)] if config.vae.warm_start and previous else []
-        return [("rollouts", i) for i in chosen[config.vae.episodes]] + warm
-    if name == "latents":
-        return [("rollouts", i) for i in chosen[config.latents.iterations]] + [("vae", iteration)]
-    if name == "memory":
-        warm = [("memory", previous)] if config.memory.warm_start and previous else []
-        return [("latents", iteration)] + warm
-    if name == "controller":
-        return [("vae", iteration), ("memory", iteration)]
-    if name == "evaluate":
-        return [(stage, iteration) for stage in ("vae", "memory", "controller")]
-    return [(stage, iteration) for stage in STAGES if stage != "report"]
-
-
-def downstream(name: str) -> list[str]:
-    """List that stage and every later one of its iteration that is made from it, in order."""
-    config, reached = Config(), {name}
-    for other in STAGES.values():
-        if any(stage in reached and iteration == 2 for stage, iteration in other.inputs(config, 2)):
-            reached.add(other.name)
-    return [other for other in STAGES if other in reached]
+def function(text: str) -> Callable[..., Any]:
+    """Import the function `module:function`."""
+    module, _, name = text.partition(":")
+    return cast(Callable[..., Any], getattr(importlib.import_module(module), name))

@@ -6,17 +6,9 @@ on a GPU, so stages on GPUs have no hours.
 
 from dataclasses import dataclass
 
-from ..config import Config
 from ..runner import Task
 from ..stages import stage
 from .job_spec import cores
-
-# Steps, frames and images per second on one core of a 2-core AMD EPYC, both cores busy.
-RANDOM_STEPS, CLOSED_LOOP_STEPS, GYMNASIUM_STEPS = 2400.0, 2500.0, 110.0
-ENCODED_FRAMES, PREDICTED_FRAMES = 4000.0, 6000.0
-IMAGES = 200.0  # of a VAE of width 1, forward and backward; 2.6 times as many at width 0.5
-WIDTH_EXPONENT = -1.4
-SURVIVAL = 0.67  # of the longest episode, for training episodes that patience may end early (mean of 4,800)
 
 
 @dataclass(frozen=True)
@@ -38,31 +30,9 @@ class Estimate:
 
 def estimate(task: Task) -> Estimate:
     """Return the estimate of the whole task, as if nothing of it were done."""
-    settings = task.config.kubernetes
-    pods, on_gpu = getattr(settings.pods, task.stage, 1), stage(task.stage).gpu and settings.gpus
-    each = cores(getattr(settings.resources, task.stage).cpu)
+    settings, what = task.config.kubernetes, stage(task.stage)
+    pods, on_gpu = settings.pods_of(task.stage), what.gpu and settings.gpus
+    each = cores(settings.resources_of(task.stage).cpu)
     price = settings.prices.gpu_hour if on_gpu else each * settings.prices.cpu_hour
-    hours = None if on_gpu else core_hours(task.stage, task.config) / pods / max(each, 1e-3)
+    hours = None if on_gpu else what.core_seconds(task.config) / 3600 / pods / max(each, 1e-3)
     return Estimate(pods, hours, price)
-
-
-def core_hours(stage_name: str, config: Config) -> float:
-    """Return the hours that one core needs for the stage."""
-    rollouts, c, e = config.rollouts, config.controller, config.evaluate
-    frames = rollouts.episodes * rollouts.steps
-    survival = SURVIVAL if c.patience else 1.0
-    last = [(level.tracks or c.tracks) * (level.steps or c.steps) for level in c.growth[-1:]]
-    each = (c.tracks * c.steps + sum(last)) / (1 + len(last))  # half of them at the first level, half at the last
-    trained = c.generations * c.population * each * survival
-    validated = c.generations // c.evaluate_every * c.evaluate_tracks * 1000 if c.evaluate_every else 0
-    rate = {"fast": CLOSED_LOOP_STEPS, "gymnasium": GYMNASIUM_STEPS}
-    seconds: dict[str, float] = {
-        "rollouts": frames / RANDOM_STEPS,
-        "vae": config.vae.epochs * frames / (IMAGES * config.vae.width**WIDTH_EXPONENT),
-        "latents": frames / ENCODED_FRAMES,
-        "memory": config.memory.epochs * frames / PREDICTED_FRAMES * (config.memory.hidden / 256) ** 2,
-        "controller": (trained + validated) / rate[c.renderer],
-        "evaluate": e.steps * (e.tracks / CLOSED_LOOP_STEPS + min(e.reference_tracks, e.tracks) / GYMNASIUM_STEPS),
-        "report": 60.0,
-    }
-    return seconds[stage_name] / 3600

@@ -68,14 +68,14 @@ class Pipeline:
 def job(task: Task, store_uri: str) -> Dict:
     """Return the Job spec of one stage. Raise ConfigError if pods cannot reach the store."""
     stage, settings, store_uri = stages.stage(task.stage), task.config.kubernetes, _reachable(store_uri)
-    pods = getattr(settings.pods, task.stage, 1)
+    pods = settings.pods_of(task.stage)
     on_gpu = stage.gpu and settings.gpus
     pod = _pod(
         settings,
         image=settings.image_gpu if stage.gpu else settings.image_cpu,
         command=["python", "-P", "-m", "worldmodels.executors.pod"],
         environment={"WM_TASK": _carried(task), "WM_STORE": store_uri, "WM_PODS": str(pods)},
-        resources=getattr(settings.resources, task.stage),
+        resources=settings.resources_of(task.stage),
         gpu=on_gpu,
         account=settings.service_account,
     )
@@ -95,7 +95,7 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
         image=settings.image_cpu,
         command=["python", "-P", "-m", "worldmodels.executors.pipeline"],
         environment={"WM_PIPELINE": carried.to_json(), "WM_STORE": store_uri},
-        resources=settings.resources.pipeline,
+        resources=settings.resources_of(PIPELINE),
         gpu=False,
         account=settings.pipeline_service_account,
     )
@@ -115,7 +115,7 @@ def probe_job(settings: ClusterSettings, store_uri: str, *, gpu: bool = False) -
         image=settings.image_gpu if gpu else settings.image_cpu,
         command=["python", "-P", "-m", "wm", "doctor", "--store", store_uri, "--json"],
         environment={},
-        resources=settings.resources.report,
+        resources=settings.resources_of("report"),
         gpu=gpu and settings.gpus,
         account=settings.service_account,
     )

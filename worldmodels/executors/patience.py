@@ -12,6 +12,7 @@ from .. import stored
 from ..artifacts import Identity
 from ..errors import WorkFailed
 from ..runner import Task, identify, input_manifests
+from ..stages import stage
 from ..store import Store
 
 TRIES = 3
@@ -41,10 +42,11 @@ def check(store: Store, task: Task, index: int, failures: int) -> None:
 
 
 def _progress(store: Store, work: Identity) -> list[Any]:
-    """Return the work's numbers of shards and generations and its newest checkpoint: progress changes them."""
+    """Return the work's numbers of shards and rounds and its newest checkpoint: progress changes them."""
     shards = sum(1 for _ in store.entries(work.work_key("shards/")))
     newest = max((entry.key for entry in store.entries(work.work_key("checkpoints/"))), default="")
-    return [shards, len(store.folders(work.work_key("generations/"))), newest]
+    rounds = stage(work.name.stage).rounds
+    return [shards, len(store.folders(work.work_key(rounds))) if rounds else 0, newest]
 
 
 def _read(store: Store, key: str) -> dict[str, Any]:

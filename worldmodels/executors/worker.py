@@ -28,6 +28,7 @@ from typing import Any
 from .. import hints, runner
 from ..context import ProgressReporter
 from ..errors import ConfigError, Hung, Stopped, WmError
+from ..stages import STAGES
 from ..store import Store, open_store
 from ..store.causes import explain
 from ..terminal import Formatter
@@ -88,9 +89,10 @@ def _run(store: Store, task: runner.Task, worker: int, workers: int, pulse: Prog
     try:
         runner.run(store, task, worker, workers, pulse)
     except ModuleNotFoundError as error:
+        trains = " and ".join(name for name, stage in STAGES.items() if stage.gpu)
         raise ConfigError(
             f"{task.name} needs the package {error.name}, which is not installed here "
-            "(images: wm-gpu is for vae and memory, wm-cpu for everything else)",
+            f"(images: wm-gpu is for {trains}, wm-cpu for everything else)",
             next="make install",
         ) from error
 

@@ -22,8 +22,6 @@ from ..store import Entry, LocalStore, Store, bounded, too_large
 from .entries import split, works
 from .parallel import each
 
-# Objects of a workspace that are created and never overwritten, in the order in which they may appear.
-ONCE = (re.compile(r"(inputs|settings)"), re.compile(r"generations/\d+/params"), re.compile(r"final/.*"))
 CHECKPOINTS = "checkpoints/"
 
 
@@ -127,7 +125,7 @@ def _plan_stage(found: CopyPlan, source: Store, target: Store, name: Name, verif
                 _take_contents(found, name, manifest, verify)
     for work in works(source, name):
         _plan_records(found, source, name, work, verify)
-        _plan_work(found, source, name.key(work, ""))
+        _plan_work(found, source, name, name.key(work, ""))
     for folder in ("live/", "logs/"):
         _take_latest(found, source.entries(name.key(folder)), found.latest)
 
@@ -169,14 +167,15 @@ def _plan_records(found: CopyPlan, source: Store, name: Name, work: str, verify:
             _take_contents(found, name, record, verify)
 
 
-def _plan_work(found: CopyPlan, source: Store, prefix: str) -> None:
-    ordered: list[list[Entry]] = [[] for _ in ONCE]
+def _plan_work(found: CopyPlan, source: Store, name: Name, prefix: str) -> None:
+    patterns = stages.stage(name.stage).resumes
+    ordered: list[list[Entry]] = [[] for _ in patterns]
     for entry in source.entries(prefix):
         rest = _inside(found.run, entry.key).removeprefix(prefix)
         if rest.startswith(CHECKPOINTS):
             _take_latest(found, [entry], found.latest)
-        for part, pattern in zip(ordered, ONCE, strict=True):
-            if pattern.fullmatch(rest):
+        for part, pattern in zip(ordered, patterns, strict=True):
+            if re.fullmatch(pattern, rest):
                 part.append(entry)
     there, new = split(chain.from_iterable(ordered), lambda entry: entry.key in found.there)
     found.skipped |= {entry.key for entry in there}
