@@ -37,6 +37,9 @@ NO_SIDECARS = {
 NIGHT = 50
 """Allowed failures of an index, with eight hours of back-off in all. Without progress, pods give up after three."""
 FAILURES = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"}}
+RESTRICTED = {
+    "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True,
+}  # fmt: skip
 CERTIFICATES = "/etc/wm-ca"
 VARIABLE_BYTES = 2**17
 """Longest environment variable, name and value, with which Linux starts a process (MAX_ARG_STRLEN)."""
@@ -292,22 +295,7 @@ def _pod(
     account: str,
 ) -> Dict:
     pool = settings.gpu_pool if gpu else settings.cpu_pool
-    where = {
-        "AWS_ENDPOINT_URL_S3": settings.s3_endpoint, "AWS_REGION": settings.s3_region,
-        "WM_S3_ENCRYPTION": settings.s3_encryption,
-    }  # fmt: skip
-    if settings.ca_bundle:
-        where |= dict.fromkeys(("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), f"{CERTIFICATES}/ca.crt")
-    variables = {**environment, **{key: value for key, value in where.items() if value}}
-    _check_length(variables)
-    mounts: list[Dict] = [{"name": "tmp", "mountPath": "/tmp"}]
-    volumes: list[Dict] = [{"name": "tmp", "emptyDir": {}}]
-    if gpu:
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}})
-    if settings.ca_bundle:
-        mounts.append({"name": "ca", "mountPath": CERTIFICATES, "readOnly": True})
-        volumes.append({"name": "ca", "configMap": {"name": settings.ca_bundle}})
+    variables, volumes = _variables(settings, environment), _volumes(settings, gpu)
     container: Dict = {
         "name": CONTAINER,
         "image": image,
@@ -319,12 +307,8 @@ def _pod(
         ],
         "resources": _resources(resources, {settings.gpu_resource: str(settings.gpu_count)} if gpu else {}),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
-        "volumeMounts": mounts,
+        "securityContext": RESTRICTED,
+        "volumeMounts": [mount for mount, _ in volumes],
     }
     if settings.s3_secret:
         container["envFrom"] = [{"secretRef": {"name": settings.s3_secret}}]
@@ -339,18 +323,26 @@ def _pod(
         },
         "nodeSelector": {"kubernetes.io/arch": "amd64", **pool.node_selector},
         "containers": [container],
-        "volumes": volumes,
+        "volumes": [volume for _, volume in volumes],
     }
-    if account:
-        spec["serviceAccountName"] = account
-    if pool.tolerations:
-        spec["tolerations"] = pool.tolerations
-    if settings.priority_class:
-        spec["priorityClassName"] = settings.priority_class
+    more = {
+        "serviceAccountName": account,
+        "tolerations": pool.tolerations,
+        "priorityClassName": settings.priority_class,
+    }
+    spec |= {key: value for key, value in more.items() if value}
     return {"spec": spec} if settings.sidecars else {"metadata": NO_SIDECARS, "spec": spec}
 
 
-def _check_length(variables: Mapping[str, str]) -> None:
+def _variables(settings: ClusterSettings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return a pod's environment variables. Raise ConfigError for one that is too long to start a process with."""
+    where = {
+        "AWS_ENDPOINT_URL_S3": settings.s3_endpoint, "AWS_REGION": settings.s3_region,
+        "WM_S3_ENCRYPTION": settings.s3_encryption,
+    }  # fmt: skip
+    if settings.ca_bundle:
+        where |= dict.fromkeys(("AWS_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), f"{CERTIFICATES}/ca.crt")
+    variables = {**environment, **{key: value for key, value in where.items() if value}}
     for key, value in variables.items():
         if len(f"{key}={value}\0".encode()) > VARIABLE_BYTES:
             raise ConfigError(
@@ -358,6 +350,19 @@ def _check_length(variables: Mapping[str, str]) -> None:
                 " fewer iterations, or fewer kubernetes.pod_overrides",
                 next="wm config --json",
             )
+    return variables
+
+
+def _volumes(settings: ClusterSettings, gpu: bool) -> list[tuple[Dict, Dict]]:
+    """Return a pod's volumes, each as its mount and itself."""
+    found: list[tuple[Dict, Dict]] = [({"name": "tmp", "mountPath": "/tmp"}, {"name": "tmp", "emptyDir": {}})]
+    if gpu:
+        memory = {"medium": "Memory", "sizeLimit": "1Gi"}
+        found.append(({"name": "shm", "mountPath": "/dev/shm"}, {"name": "shm", "emptyDir": memory}))
+    if settings.ca_bundle:
+        mount = {"name": "ca", "mountPath": CERTIFICATES, "readOnly": True}
+        found.append((mount, {"name": "ca", "configMap": {"name": settings.ca_bundle}}))
+    return found
 
 
 def _resources(asked: Resources, gpus: Mapping[str, str]) -> Dict:
