@@ -86,7 +86,8 @@ def work_of(kind: str, config: Config) -> Identity:
 def drive(folder: Path) -> list[dict[str, bytes]]:
     """Files of MADE shards of random rollouts, as the stage commits them."""
     task = Task("made", 1, "rollouts", config_of(MADE))
-    local.run(str(folder), task, lambda snapshot: None)
+    executor = local.LocalExecutor(str(folder))
+    executor.wait(executor.start(task), lambda snapshot: None)
     store = LocalStore(folder)
     manifest = run(store, task, 0, 1, ProgressReporter(SimpleNamespace(info=lambda *_: None)))
     found = artifacts.load(store, task.name, manifest, folder)

@@ -9,13 +9,13 @@ import numpy as np
 from test_control import QUICK, player
 from test_control import plan as evolution
 
-from worldmodels import artifacts, evaluation, publishing, runner, stages
+from worldmodels import artifacts, evaluation, publishing, stages
 from worldmodels.config import Config, Origins, resolve
 from worldmodels.control.exchange import Exchange, run
 from worldmodels.evaluation import TrackScore
 from worldmodels.executors import planning
 from worldmodels.rollouts import episodes
-from worldmodels.runner import Task
+from worldmodels.runner import Task, TaskState
 from worldmodels.store import LocalStore, Store
 from worldmodels.vision import latents
 from worldmodels.vision.latents import Latents
@@ -69,20 +69,18 @@ def table(column: str) -> dict[str, bytes]:
 
 def evolve(store: Store) -> dict[str, bytes]:
     """Play the evolution's part in the store, and return its files."""
-    work = identity(store, "controller")
-    area = runner.meeting(store, Task(RUN, 1, "controller", config()[0]), work)
+    area = state(store, "controller").area
     area.open()
     return run(Exchange(area, evolution(), 0, 4, LOG, QUICK), player(4), lambda rate: None)
 
 
-def identity(store: Store, stage: str) -> artifacts.Identity:
-    task = Task(RUN, 1, stage, config()[0])
-    return runner.identify(task, runner.input_manifests(store, task))
+def state(store: Store, stage: str) -> TaskState:
+    return TaskState(store, Task(RUN, 1, stage, config()[0]))
 
 
 def _commit(store: Store, stage: str, scratch: Path, files=(), telemetry=(), shards=()) -> None:
     assert stage in stages.STAGES
-    work, records = identity(store, stage), []
+    work, records = state(store, stage).identity, []
     for index, content in enumerate(shards):
         publishing.commit_shard(store, work, index, ATTEMPT, content)
         records.append(artifacts.read_record(store, work.shard_key(index)))

@@ -2,12 +2,12 @@ import api
 import pytest
 from api import Api
 
-from worldmodels import publishing, runner
+from worldmodels import publishing
 from worldmodels.config import resolve
 from worldmodels.errors import Conflict, WorkFailed
 from worldmodels.executors import pipeline
 from worldmodels.executors.job_spec import Pipeline
-from worldmodels.runner import Task
+from worldmodels.runner import Task, TaskState
 from worldmodels.stages import STAGES
 from worldmodels.store import LocalStore
 
@@ -24,9 +24,8 @@ def commit(store, job):
     """Act as the Job's pods."""
     environment = {each["name"]: each.get("value") for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
     task = Task.from_json(environment["WM_TASK"].replace("$$", "$"))
-    work = runner.identify(task, runner.input_manifests(store, task))
     made = {"finished": "2026-01-01", "seconds": 1.0}
-    publishing.commit(store, work, files={}, telemetry={}, shards=[], resolved={}, made=made)
+    publishing.commit(store, TaskState(store, task).identity, files={}, telemetry={}, shards=[], resolved={}, made=made)
 
 
 def fail(store, job):

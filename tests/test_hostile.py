@@ -353,7 +353,7 @@ def test_a_lease_that_no_process_renews_ends_as_one_that_says_nothing(endpoint, 
 
 def test_damaged_records_are_dropped_by_redo_and_by_nothing_else(store):
     task = runner.Task(RUN, 1, "rollouts", small_run.config()[0])
-    work = runner.identify(task, {})
+    work = runner.TaskState(store, task).identity
     change(store, work.shard_key(0), lambda record: record.update(digest="0" * 64), seal=False)
     with pytest.raises(CorruptArtifact, match=r"shards/00000\.json"):
         artifacts.read_record(store, work.shard_key(0))
@@ -369,7 +369,7 @@ def test_damaged_records_are_dropped_by_redo_and_by_nothing_else(store):
 )
 def test_names_that_wm_never_gives_do_not_disturb_an_evolution(store, key):
     task = runner.Task(RUN, 1, "controller", small_run.config()[0])
-    work = small_run.identity(store, "controller")
+    work = small_run.state(store, "controller").identity
     before = {entry.key: store.get(entry.key) for entry in store.entries(CONTROLLER.key("data/"))}
     for entry in store.entries(work.work_key("generations/00006")):
         store.delete(entry.key)
@@ -382,7 +382,7 @@ def test_names_that_wm_never_gives_do_not_disturb_an_evolution(store, key):
 
 
 def test_a_result_of_another_block_is_not_taken_for_ones_own(store):
-    work = small_run.identity(store, "controller")
+    work = small_run.state(store, "controller").identity
     store.delete(work.work_key("generations/00006/params"))
     store.delete_many([entry.key for entry in store.entries(work.work_key("final/"))])
     key = next(entry.key for entry in store.entries(work.work_key("generations/00005/results/")))

@@ -2,12 +2,12 @@
 
 import pytest
 
-from worldmodels import artifacts, publishing, runner
+from worldmodels import artifacts, publishing
 from worldmodels.artifacts import Name
 from worldmodels.config import resolve
 from worldmodels.errors import StoreError, WorkFailed
 from worldmodels.executors import job_spec, patience, pod
-from worldmodels.runner import Task
+from worldmodels.runner import Task, TaskState
 from worldmodels.store import LocalStore
 
 TASK = Task("demo", 1, "rollouts", resolve("demo")[0])
@@ -25,7 +25,7 @@ def starts(store):
 
 
 def gain(store, index):
-    publishing.commit_shard(store, runner.identify(TASK, {}), index, "attempt", {"frames": b"data"})
+    publishing.commit_shard(store, TaskState(store, TASK).identity, index, "attempt", {"frames": b"data"})
 
 
 def test_the_fourth_pod_gives_up_where_three_got_nowhere(starts):
@@ -73,14 +73,14 @@ def test_a_store_that_was_away_counts_once(store, starts, monkeypatch):
 
 @pytest.mark.parametrize("note", [b"not JSON", b"[]", b'{"starts": "many"}'])
 def test_a_note_that_cannot_be_read_is_none(store, starts, note):
-    store.put(runner.identify(TASK, {}).work_key("failures", "2"), note)
+    store.put(TaskState(store, TASK).identity.work_key("failures", "2"), note)
     starts(3)
 
 
 def test_a_checkpoint_is_progress_too(store, starts):
     starts(1)
     starts(2)
-    store.put(runner.identify(TASK, {}).work_key("checkpoints/00000010.npz"), b"data")
+    store.put(TaskState(store, TASK).identity.work_key("checkpoints/00000010.npz"), b"data")
     starts(3)
 
 

@@ -8,7 +8,7 @@ from worldmodels.config import resolve
 from worldmodels.errors import ClusterError
 from worldmodels.executors import job_spec
 from worldmodels.executors.scaling import pause, scale
-from worldmodels.executors.submission import Work, submit
+from worldmodels.executors.submission import KubernetesExecutor, Work
 from worldmodels.runner import Task
 
 
@@ -20,7 +20,7 @@ def server():
 def submitted(server, *overrides):
     config, _ = resolve("demo", (), overrides)
     work = Work(job_spec.job(Task("demo", 1, "controller", config), "s3://bucket"), lambda: False)
-    submit(server.cluster(), work)
+    KubernetesExecutor(server.cluster()).ensure(work)
     return Work(server.jobs[work.name], work.committed)
 
 
@@ -41,7 +41,7 @@ def test_the_number_that_is_there_needs_no_request(server):
 def test_who_submits_it_again_finds_it_scaled(server):
     work = submitted(server)
     scale(server.cluster(), work, 9)
-    assert submit(server.cluster(), work) == "attached"
+    assert KubernetesExecutor(server.cluster()).ensure(work) == "attached"
     assert server.jobs[work.name]["spec"]["completions"] == 9
 
 

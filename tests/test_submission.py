@@ -8,7 +8,7 @@ from api import Api, away, status
 from worldmodels.config import resolve
 from worldmodels.errors import ClusterError, ConfigError, Conflict, Pending, WorkFailed
 from worldmodels.executors import job_spec, job_status, submission
-from worldmodels.executors.submission import Pods, Work, submit, wait
+from worldmodels.executors.submission import KubernetesExecutor, Pods, Work
 from worldmodels.runner import Task
 
 STORE = "s3://bucket"
@@ -30,7 +30,8 @@ def work(*overrides, committed=lambda: False):
 
 
 def go(server, *overrides, **options):
-    return submit(server.cluster(), work(*overrides), sleep=lambda seconds: None, **options)
+    executor = KubernetesExecutor(server.cluster(), sleep=lambda seconds: None, **options)
+    return executor.ensure(work(*overrides))
 
 
 def posts(server):
@@ -77,14 +78,14 @@ def test_a_job_that_ended_without_its_work_is_made_again(server, kind):
 
 
 def test_work_that_is_committed_needs_no_job(server):
-    assert submit(server.cluster(), work(committed=lambda: True)) == "committed"
+    assert KubernetesExecutor(server.cluster()).ensure(work(committed=lambda: True)) == "committed"
     assert not posts(server)
 
 
 def test_a_job_that_ends_while_it_is_looked_at_is_not_made_again(server):
     go(server)
     server.jobs[work().name]["status"] = ENDED
-    assert submit(server.cluster(), work(committed=lambda: True)) == "committed"
+    assert KubernetesExecutor(server.cluster()).ensure(work(committed=lambda: True)) == "committed"
     assert len(posts(server)) == 1
 
 
@@ -133,10 +134,8 @@ def live(server, *pods, **status):
 
 def wait_for(server, committed=lambda: False, pending_seconds=100.0, **options):
     seen = []
-    wait(
-        server.cluster(), work(committed=committed), lambda view, pods: seen.append(view),
-        pending_seconds=pending_seconds, poll_seconds=0.01, **options,
-    )  # fmt: skip
+    executor = KubernetesExecutor(server.cluster(), pending_seconds=pending_seconds, poll_seconds=0.01, **options)
+    executor.wait(work(committed=committed), lambda view, pods: seen.append(view))
     return seen
 
 

@@ -29,8 +29,9 @@ from .errors import ConfigError, CorruptArtifact, MissingInput, StoreError
 from .store import Store, bounded, read
 from .store.causes import explain
 from .store.disk_cache import Disk
+from .stored import File, Manifest, Record
 
-Files = dict[str, dict[str, Any]]
+Files = dict[str, File]
 RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?")
 ITERATION = re.compile(r"iter-([1-9][0-9]?)")
 
@@ -227,7 +228,7 @@ class FileSet:
             disk.put(key, data)
         return data
 
-    def _entry(self, name: str) -> dict[str, Any]:
+    def _entry(self, name: str) -> File:
         entry = self.files.get(name)
         if entry is None:
             raise MissingInput(
@@ -235,15 +236,15 @@ class FileSet:
             )
         return entry
 
-    def _arriving(self, sink: IO[bytes], entry: Mapping[str, Any]) -> IO[bytes]:
+    def _arriving(self, sink: IO[bytes], entry: File) -> IO[bytes]:
         """Return `sink`, limited to the manifest's size: more bytes raise CorruptArtifact."""
         words = f"{self.label}: {entry['key']} has more than the {entry['size']} bytes that it had"
         return bounded(sink, entry["size"], CorruptArtifact(words, next=self.next), self.reading.heard)
 
-    def _gone(self, entry: Mapping[str, Any]) -> CorruptArtifact:
+    def _gone(self, entry: File) -> CorruptArtifact:
         return CorruptArtifact(f"{self.label}: the file {entry['key']} is gone from {self.store.uri}", next=self.next)
 
-    def _check(self, entry: Mapping[str, Any], size: int, found: str) -> None:
+    def _check(self, entry: File, size: int, found: str) -> None:
         if size != entry["size"]:
             raise CorruptArtifact(f"{self.label}: {entry['key']} has {size} bytes, not {entry['size']}", next=self.next)
         if found != entry["sha256"]:
@@ -325,17 +326,17 @@ def read_json(store: Store, key: str, model: stored.Model, next: str) -> dict[st
     return None if data is None else stored.parse(data, model, f"{key} in {store.uri}", next)
 
 
-def read_manifest(store: Store, key: str) -> dict[str, Any] | None:
+def read_manifest(store: Store, key: str) -> Manifest | None:
     """Return the manifest at `key`, or None. Raise CorruptArtifact if it is damaged or of another stage."""
     data = read(store, key, stored.MANIFEST.limit)
     return None if data is None else parse_manifest(data, key, store.uri)
 
 
-def parse_manifest(data: bytes, key: str, uri: str) -> dict[str, Any]:
+def parse_manifest(data: bytes, key: str, uri: str) -> Manifest:
     """Return what `read_manifest` does, from bytes that were read from the store at `uri`."""
     name = Name.of(key)
     label, repair = f"{key} in {uri}", repair_command(name)
-    found: dict[str, Any] = stored.parse(data, stored.MANIFEST, label, repair)
+    found: Manifest = stored.parse(data, stored.MANIFEST, label, repair)
     indices = [shard["index"] for shard in found["shards"]]
     work = Identity(name, found["config"], found["extent"], found["inputs"])
     wrong = [_wrong_record(shard, name) for shard in found["shards"]] + [_wrong_keys(found, name)]
@@ -352,17 +353,17 @@ def parse_manifest(data: bytes, key: str, uri: str) -> dict[str, Any]:
     return found
 
 
-def read_record(store: Store, key: str) -> dict[str, Any] | None:
+def read_record(store: Store, key: str) -> Record | None:
     """Return the shard's record at `key`, or None. Raise CorruptArtifact if it is no record of that shard."""
     data = read(store, key, stored.RECORD.limit)
     return None if data is None else parse_record(data, key, store.uri)
 
 
-def parse_record(data: bytes, key: str, uri: str) -> dict[str, Any]:
+def parse_record(data: bytes, key: str, uri: str) -> Record:
     """Return what `read_record` does, from bytes that were read from the store at `uri`."""
     name = Name.of(key)
     label, repair = f"{key} in {uri}", repair_command(name)
-    found: dict[str, Any] = stored.parse(data, stored.RECORD, label, repair)
+    found: Record = stored.parse(data, stored.RECORD, label, repair)
     reason = _wrong_record(found, name)
     if not key.endswith(f"/shards/{found['index']:05d}.json"):
         reason = f"it says that it is shard {found['index']}"
@@ -422,7 +423,7 @@ def load(store: Store, name: Name, manifest: Mapping[str, Any], reading: Path | 
     return Artifact(name, manifest, FileSet(store, reading, str(name), files, repair), shards)
 
 
-def stored_files(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def stored_files(manifest: Mapping[str, Any]) -> Iterator[File]:
     """Yield key, size and SHA-256 of every file that a manifest, or a shard's record, names."""
     for part in (manifest, *manifest.get("shards", ())):
         yield from part.get("files", {}).values()

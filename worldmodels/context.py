@@ -188,7 +188,7 @@ class ProgressReporter:
         return f"  {clock(spent / done * missing)} left" if done > 0 < missing and spent > 5 else ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outlook:
     """The facts about a task that are known before it begins (see `preflight.py`).
 
@@ -205,21 +205,16 @@ class Outlook:
 
 
 @dataclass
-class Context:
+class Context(Outlook):
     """Everything that a stage may read, write and call.
 
     `worker` is this worker's index among `workers`, `lanes` its number of environment slots.
     """
 
-    config: Config
-    run: str
-    iteration: int
-    stage: str
-    inputs: Mapping[str, tuple[Artifact, ...]]
+    area: Workspace
     results: Path
     telemetry: Path
     checkpoints: Checkpoints
-    area: Workspace
     worker: int
     workers: int
     lanes: int

@@ -9,6 +9,7 @@ from . import artifacts, stored
 from .artifacts import Files, Identity, Name
 from .errors import Conflict, CorruptArtifact
 from .store import Store
+from .stored import File, Made, Manifest, Record
 
 
 def upload(store: Store, name: Name, attempt: str, folder: Path, prefix: str = "") -> Files:
@@ -22,7 +23,7 @@ def upload(store: Store, name: Name, attempt: str, folder: Path, prefix: str = "
     }
 
 
-def _stored(store: Store, path: Path, key: str) -> dict[str, Any]:
+def _stored(store: Store, path: Path, key: str) -> File:
     store.upload(key, path)
     return {"key": key, "size": path.stat().st_size, "sha256": artifacts.sha256(path)}
 
@@ -34,7 +35,7 @@ def commit_shard(store: Store, work: Identity, index: int, attempt: str, content
         key = work.name.key("data", attempt, f"shard-{index:05d}", name)
         store.put(key, data)
         files[name] = {"key": key, "size": len(data), "sha256": artifacts.digest(data)}
-    record = {"index": index, "digest": artifacts.shard_digest(files), "files": files}
+    record: Record = {"index": index, "digest": artifacts.shard_digest(files), "files": files}
     store.create(work.shard_key(index), stored.encode(record))
 
 
@@ -48,9 +49,10 @@ def drop_failed_shards(store: Store, work: Identity) -> None:
     for entry in store.entries(work.work_key("shards/")):
         try:
             record = artifacts.read_record(store, entry.key)
+            failed = record is not None and "failed" in record
         except CorruptArtifact:
-            record = {"failed": ""}
-        if record and "failed" in record:
+            failed = True
+        if failed:
             store.delete(entry.key)
 
 
@@ -60,12 +62,12 @@ def commit(
     *,
     files: Files,
     telemetry: Files,
-    shards: list[dict[str, Any]],
+    shards: list[Record],
     resolved: Mapping[str, Any],
-    made: Mapping[str, Any],
-) -> dict[str, Any]:
+    made: Made,
+) -> Manifest:
     """Create the manifest, or accept an equal one. Return the committed one; raise Conflict if that differs."""
-    manifest = {
+    manifest: Manifest = {
         "artifact": str(work.name),
         "digest": work.digest_of(artifacts.contents(files, shards)),
         "config": dict(work.config),
@@ -75,7 +77,7 @@ def commit(
         "telemetry": telemetry,
         "shards": shards,
         "resolved": dict(resolved),
-        "made": dict(made),
+        "made": made,
     }
     data = stored.encode(manifest, indent=1)
     artifacts.parse_manifest(data, work.manifest_key, store.uri)  # readers would reject an invalid manifest

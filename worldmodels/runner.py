@@ -11,9 +11,10 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from .context import Checkpoints, Context, Outlook, ProgressReporter, StoreWorks
 from .errors import ConfigError, Conflict, MissingInput, ShardFailed, StoreError, WorkFailed
 from .store import Store, process_identity
 from .store.disk_cache import Disk, scratch
+from .stored import Cpu, Made, Manifest, Record
 
 PACKAGES = (
     "wm", "numpy", "tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert",
@@ -50,6 +52,12 @@ class Task:
     @property
     def name(self) -> Name:
         return Name(self.run, self.iteration, self.stage)
+
+    @property
+    def inputs(self) -> list[Name]:
+        """Return the names of the input artifacts, oldest first."""
+        inputs = stages.stage(self.stage).inputs(self.config, self.iteration)
+        return [Name(self.run, iteration, stage) for stage, iteration in inputs]
 
     def to_json(self) -> str:
         return json.dumps({**self.__dict__, "config": self.config.model_dump()})
@@ -74,72 +82,103 @@ def misunderstood(what: str, error: Exception) -> ConfigError:
     )
 
 
-def find(store: Store, name: Name, config: Config) -> dict[str, Any] | None:
+def find(store: Store, name: Name, config: Config) -> Manifest | None:
     """Return the committed manifest for this config, whose extent is part of the key, or None."""
     probe = artifacts.identity(name, config, stages.stage(name.stage).sections, {})
     return artifacts.read_manifest(store, probe.manifest_key)
 
 
-def input_manifests(store: Store, task: Task) -> dict[Name, dict[str, Any]]:
-    """Return the manifest of every input. Raise MissingInput for the first that is not committed.
+@dataclass(frozen=True)
+class TaskState:
+    """A task with its inputs in the store, which are read at the first use, and once.
 
-    An earlier iteration may have another extent (more episodes, say), so its newest manifest is used. Raise Conflict
-    for an input from another environment.
+    `pending` are the inputs that the same command makes first, so they are not read.
     """
-    found = {name: input_manifest(store, task, name) for name in input_names(task)}
-    for name, manifest in found.items():
-        if (there := artifacts.environment(manifest["config"])) != task.config.env:
+
+    store: Store
+    task: Task
+    pending: frozenset[Name] = frozenset()
+
+    def given(self, made: Iterable[Name]) -> "TaskState":
+        """Return the state for a command that first makes these artifacts."""
+        pending = frozenset(made) & frozenset(self.task.inputs)
+        return self if pending == self.pending else replace(self, pending=pending)
+
+    @cached_property
+    def inputs(self) -> Mapping[Name, Mapping[str, Any]]:
+        """Return the manifest of every input, oldest first. Raise MissingInput for the first that is not committed."""
+        return {name: self._input(name) for name in self.task.inputs if name not in self.pending}
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Return the identity that the task's artifact will have."""
+        return self._identity({name.input: str(manifest["digest"]) for name, manifest in self.inputs.items()})
+
+    @property
+    def settings(self) -> Identity:
+        """Return the identity without the inputs, which need not exist."""
+        return self._identity({})
+
+    @property
+    def area(self) -> StoreWorkspace:
+        """Return the task's workspace."""
+        inputs = json.dumps(dict(self.identity.inputs), sort_keys=True)
+        return StoreWorkspace(self.store, str(self.task.name), self.identity.work, inputs)
+
+    def differences(self, manifest: Mapping[str, Any]) -> list[str]:
+        """List as messages why the manifest does not fit: the settings, or else the inputs if none is pending."""
+        own = self.settings.differences({**manifest, "inputs": {}})
+        return own if own or self.pending else self.identity.differences(manifest)
+
+    def committed(self) -> Manifest | None:
+        """Read the task's manifest; None if there is none. Raise Conflict if it has another identity."""
+        manifest = artifacts.read_manifest(self.store, self.identity.manifest_key)
+        if manifest and (differences := self.identity.differences(manifest)):
             raise Conflict(
-                f"{name} was made with env = {there!r:.100}, and {task.name} would be made with {task.config.env!r}",
-                next=f"wm run {task.stage} -o {shlex.quote(f'env={there}'[:100])}",
+                f"{self.task.name} is committed, but {'; '.join(differences)}",
+                next=artifacts.repair_command(self.task.name),
             )
-    return found
+        return manifest
 
-
-def input_names(task: Task) -> list[Name]:
-    """Return the names of the task's input artifacts, oldest first."""
-    inputs = stages.stage(task.stage).inputs(task.config, task.iteration)
-    return [Name(task.run, iteration, stage) for stage, iteration in inputs]
-
-
-def input_manifest(store: Store, task: Task, name: Name) -> dict[str, Any]:
-    """Return the manifest of one input. Raise MissingInput if it is not committed."""
-    if name.iteration == task.iteration:
-        manifest = find(store, name, task.config)
-    else:
-        manifest = next(reversed(artifacts.manifests(store, name)), None)
-    if manifest is None:
-        raise MissingInput(
-            f"{task.name} is made from {name}, which is not committed in {store.uri}",
-            next=f"wm run {name.stage} --run {task.run} --iteration {name.iteration}",
+    def outlook(self, reading: Path | Reading) -> Outlook:
+        """Return what is known of the task before it begins; files of its inputs are read as `reading` says."""
+        found = [artifacts.load(self.store, name, manifest, reading) for name, manifest in self.inputs.items()]
+        return Outlook(
+            config=self.task.config,
+            run=self.task.run,
+            iteration=self.task.iteration,
+            stage=self.task.stage,
+            inputs=_by_stage(found),
+            area=None if self.pending else self.area,
         )
-    return manifest
+
+    def _identity(self, inputs: Mapping[str, str]) -> Identity:
+        return artifacts.identity(self.task.name, self.task.config, stages.stage(self.task.stage).sections, inputs)
+
+    def _input(self, name: Name) -> Mapping[str, Any]:
+        """Return an input's manifest: an earlier iteration may have another extent, so its newest one.
+
+        Raise MissingInput if it is not committed, Conflict if it is from another environment.
+        """
+        if name.iteration == self.task.iteration:
+            manifest = find(self.store, name, self.task.config)
+        else:
+            manifest = next(reversed(artifacts.manifests(self.store, name)), None)
+        if manifest is None:
+            raise MissingInput(
+                f"{self.task.name} is made from {name}, which is not committed in {self.store.uri}",
+                next=f"wm run {name.stage} --run {name.run} --iteration {name.iteration}",
+            )
+        if (there := artifacts.environment(manifest["config"])) != self.task.config.env:
+            raise Conflict(
+                f"{name} was made with env = {there!r:.100}, and {self.task.name} would be made with"
+                f" {self.task.config.env!r}",
+                next=f"wm run {self.task.stage} -o {shlex.quote(f'env={there}'[:100])}",
+            )
+        return manifest
 
 
-def identify(task: Task, inputs: Mapping[Name, Mapping[str, Any]]) -> Identity:
-    """Return the identity that the task's artifact will have."""
-    digests = {f"iter-{name.iteration}/{name.stage}": str(manifest["digest"]) for name, manifest in inputs.items()}
-    return artifacts.identity(task.name, task.config, stages.stage(task.stage).sections, digests)
-
-
-def committed(store: Store, task: Task, work: Identity) -> dict[str, Any] | None:
-    """Return the task's manifest, or None if there is none. Raise Conflict if it has another identity."""
-    manifest = artifacts.read_manifest(store, work.manifest_key)
-    if manifest is None:
-        return None
-    if differences := work.differences(manifest):
-        raise Conflict(
-            f"{task.name} is committed, but {'; '.join(differences)}", next=artifacts.repair_command(task.name)
-        )
-    return manifest
-
-
-def meeting(store: Store, task: Task, work: Identity) -> StoreWorkspace:
-    """Return the workspace of that work."""
-    return StoreWorkspace(store, str(task.name), work.work, json.dumps(dict(work.inputs), sort_keys=True))
-
-
-def by_digest(store: Store, name: Name, digest: str) -> dict[str, Any] | None:
+def by_digest(store: Store, name: Name, digest: str) -> Mapping[str, Any] | None:
     """Return the manifest of that digest, committed or retired; None if it does not exist."""
     found = next((m for m in artifacts.manifests(store, name) if m["digest"] == digest), None)
     retired = found or artifacts.read_manifest(store, name.key("retired", f"{digest[:16]}.json"))
@@ -182,33 +221,16 @@ def _named(run: str, key: str) -> Name:
     return Name.of(f"{run}/{key}")
 
 
-def outlook(store: Store, task: Task, inputs: Mapping[Name, Mapping[str, Any]], scratch: Path) -> Outlook:
-    """Return what is known of the task before it begins; `inputs` are the manifests of the committed inputs."""
-    whole = list(inputs) == input_names(task)
-    return Outlook(
-        config=task.config,
-        run=task.run,
-        iteration=task.iteration,
-        stage=task.stage,
-        inputs=_by_stage([artifacts.load(store, name, manifest, scratch) for name, manifest in inputs.items()]),
-        area=meeting(store, task, identify(task, inputs)) if whole else None,
-    )
-
-
-def run(store: Store, task: Task, worker: int, workers: int, pulse: ProgressReporter) -> dict[str, Any] | None:
+def run(store: Store, task: Task, worker: int, workers: int, pulse: ProgressReporter) -> Manifest | None:
     """Do this worker's part of the task. Return the manifest, or None while other workers' shards are missing."""
-    inputs = input_manifests(store, task)
-    work = identify(task, inputs)
-    if manifest := committed(store, task, work):
+    state = TaskState(store, task)
+    if manifest := state.committed():
         pulse.log.info("%s is committed already (%s)", task.name, manifest["digest"][:12])
         return manifest
-    belong_together(store, inputs)
+    belong_together(store, state.inputs)
     stage = stages.stage(task.stage)
-    with (
-        scratch(task.stage) as folder,
-        Disk(folder / "kept", _disk_bytes(store, task)) as disk,
-    ):
-        attempt = Attempt(store, task, work, inputs, folder, disk, worker, workers, pulse)
+    with scratch(task.stage) as folder, Disk(folder / "kept", _disk_bytes(store, task)) as disk:
+        attempt = Attempt(state, folder, disk, worker, workers, pulse)
         pulse.log.info("%s begins: worker %d of %d, attempt %s", task.name, worker + 1, workers, attempt.id)
         with attempt.heartbeat():
             if stage.kind == "sharded":
@@ -266,35 +288,19 @@ class Attempt:
     """One worker's try at one task, from its scratch folder and context to the commit."""
 
     def __init__(
-        self,
-        store: Store,
-        task: Task,
-        work: Identity,
-        inputs: Mapping[Name, Mapping[str, Any]],
-        scratch: Path,
-        disk: Disk,
-        worker: int,
-        workers: int,
-        pulse: ProgressReporter,
+        self, state: TaskState, scratch: Path, disk: Disk, worker: int, workers: int, pulse: ProgressReporter
     ) -> None:
-        self.store, self.task, self.work, self.pulse = store, task, work, pulse
+        store, task, work = state.store, state.task, state.identity
+        self.state, self.store, self.task, self.work, self.pulse = state, store, task, work, pulse
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self.started = time.time()
-        reading = Reading(scratch / "inputs", disk, pulse.touch)
-        self.inputs = [artifacts.load(store, name, manifest, reading) for name, manifest in inputs.items()]
-        area = meeting(store, task, work)
         if stages.stage(task.stage).kind == "exchange":
-            area.open()
+            state.area.open()
         self.context = Context(
-            config=task.config,
-            run=task.run,
-            iteration=task.iteration,
-            stage=task.stage,
-            inputs=_by_stage(self.inputs),
+            **vars(state.outlook(Reading(scratch / "inputs", disk, pulse.touch))),
             results=_folder(scratch / "results"),
             telemetry=_folder(scratch / "telemetry"),
             checkpoints=Checkpoints(store, work.work_key("checkpoints"), pulse.log),
-            area=area,
             worker=worker,
             workers=workers,
             lanes=task.config.execution.lanes,
@@ -304,7 +310,7 @@ class Attempt:
             publish_seconds=store.publish_seconds,
         )
 
-    def sharded(self, stage: stages.Stage) -> dict[str, Any] | None:
+    def sharded(self, stage: stages.Stage) -> Manifest | None:
         """Make this worker's missing shards; a worker that then finds all shards committed commits the stage.
 
         Return the manifest, or None while other workers' shards are missing.
@@ -318,7 +324,7 @@ class Attempt:
             self.pulse.log.info("%d of %d shards are committed; others make the rest", len(records), count)
             return None
         shards, failed = self.good(records), [i for i, record in sorted(records.items()) if "failed" in record]
-        if manifest := committed(self.store, self.task, self.work):
+        if manifest := self.state.committed():
             return manifest
         if stage.collect:
             files = {"digest": "", "shards": shards, "files": {}, "telemetry": {}}
@@ -340,7 +346,7 @@ class Attempt:
             there = self.records(max(todo) + 1)
             todo = [index for index in todo if index not in there]
 
-    def good(self, records: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    def good(self, records: Mapping[int, Record]) -> list[Record]:
         """Return the shards that succeeded, in order; WorkFailed if their share is below `execution.min_shards`."""
         failed = {index: str(record["failed"]) for index, record in sorted(records.items()) if "failed" in record}
         if failed and len(records) - len(failed) < self.task.config.execution.min_shards * len(records):
@@ -352,7 +358,7 @@ class Attempt:
             )
         return [record for _, record in sorted(records.items()) if "failed" not in record]
 
-    def records(self, count: int) -> dict[int, dict[str, Any]]:
+    def records(self, count: int) -> dict[int, Record]:
         """Return the committed shard records by index; a listing saves a request for each missing shard."""
         keys = {self.work.shard_key(i): i for i in range(count)}
         there = [entry.key for entry in self.store.entries(self.work.work_key("shards/"))]
@@ -360,9 +366,9 @@ class Attempt:
             keys[key]: record for key in there if key in keys and (record := artifacts.read_record(self.store, key))
         }
 
-    def commit(self, shards: list[dict[str, Any]], failed: Sequence[int] = ()) -> dict[str, Any]:
+    def commit(self, shards: list[Record], failed: Sequence[int] = ()) -> Manifest:
         self.context.publish_rest()
-        if manifest := committed(self.store, self.task, self.work):
+        if manifest := self.state.committed():
             return manifest
         upload = publishing.upload
         manifest = publishing.commit(
@@ -372,9 +378,13 @@ class Attempt:
             telemetry=upload(self.store, self.task.name, self.id, self.context.telemetry, "telemetry"),
             shards=shards,
             resolved=self.task.config.storable(),
-            made=provenance(self.started)
-            | {"attempt": self.id, "workers": self.context.workers, "failed_shards": [*failed]}
-            | {"notes": self.context.notes},
+            made={
+                **provenance(self.started),
+                "attempt": self.id,
+                "workers": self.context.workers,
+                "failed_shards": [*failed],
+                "notes": self.context.notes,
+            },
         )
         self.context.checkpoints.clear()
         self.pulse.log.info("%s is committed: %s", self.task.name, manifest["digest"][:12])
@@ -397,7 +407,7 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def provenance(started: float) -> dict[str, Any]:
+def provenance(started: float) -> Made:
     """Return how, when and on which machine an artifact was made. The digest does not depend on it."""
     finished = time.time()
     return {
@@ -428,7 +438,7 @@ def git_revision(package: Path = Path(__file__).parent) -> str:
     return ""
 
 
-def cpu() -> dict[str, Any]:
+def cpu() -> Cpu:
     """Return the processor's model and the features by which TensorFlow and LiteRT choose kernels."""
     info: dict[str, str] = {}
     with contextlib.suppress(OSError):

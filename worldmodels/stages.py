@@ -33,7 +33,7 @@ class Stage:
 
     Attributes:
         entrypoint: the stage's work, with the signature of its `kind` (see `context.py`).
-        inputs: returns (stage, iteration) of every artifact that this one is made from, oldest first.
+        inputs: returns (stage, iteration) of every artifact that the one of an iteration is made from, oldest first.
         core_seconds: returns the seconds that one core needs, an order of magnitude.
         sections: the sections of the config that decide the result.
         count: returns the number of shards.
@@ -67,26 +67,12 @@ class Stage:
     resumes: tuple[str, ...] = ()
 
 
-def _rollouts_inputs(config: "Config", iteration: int) -> Inputs:
-    return [] if config.rollouts.controller == "random" else _driver(iteration - 1)
-
-
-def _vae_inputs(config: "Config", iteration: int) -> Inputs:
-    warm = [("vae", iteration - 1)] if config.vae.warm_start and iteration > 1 else []
-    return [*_rollouts(config.vae.episodes, iteration), *warm]
-
-
-def _latents_inputs(config: "Config", iteration: int) -> Inputs:
-    return [*_rollouts(config.latents.iterations, iteration), ("vae", iteration)]
-
-
-def _memory_inputs(config: "Config", iteration: int) -> Inputs:
-    warm = [("memory", iteration - 1)] if config.memory.warm_start and iteration > 1 else []
-    return [("latents", iteration), *warm]
-
-
 def _rollouts(which: str, iteration: int) -> Inputs:
     return [("rollouts", i) for i in range(iteration if which == "latest" else 1, iteration + 1)]
+
+
+def _warm(stage: str, wanted: bool, iteration: int) -> Inputs:
+    return [(stage, iteration - 1)] if wanted and iteration > 1 else []
 
 
 def _driver(iteration: int) -> Inputs:
@@ -121,10 +107,10 @@ STAGES: dict[str, Stage] = {
             entrypoint="worldmodels.rollouts.stage:shards",
             summary="drive and store episodes",
             sections=("rollouts",),
-            inputs=_rollouts_inputs,
+            inputs=lambda c, i: [] if c.rollouts.controller == "random" else _driver(i - 1),
             check="worldmodels.preflight:rollouts",
             count=lambda ctx: ctx.config.rollouts.episodes // ctx.config.rollouts.shard_episodes,
-            core_seconds=lambda config: _frames(config) / RANDOM_STEPS,
+            core_seconds=lambda c: _frames(c) / RANDOM_STEPS,
             resources={"memory": "1Gi"},
             pods=4,
             pods_are="pods that drive",
@@ -135,7 +121,7 @@ STAGES: dict[str, Stage] = {
             entrypoint="worldmodels.vision.train:train",
             summary="train V, which sees",
             sections=("vae",),
-            inputs=_vae_inputs,
+            inputs=lambda c, i: [*_rollouts(c.vae.episodes, i), *_warm("vae", c.vae.warm_start, i)],
             check="worldmodels.preflight:vae",
             gpu=True,
             packages=("tensorflow",),
@@ -148,10 +134,10 @@ STAGES: dict[str, Stage] = {
             entrypoint="worldmodels.vision.latents:shards",
             summary="encode every stored frame",
             sections=("latents",),
-            inputs=_latents_inputs,
+            inputs=lambda c, i: [*_rollouts(c.latents.iterations, i), ("vae", i)],
             check="worldmodels.preflight:latents",
             count=lambda ctx: len(ctx.sources()),
-            core_seconds=lambda config: _frames(config) / ENCODED_FRAMES,
+            core_seconds=lambda c: _frames(c) / ENCODED_FRAMES,
             resources={"memory": "1Gi"},
             pods=4,
             pods_are="pods that encode",
@@ -162,7 +148,7 @@ STAGES: dict[str, Stage] = {
             entrypoint="worldmodels.memory.train:train",
             summary="train M, which predicts",
             sections=("memory",),
-            inputs=_memory_inputs,
+            inputs=lambda c, i: [("latents", i), *_warm("memory", c.memory.warm_start, i)],
             check="worldmodels.preflight:memory",
             gpu=True,
             packages=("tensorflow",),
@@ -175,7 +161,7 @@ STAGES: dict[str, Stage] = {
             entrypoint="worldmodels.control.stage:work",
             summary="evolve C, which drives",
             sections=("controller",),
-            inputs=lambda config, iteration: [("vae", iteration), ("memory", iteration)],
+            inputs=lambda c, i: [("vae", i), ("memory", i)],
             check="worldmodels.preflight:controller",
             packages=("cma",),
             core_seconds=_evolution_seconds,
@@ -191,7 +177,7 @@ STAGES: dict[str, Stage] = {
             entrypoint="worldmodels.evaluation.stage:shards",
             summary="score the mean controller on fresh tracks",
             sections=("evaluate",),
-            inputs=lambda config, iteration: _driver(iteration),
+            inputs=lambda c, i: _driver(i),
             count=lambda ctx: ctx.config.evaluate.tracks // ctx.config.evaluate.shard_tracks,
             collect="worldmodels.evaluation.stage:collect",
             core_seconds=_evaluation_seconds,
@@ -204,9 +190,9 @@ STAGES: dict[str, Stage] = {
             kind="single",
             entrypoint="worldmodels.reports.stage:write",
             summary="write one HTML page about the run",
-            inputs=lambda config, iteration: [(name, iteration) for name in STAGES if name != "report"],
+            inputs=lambda c, i: [(name, i) for name in STAGES if name != "report"],
             packages=("jinja2", "matplotlib"),
-            core_seconds=lambda config: 60.0,
+            core_seconds=lambda c: 60.0,
         ),
     )
 }

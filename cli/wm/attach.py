@@ -28,7 +28,7 @@ def follow(
     cancel_pending: bool,
     as_json: bool = False,
 ) -> None:
-    """Show the work's progress until it is committed; raise the errors of `submission.wait`. Ctrl-C only detaches.
+    """Show the work's progress until it is committed, or raise the error that ended it. Ctrl-C only detaches.
 
     A user's `pending_timeout` limits the wait in queues as well; the settings' limit is for pods without a node.
     """
@@ -39,10 +39,10 @@ def follow(
     try:
         with machine.Events() if as_json else Screen() as screen:
             report = Told(cluster, work) if isinstance(screen, machine.Events) else Report(screen, cluster, work)
-            submission.wait(
-                cluster, work, report, say=screen.say,
+            submission.KubernetesExecutor(
+                cluster, screen.say,
                 pending_seconds=pending_timeout or settings.pending_seconds, queue_seconds=pending_timeout or math.inf,
-            )  # fmt: skip
+            ).wait(work, report)  # fmt: skip
             report.end(time.monotonic() - began)
     except KeyboardInterrupt:
         command = options.complete(work.command("attach"))

@@ -116,15 +116,15 @@ def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool)
     from worldmodels.executors import planning, submission
 
     try:
-        if not planning.due(store, step, redo=told.how.redo):
+        if not (found := planning.due(store, step, redo=told.how.redo)):
             return None
-        work = submission.stage_work(store, step.task)
+        work = submission.stage_work(found)
     except MissingInput as error:
         again = shlex.join(["wm", *sys.argv[1:], "--wait"])  # so that each stage finds its inputs
         command = again if later and not told.how.wait else error.next.replace("wm run", "wm submit")
         raise MissingInput(error.message, next=command) from error
     _estimate([step.task], told.how)
-    return work, submission.submit(told.cluster, work, replace=told.how.replace, say=_say)
+    return work, submission.KubernetesExecutor(told.cluster, _say, told.how.replace).ensure(work)
 
 
 def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
@@ -150,7 +150,7 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
         planning.refuse(steps := planning.plan(store, tasks))
         planning.check(store, steps)
     _estimate(tasks, how)
-    outcome = submission.submit(told.cluster, work, replace=how.replace, say=_say)
+    outcome = submission.KubernetesExecutor(told.cluster, _say, how.replace).ensure(work)
     for each in selections:
         each.remember()
     told.submitted(work, outcome)

@@ -1,16 +1,20 @@
 """`wm run`: runs stages on this machine."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from wm import options
 from wm.out import echo
+from worldmodels.stages import STAGES
 
 if TYPE_CHECKING:
     from wm.selection import Selection
     from worldmodels.executors.planning import PlannedStage
+    from worldmodels.runner import Task
 
 
 @click.command()
@@ -33,7 +37,7 @@ def run(
     Committed stages are skipped, unfinished ones resumed.
 
     \b
-    Stages: rollouts vae latents memory controller evaluate report
+    Stages: STAGES
 
     \b
     wm run --preset demo                     from nothing to a car that drives
@@ -52,6 +56,9 @@ def run(
         steps = wanted.begin(redo=redo)
         _work(wanted, steps, redo=redo, as_json=as_json)
     conclude(wanted.given.store, [step.task for step in steps], as_json=as_json)
+
+
+run.help = (run.help or "").replace("STAGES", " ".join(STAGES))
 
 
 def _work(wanted: "Selection", steps: "list[PlannedStage]", *, redo: bool, as_json: bool) -> None:
@@ -75,9 +82,11 @@ def _work(wanted: "Selection", steps: "list[PlannedStage]", *, redo: bool, as_js
             if step.state == "committed":
                 screen.say(f"{step.task.stage}: committed already")
 
-        def one(task: Any) -> None:
+        @contextmanager
+        def watch(task: "Task") -> "Iterator[Callable[[local.Snapshot], None]]":
             wanted.remember()
             with screen.stage(task.stage) as report:
-                local.run(wanted.given.store_uri, task, report, say=screen.say)
+                yield report
 
-        planning.execute(wanted.given.store, steps, one, redo=redo)
+        executor = local.LocalExecutor(wanted.given.store_uri, screen.say)
+        planning.execute(wanted.given.store, steps, executor, watch, redo=redo)

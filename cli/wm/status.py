@@ -109,7 +109,7 @@ def _evolution(store: "Store", run: str, iteration: int, stage: str) -> dict[str
             return None
         settled, _ = config.resolve(iteration=iteration, stored=(stored["config"], stored["origins"]))
         task = runner.Task(run, iteration, stage, settled)
-        area = runner.meeting(store, task, runner.identify(task, runner.input_manifests(store, task)))
+        area = runner.TaskState(store, task).area
         from worldmodels.control import describe
 
         found = describe(area, settled.controller)

@@ -134,7 +134,7 @@ def test_superseded_work_is_counted_and_stays(store, tmp_path):
     commit(store, tmp_path, override="seed=2")
     config = resolve("demo", (), ())[0]
     store.put("run/iter-1/config.json", json.dumps({"config": config.model_dump(), "origins": {}}).encode())
-    needed = runner.identify(runner.Task("run", 1, "rollouts", config), {}).work
+    needed = runner.TaskState(store, runner.Task("run", 1, "rollouts", config)).identity.work
     for work in (WORK, needed):
         store.put(ROLLOUTS.key(work, "checkpoints", "1.npz"), b"12345")
     found = collect(store)

@@ -15,14 +15,13 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from .. import errors, runner, stages
 from ..errors import Killed, Stopped, WmError
-from ..runner import Task
+from ..runner import Task, TaskState
 
 STOP_SECONDS = 10.0
 TRIES = 3
@@ -85,59 +84,82 @@ def processes(task: Task) -> int:
     return 1 if single else task.config.execution.workers or runner.cores()
 
 
-def run(
-    store_uri: str,
-    task: Task,
-    report: Callable[[Snapshot], None],
-    *,
-    pod: int = 0,
-    pods: int = 1,
-    stdout: int = subprocess.DEVNULL,
-    say: Callable[[str], None] = lambda words: None,
-) -> None:
-    """Run the task, or the share of pod number `pod` of `pods`, to its end; workers log to file descriptor `stdout`.
+@dataclass(frozen=True)
+class Team:
+    """The workers of one task on this machine, `size` of them, or one pod's share of all."""
 
-    Start killed workers again, and report that through `say`. Raise the first worker's error. Stop all workers upon
-    an error and upon Ctrl-C.
-    """
-    kind, count = stages.stage(task.stage).kind, processes(task)
-    places = range(pod * count, (pod + 1) * count)
-    deaths: defaultdict[int, Deaths] = defaultdict(Deaths)
-    with _workers(store_uri, task, places, pods * count, stdout) as workers, selectors.DefaultSelector() as selector:
-        for worker in workers:
-            selector.register(worker.events, selectors.EVENT_READ, worker)
-        while selector.get_map():
-            for key, _ in selector.select(timeout=0.5):
-                worker = key.data
-                if _read(worker):
-                    continue
-                selector.unregister(key.fileobj)
-                if number := _killed_by(worker):
-                    tries = deaths[worker.place].count(worker, number)
-                    if tries == TRIES:
-                        raise _killed(worker, task, number, count)
-                    say(f"{task.stage}: {_who(count, worker)} was killed by {_name(number)}; it is started again")
-                    again = _start(store_uri, task, worker.place, pods * count, stdout)
-                    workers[workers.index(worker)] = again
-                    selector.register(again.events, selectors.EVENT_READ, again)
-                    worker.close()
-                else:
-                    _raise_failure(worker, task)
-            if snapshot := _combine(workers, kind):
-                report(snapshot)
+    task: Task
+    size: int
+    workers: list[Worker] = field(default_factory=list)
 
-
-@contextmanager
-def _workers(store_uri: str, task: Task, places: range, count: int, stdout: int) -> Iterator[list[Worker]]:
-    workers: list[Worker] = []
-    try:
-        for index in places:
-            workers.append(_start(store_uri, task, index, count, stdout))
-        yield workers
-    finally:
-        _stop([w.process for w in workers])
-        for worker in workers:
+    def close(self) -> None:
+        """Stop the workers that still run."""
+        _stop([worker.process for worker in self.workers])
+        for worker in self.workers:
             worker.close()
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Runs a task, or the share of pod number `pod` of `pods`, as processes that log to file descriptor `stdout`."""
+
+    store_uri: str
+    say: Callable[[str], None] = lambda words: None
+    pod: int = 0
+    pods: int = 1
+    stdout: int = subprocess.DEVNULL
+
+    def submit(self, state: TaskState) -> Team:
+        return self.start(state.task)
+
+    def start(self, task: Task) -> Team:
+        """Start the task's workers. They end with this process, even if `wait` is not called."""
+        team = Team(task, processes(task))
+        try:
+            for place in range(self.pod * team.size, (self.pod + 1) * team.size):
+                team.workers.append(self._worker(team, place))
+            return team
+        except BaseException:
+            team.close()
+            raise
+
+    def wait(self, work: Team, report: Callable[[Snapshot], None]) -> None:
+        """Follow the workers to their end. Start killed workers again, and report that through `say`.
+
+        Raise the first worker's error. Stop all workers upon an error and upon Ctrl-C.
+        """
+        deaths: defaultdict[int, Deaths] = defaultdict(Deaths)
+        try:
+            with selectors.DefaultSelector() as selector:
+                for worker in work.workers:
+                    selector.register(worker.events, selectors.EVENT_READ, worker)
+                while selector.get_map():
+                    for key, _ in selector.select(timeout=0.5):
+                        if not _read(key.data):
+                            selector.unregister(key.fileobj)
+                            if again := self._ended(work, key.data, deaths):
+                                selector.register(again.events, selectors.EVENT_READ, again)
+                    if snapshot := _combine(work.workers, stages.stage(work.task.stage).kind):
+                        report(snapshot)
+        finally:
+            work.close()
+
+    def _ended(self, team: Team, worker: Worker, deaths: Mapping[int, Deaths]) -> Worker | None:
+        """Return the worker that replaces a killed one; None after a success. Raise the error of a failed worker."""
+        number = _killed_by(worker)
+        if not number:
+            _raise_failure(worker, team.task)
+            return None
+        if deaths[worker.place].count(worker, number) == TRIES:
+            raise _killed(worker, team.task, number, team.size)
+        self.say(f"{team.task.stage}: {_who(team.size, worker)} was killed by {_name(number)}; it is started again")
+        again = self._worker(team, worker.place)
+        team.workers[team.workers.index(worker)] = again
+        worker.close()
+        return again
+
+    def _worker(self, team: Team, place: int) -> Worker:
+        return _start(self.store_uri, team.task, place, self.pods * team.size, self.stdout)
 
 
 def _start(store_uri: str, task: Task, index: int, count: int, stdout: int) -> Worker:

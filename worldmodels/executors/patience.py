@@ -11,7 +11,7 @@ from typing import Any
 from .. import stored
 from ..artifacts import Identity
 from ..errors import WorkFailed
-from ..runner import Task, identify, input_manifests
+from ..runner import Task, TaskState
 from ..stages import stage
 from ..store import Store
 
@@ -25,7 +25,7 @@ def check(store: Store, task: Task, index: int, failures: int) -> None:
     """
     if not failures:
         return
-    work = identify(task, input_manifests(store, task))
+    work = TaskState(store, task).identity
     key, progress = work.work_key("failures", str(index)), _progress(store, work)
     before = _read(store, key)
     starts = before.get("starts", 0) if before.get("progress") == progress else 0

@@ -11,7 +11,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 if __name__ == "__main__":  # process 1 ignores a signal without a handler, and the imports below take a while
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
@@ -26,7 +27,7 @@ from .job_spec import Pipeline
 from .job_status import Teller, View
 from .kubernetes import KubernetesClient, connect
 from .log_tail import Listener
-from .submission import Pods
+from .submission import KubernetesExecutor, Pods
 from .worker import LOG_DATE, LOG_FORMAT
 
 # A killed process's lease on the run expires within a minute (store/lease.py).
@@ -58,24 +59,24 @@ def main(environment: Mapping[str, str]) -> int:
 def drive(cluster: KubernetesClient, store: Store, wanted: Pipeline, say: Callable[[str], None]) -> None:
     """Do the remaining stages under the run's lock. Raise Busy if another process holds it for `LOCK_SECONDS`."""
 
-    def one(task: Task) -> None:
-        work = submission.stage_work(store, task)
-        say(f"{work}: Job {work.name}: {submission.submit(cluster, work, say=say)}")
+    @contextmanager
+    def watch(task: Task) -> Iterator[Callable[[View, Pods], None]]:
         tell, listener = Teller(say), Listener(cluster, LINE_SECONDS)
 
         def report(seen: View, pods: Pods) -> None:
-            tell(str(work), seen)
+            tell(str(task.name), seen)
             if said := listener.news(pods.now()):
-                say(f"{work}: {said}")
+                say(f"{task.name}: {said}")
 
-        submission.wait(cluster, work, report, pending_seconds=task.config.kubernetes.pending_seconds, say=say)
-        say(f"{work}: committed")
+        yield report
+        say(f"{task.name}: committed")
 
+    executor = KubernetesExecutor(cluster, say, pending_seconds=wanted.configs[0].kubernetes.pending_seconds)
     with planning.lock(store, wanted.run, LOCK_SECONDS):
         steps = planning.plan(store, submission.pipeline_tasks(wanted))
         done = sum(step.state == "committed" for step in steps)
         say(f"{wanted.run}: {len(steps)} stages (iterations: {len(wanted.configs)}), {done} of them committed")
-        planning.execute(store, steps, one, redo=False)
+        planning.execute(store, steps, executor, watch, redo=False)
     say(f"{wanted.run}: everything is committed")
 
 

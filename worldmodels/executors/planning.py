@@ -1,22 +1,24 @@
 """Plans for a selection of stages and a config, and their execution up to committed artifacts."""
 
-import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from .. import artifacts, preflight, publishing, runner, stages, stored
+from .. import artifacts, preflight, publishing, runner, stored
 from ..artifacts import Name, config_key
 from ..config import Config, personal
 from ..errors import Busy, ConfigError, Conflict, CorruptArtifact
-from ..runner import Task
+from ..runner import Task, TaskState
 from ..store import Store
+from ..stored import Manifest
+from .base import Executor, Work
 
 LOCK_PAUSE_SECONDS = 2.0
+Report = TypeVar("Report")
 State = Literal["committed", "missing", "differs", "follows", "damaged"]
 
 
@@ -27,10 +29,14 @@ class PlannedStage:
     States: `differs` from the task's settings or inputs; `follows` an input that would be made again; `damaged` files.
     """
 
-    task: Task
+    found: TaskState
     state: State
-    manifest: dict[str, Any] | None = None
+    manifest: Manifest | None = None
     reasons: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        return self.found.task
 
 
 def plan(store: Store, tasks: Sequence[Task], *, verify: bool = False) -> list[PlannedStage]:
@@ -39,53 +45,41 @@ def plan(store: Store, tasks: Sequence[Task], *, verify: bool = False) -> list[P
     Raise CorruptArtifact for a damaged manifest; with `verify`, its step is `damaged` instead.
     """
     steps: list[PlannedStage] = []
-    stale: set[Name] = set()
-    renewed: set[Name] = set()
     for task in tasks:
         check_iteration(task)
-        step = _step(store, task, stale, renewed, verify)
-        steps.append(step)
-        if step.state in ("differs", "follows"):
-            stale.add(task.name)
-        elif step.state != "committed":
-            renewed.add(task.name)
+        made = {step.task.name: step.state for step in steps if step.state != "committed"}
+        steps.append(_step(TaskState(store, task).given(made), made, verify))
     return steps
 
 
-def _step(store: Store, task: Task, stale: set[Name], renewed: set[Name], verify: bool) -> PlannedStage:
-    sources = [Name(task.run, i, s) for s, i in stages.stage(task.stage).inputs(task.config, task.iteration)]
+def _step(found: TaskState, made: Mapping[Name, State], verify: bool) -> PlannedStage:
+    """Plan a task after the earlier steps; `made` has the states of those that would be made first."""
     try:
-        manifest = runner.find(store, task.name, task.config)
+        manifest = runner.find(found.store, found.task.name, found.task.config)
     except CorruptArtifact as error:
         if not verify:
             raise
-        return PlannedStage(task, "damaged", None, (error.message,))
+        return PlannedStage(found, "damaged", None, (error.message,))
     if manifest is None:
-        return PlannedStage(task, "missing")
-    own = runner.identify(task, {}).differences({**manifest, "inputs": {}})
-    if own:
-        return PlannedStage(task, "differs", manifest, tuple(own))
-    if changed := [name for name in sources if name in stale]:
-        return PlannedStage(
-            task, "follows", manifest, tuple(f"its input {name.stage} would be redone" for name in changed)
-        )
-    if not any(name in renewed for name in sources):
-        work = runner.identify(task, runner.input_manifests(store, task))
-        if differences := work.differences(manifest):
-            return PlannedStage(task, "differs", manifest, tuple(differences))
-        if verify and (damage := _damage(store, task, manifest)):
-            return PlannedStage(task, "damaged", manifest, (damage,))
-    return PlannedStage(task, "committed", manifest)
+        return PlannedStage(found, "missing")
+    if differences := found.differences(manifest):
+        return PlannedStage(found, "differs", manifest, tuple(differences))
+    if changed := [name for name in found.task.inputs if made.get(name) in ("differs", "follows")]:
+        words = tuple(f"its input {name.stage} would be redone" for name in changed)
+        return PlannedStage(found, "follows", manifest, words)
+    if verify and not found.pending and (damage := _damage(found.store, found.task, manifest)):
+        return PlannedStage(found, "damaged", manifest, (damage,))
+    return PlannedStage(found, "committed", manifest)
 
 
-def _damage(store: Store, task: Task, manifest: dict[str, Any]) -> str:
+def _damage(store: Store, task: Task, manifest: Mapping[str, Any]) -> str:
     """Return why a committed artifact is incomplete or damaged; empty if it is sound."""
     if failed := manifest["made"].get("failed_shards"):
         return f"{task.name}: {len(failed)} shards could not be made"
     return _changed(store, task.name, manifest)
 
 
-def _changed(store: Store, name: Name, manifest: dict[str, Any]) -> str:
+def _changed(store: Store, name: Name, manifest: Mapping[str, Any]) -> str:
     """Return a message on the first stored file that differs from the manifest; empty if all match."""
     with tempfile.TemporaryDirectory(prefix="wm-verify-") as scratch:
         artifact = artifacts.load(store, name, manifest, Path(scratch))
@@ -120,33 +114,47 @@ def check(store: Store, steps: Sequence[PlannedStage], planned: Sequence[Planned
     made = {step.task.name for step in steps if step.state != "committed"}
     sound = {step.task.name for step in planned if step.state == "committed"}  # with `redo`, `plan` has read its files
     for step in steps:
-        names = [name for name in runner.input_names(step.task) if name not in made]
-        there = {name: runner.input_manifest(store, step.task, name) for name in names}
+        inputs = (found := step.found.given(made)).inputs
         if step.state == "committed":
             continue
-        runner.belong_together(store, there)
-        for name in names if step.manifest else []:
-            if name not in sound and (damage := _changed(store, name, there[name])):
+        runner.belong_together(store, inputs)
+        for name, manifest in inputs.items() if step.manifest else ():
+            if name not in sound and (damage := _changed(store, name, manifest)):
                 raise CorruptArtifact(f"{step.task.name} cannot be made: {damage}", next=artifacts.repair_command(name))
             sound.add(name)
         with tempfile.TemporaryDirectory(prefix="wm-check-") as scratch:
-            preflight.check(runner.outlook(store, step.task, there, Path(scratch)))
+            preflight.check(found.outlook(Path(scratch)))
 
 
-def execute(store: Store, steps: Sequence[PlannedStage], run: Callable[[Task], None], *, redo: bool) -> None:
-    """Execute the due steps in order by `run`. Retire artifacts that do not fit, or raise Conflict without `redo`."""
+def execute(
+    store: Store,
+    steps: Sequence[PlannedStage],
+    executor: Executor[Work, Report],
+    watch: Callable[[Task], AbstractContextManager[Report]],
+    *,
+    redo: bool,
+) -> None:
+    """Execute the due steps in order; `watch` yields the function that receives a task's progress.
+
+    Retire artifacts that do not fit, or raise Conflict without `redo`.
+    """
     if not redo:
         refuse(steps)
     for step in steps:
-        if due(store, step, redo=redo):
-            run(step.task)
+        if found := due(store, step, redo=redo):
+            with watch(step.task) as report:
+                executor.wait(executor.submit(found), report)
 
 
-def due(store: Store, step: PlannedStage, *, redo: bool) -> bool:
-    """Return whether the step is due after the earlier ones. With `redo`, retire an artifact that does not fit."""
+def due(store: Store, step: PlannedStage, *, redo: bool) -> TaskState | None:
+    """Return the task's state after the earlier steps; None if it is committed, so that the step is not due.
+
+    With `redo`, retire an artifact that does not fit.
+    """
+    found = TaskState(store, step.task)
     if redo:
-        step = _renew(store, step)
-    return step.state != "committed" or not _still_committed(store, step.task)
+        _renew(found, step)
+    return None if found.committed() else found
 
 
 @contextmanager
@@ -165,25 +173,21 @@ def lock(store: Store, run: str, seconds: float) -> Iterator[None]:
         yield
 
 
-def _renew(store: Store, step: PlannedStage) -> PlannedStage:
-    """Plan the step again after the earlier ones, and retire an artifact that does not fit."""
-    again = plan(store, [step.task])[0] if step.state != "damaged" else step
-    if again.manifest is None:
-        work = runner.identify(step.task, runner.input_manifests(store, step.task))
-        publishing.drop_failed_shards(store, work)
-    if again.state == "damaged" and again.manifest is None:
-        publishing.discard_unreadable(store, runner.identify(step.task, {}))
-    if again.manifest is None or again.state == "committed":
-        return again
-    work = runner.identify(step.task, runner.input_manifests(store, step.task))
-    if again.state == "damaged":
-        _drop_damaged_shards(store, work, again.manifest)
-        publishing.drop_failed_shards(store, work)
-    publishing.retire(store, work, again.manifest)
-    return dataclasses.replace(again, state="missing")
+def _renew(found: TaskState, step: PlannedStage) -> None:
+    """Retire the artifact if it is damaged or does not fit; forget shards that failed or are damaged."""
+    damaged, store = step.state == "damaged", found.store
+    manifest = step.manifest if damaged else runner.find(store, found.task.name, found.task.config)
+    if damaged and manifest:
+        _drop_damaged_shards(store, found.identity, manifest)
+    if damaged or manifest is None:
+        publishing.drop_failed_shards(store, found.identity)
+    if damaged and manifest is None:
+        publishing.discard_unreadable(store, found.settings)
+    if manifest and (damaged or found.differences(manifest)):
+        publishing.retire(store, found.identity, manifest)
 
 
-def _drop_damaged_shards(store: Store, work: artifacts.Identity, manifest: dict[str, Any]) -> None:
+def _drop_damaged_shards(store: Store, work: artifacts.Identity, manifest: Manifest) -> None:
     with tempfile.TemporaryDirectory(prefix="wm-verify-") as scratch:
         for shard in artifacts.load(store, work.name, manifest, Path(scratch)).shards:
             try:
@@ -191,12 +195,6 @@ def _drop_damaged_shards(store: Store, work: artifacts.Identity, manifest: dict[
                     shard.read(name)
             except CorruptArtifact:
                 store.delete(work.shard_key(shard.index))
-
-
-def _still_committed(store: Store, task: Task) -> bool:
-    """Return whether the artifact is committed and fits the current inputs (an input may have been made again)."""
-    work = runner.identify(task, runner.input_manifests(store, task))
-    return runner.committed(store, task, work) is not None
 
 
 def check_iteration(task: Task) -> None:

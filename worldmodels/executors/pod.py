@@ -36,9 +36,8 @@ def main(environment: Mapping[str, str]) -> int:
         if local.processes(task) == 1:  # saves a second interpreter
             return worker.main({**environment, "JOB_COMPLETION_INDEX": str(pod), "WM_WORKERS": str(pods)})
         signal.signal(signal.SIGTERM, _stop)
-        local.run(
-            environment["WM_STORE"], task, lambda snapshot: None, pod=pod, pods=pods, stdout=1, say=_log().warning
-        )
+        executor = local.LocalExecutor(environment["WM_STORE"], _log().warning, pod, pods, stdout=1)
+        executor.wait(executor.start(task), lambda snapshot: None)
     except WmError as error:
         said = worker.command(error.next, environment, task) if task else error.next
         _log().error("%s%s", error.message, f"; next: {said}" if said else "")

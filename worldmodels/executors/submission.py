@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from .. import runner
 from ..errors import ClusterError, Conflict, Pending, WorkFailed
-from ..runner import Task
+from ..runner import Task, TaskState
 from ..settings import flatten
 from ..stages import STAGES
 from ..store import Store
@@ -43,10 +43,10 @@ SERVERS_LABELS = (
 
 @dataclass(frozen=True)
 class Work:
-    """A Job, and a function that returns whether its artifacts are committed in the store."""
+    """A Job, and a function whose result is true once its artifacts are committed in the store."""
 
     job: Dict
-    committed: Callable[[], bool]
+    committed: Callable[[], object]
 
     @property
     def name(self) -> str:
@@ -73,10 +73,9 @@ class Work:
         return str(self.job["metadata"]["labels"][ITERATION])
 
 
-def stage_work(store: Store, task: Task) -> Work:
-    """Return the work of one stage. Raise MissingInput if an input is not committed."""
-    identity = runner.identify(task, runner.input_manifests(store, task))
-    return Work(job_spec.job(task, store.uri), lambda: runner.committed(store, task, identity) is not None)
+def stage_work(state: TaskState) -> Work:
+    """Return the work of one stage."""
+    return Work(job_spec.job(state.task, state.store.uri), state.committed)
 
 
 def pipeline_work(store: Store, pipeline: Pipeline) -> Work:
@@ -89,7 +88,7 @@ def carried_work(store: Store, job: Dict) -> Work:
     carried = _environment(job)
     if "WM_PIPELINE" in carried:
         return Work(job, _all_committed(store, Pipeline.from_json(carried["WM_PIPELINE"])))
-    return Work(job, stage_work(store, Task.from_json(carried["WM_TASK"])).committed)
+    return Work(job, TaskState(store, Task.from_json(carried["WM_TASK"])).committed)
 
 
 def _all_committed(store: Store, pipeline: Pipeline) -> Callable[[], bool]:
@@ -155,43 +154,6 @@ def active(cluster: KubernetesClient, job: Dict) -> bool:
 def pipeline_tasks(pipeline: Pipeline) -> list[Task]:
     numbered = enumerate(pipeline.configs, start=1)
     return [Task(pipeline.run, iteration, stage, config) for iteration, config in numbered for stage in STAGES]
-
-
-def submit(
-    cluster: KubernetesClient,
-    work: Work,
-    *,
-    replace: bool = False,
-    say: Callable[[str], None] = lambda words: None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> SubmissionOutcome:
-    """Ensure that the work is committed, or that exactly one Job for it exists.
-
-    Raise Conflict if a Job of that name with another spec is active, unless `replace`.
-    """
-    while True:
-        there = cluster.job(work.name)
-        if work.committed():  # read after the Job, so that a Job that just succeeded is not made again
-            return "committed"
-        if there is None:
-            made, warnings = cluster.create(work.job)
-            for warning in warnings:
-                say(f"the cluster warns: {warning}")
-            if made:
-                return "created"
-            continue  # another process created it first: read that Job
-        if there["metadata"].get("deletionTimestamp"):
-            say(f"Job {work.name} is being deleted; waiting for its end")
-        elif job_status.ended(there):
-            say(f"Job {work.name} ended, and its work is not in {there['metadata']['annotations'][job_spec.STORE]}:"
-                " making it again")  # fmt: skip
-        elif _annotation(there) == job_spec.spec_digest(work.job):
-            return "attached"
-        elif not replace:
-            raise _conflict(work, there)
-        else:
-            say(f"Job {work.name} is replaced")
-        remove(cluster, there, sleep=sleep)
 
 
 def remove(cluster: KubernetesClient, *jobs: Dict, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -300,86 +262,121 @@ def _slim(pod: Dict) -> Dict:
     return {**pod, "metadata": metadata, "spec": {"nodeName": pod["spec"].get("nodeName", "")}}
 
 
-def wait(
-    cluster: KubernetesClient,
-    work: Work,
-    report: Callable[[View, Pods], None],
-    *,
-    pending_seconds: float,
-    queue_seconds: float = math.inf,
-    poll_seconds: float = POLL_SECONDS,
-    say: Callable[[str], None] = lambda words: None,
-) -> None:
-    """Wait until the work is committed, whether or not the Job still exists; the Job explains delays and failures.
+@dataclass(frozen=True)
+class KubernetesExecutor:
+    """Runs each task as a Job (see `Executor`): creates it once, and watches it until its work is committed.
 
-    Raise the pods' error if the Job failed, Pending if no pod starts within `pending_seconds` (`queue_seconds` for a
-    Job that a queue or a user has suspended), ClusterError if the Job was deleted.
+    With `replace`, it replaces an active Job that has other settings. `wait` gives up if no pod runs within
+    `pending_seconds`, or `queue_seconds` for a Job that a queue or a user has suspended.
     """
-    pods, explained, events = Pods(cluster, work.name), 0.0, list[Dict]()
-    placed, since, missed, open_since = 0, time.monotonic(), 0, math.inf
-    while True:
-        job = cluster.job(work.name)
-        if work.committed():
-            _let_go(cluster, work, pods, poll_seconds, say)
-            return
-        if job is None:
-            missed += 1
-            if missed > MISSED_LOOKS:
-                raise ClusterError(
-                    f"{work}: its Job {work.name} was deleted by another user, and its work is not committed",
-                    next=work.command("submit"),
-                )
-            time.sleep(poll_seconds)
-            continue
-        missed = 0
-        pods.look()
-        seen = job_status.view(job, pods.now(), events)
-        if not seen.running and time.monotonic() - explained > EVENTS_SECONDS:
-            explained, events = time.monotonic(), explanations(cluster, job)
+
+    cluster: KubernetesClient
+    say: Callable[[str], None] = lambda words: None
+    replace: bool = False
+    pending_seconds: float = math.inf
+    queue_seconds: float = math.inf
+    poll_seconds: float = POLL_SECONDS
+    sleep: Callable[[float], None] = time.sleep
+
+    def submit(self, state: TaskState) -> Work:
+        work = stage_work(state)
+        self.say(f"{work}: Job {work.name}: {self.ensure(work)}")
+        return work
+
+    def ensure(self, work: Work) -> SubmissionOutcome:
+        """Ensure that the work is committed, or that exactly one Job for it exists.
+
+        Raise Conflict if a Job of that name with another spec is active, unless `replace`.
+        """
+        while True:
+            there = self.cluster.job(work.name)
+            if work.committed():  # read after the Job, so that a Job that just succeeded is not made again
+                return "committed"
+            if there is None:
+                made, warnings = self.cluster.create(work.job)
+                for warning in warnings:
+                    self.say(f"the cluster warns: {warning}")
+                if made:
+                    return "created"
+                continue  # another process created it first: read that Job
+            if there["metadata"].get("deletionTimestamp"):
+                self.say(f"Job {work.name} is being deleted; waiting for its end")
+            elif job_status.ended(there):
+                where = _annotation(there, job_spec.STORE)
+                self.say(f"Job {work.name} ended, and its work is not in {where}: making it again")
+            elif _annotation(there) == job_spec.spec_digest(work.job):
+                return "attached"
+            elif not self.replace:
+                raise _conflict(work, there)
+            else:
+                self.say(f"Job {work.name} is replaced")
+            remove(self.cluster, there, sleep=self.sleep)
+
+    def wait(self, work: Work, report: Callable[[View, Pods], None]) -> None:
+        """Wait until the work is committed, whether or not the Job still exists; the Job explains delays and failures.
+
+        Raise the pods' error if the Job failed, Pending if no pod starts in time, ClusterError if the Job was deleted.
+        """
+        pods, explained, events = Pods(self.cluster, work.name), 0.0, list[Dict]()
+        placed, since, missed, open_since = 0, time.monotonic(), 0, math.inf
+        while True:
+            job = self.cluster.job(work.name)
+            if work.committed():
+                self._let_go(work, pods)
+                return
+            if job is None:
+                missed += 1
+                if missed > MISSED_LOOKS:
+                    raise _deleted(work)
+                self.sleep(self.poll_seconds)
+                continue
+            missed = 0
+            pods.look()
             seen = job_status.view(job, pods.now(), events)
-        report(seen, pods)
-        if seen.ended:
-            raise _ended(work, job, pods.now(), seen)
-        open_since = min(open_since, time.monotonic()) if job_status.all_kept_open(pods.now()) else math.inf
-        if time.monotonic() - open_since > OPEN_LOOKS * poll_seconds:
-            raise job_status.kept_open_failure(job, pods.now(), str(work), work.command("submit"))
-        if _disrupted_for_long(job, pods.now()):
-            say(f"{work}: Kubernetes would wait with all pods, which were disrupted: Job {work.name} is made anew")
-            make_anew(cluster, job)
-            pods = Pods(cluster, work.name)
-            continue
-        if seen.running or seen.done or seen.failed or seen.placed > placed:
-            placed, since = seen.placed, time.monotonic()
-        limit = queue_seconds if seen.suspended else pending_seconds
-        if seen.suspended and queue_seconds == math.inf:
-            since = time.monotonic()
-        if time.monotonic() - since > limit:
-            raise Pending(
-                f"{work}: no pod ran within {limit:.0f} s: {'; '.join(seen.pending)}; Job {work.name} stays",
-                next=f"{work.command('attach')}, or {work.command('cancel')}",
+            if not seen.running and time.monotonic() - explained > EVENTS_SECONDS:
+                explained, events = time.monotonic(), explanations(self.cluster, job)
+                seen = job_status.view(job, pods.now(), events)
+            report(seen, pods)
+            if seen.ended:
+                raise _ended(work, job, pods.now(), seen)
+            open_since = min(open_since, time.monotonic()) if job_status.all_kept_open(pods.now()) else math.inf
+            if time.monotonic() - open_since > OPEN_LOOKS * self.poll_seconds:
+                raise job_status.kept_open_failure(job, pods.now(), str(work), work.command("submit"))
+            if _disrupted_for_long(job, pods.now()):
+                self.say(
+                    f"{work}: Kubernetes would wait with all pods, which were disrupted: Job {work.name} is made anew"
+                )
+                make_anew(self.cluster, job)
+                pods = Pods(self.cluster, work.name)
+                continue
+            if seen.running or seen.done or seen.failed or seen.placed > placed:
+                placed, since = seen.placed, time.monotonic()
+            limit = self.queue_seconds if seen.suspended else self.pending_seconds
+            if seen.suspended and self.queue_seconds == math.inf:
+                since = time.monotonic()
+            if time.monotonic() - since > limit:
+                raise _pending(work, seen, limit)
+            for _ in pods.follow(self.poll_seconds):
+                report(job_status.view(job, pods.now(), events), pods)
+
+    def _let_go(self, work: Work, pods: Pods) -> None:
+        """Delete the Job of committed work if containers beside the workers keep it active."""
+        job: Dict | None = None
+        for _ in range(OPEN_LOOKS):
+            if not job_status.has_others(pods.now()):
+                return
+            job = self.cluster.job(work.name)
+            if job is None or job_status.ended(job):
+                return
+            for _ in pods.follow(self.poll_seconds):
+                pass
+        if job and job_status.all_kept_open(pods.now()):
+            names = ", ".join(sorted({name for pod in pods.now() for name in job_status.kept_open(pod)}))
+            self.say(
+                f"{work}: Job {work.name} is deleted: its work is committed, and container {names} does not end"
+                " (-o kubernetes.sidecars=false does without)"
             )
-        for _ in pods.follow(poll_seconds):
-            report(job_status.view(job, pods.now(), events), pods)
-
-
-def _let_go(
-    cluster: KubernetesClient, work: Work, pods: "Pods", poll_seconds: float, say: Callable[[str], None]
-) -> None:
-    """Delete the Job of committed work if containers beside the workers keep it active."""
-    job: Dict | None = None
-    for _ in range(OPEN_LOOKS):
-        if not job_status.has_others(pods.now()):
-            return
-        job = cluster.job(work.name)
-        if job is None or job_status.ended(job):
-            return
-        for _ in pods.follow(poll_seconds):
-            pass
-    if job and job_status.all_kept_open(pods.now()):
-        names = ", ".join(sorted({name for pod in pods.now() for name in job_status.kept_open(pod)}))
-        say(f"{work}: Job {work.name} is deleted: its work is committed, and container {names} does not end"
-            " (-o kubernetes.sidecars=false does without)")  # fmt: skip
-        cluster.delete(job)
+            self.cluster.delete(job)
 
 
 def _disrupted_for_long(job: Dict, pods: list[Dict]) -> bool:
@@ -407,6 +404,20 @@ def fresh(job: Dict) -> Dict:
         "metadata": {key: metadata[key] for key in ("name", "namespace", "labels", "annotations") if key in metadata},
         "spec": {**spec, "template": {**template, "metadata": {**template["metadata"], "labels": labels}}},
     }
+
+
+def _deleted(work: Work) -> ClusterError:
+    return ClusterError(
+        f"{work}: its Job {work.name} was deleted by another user, and its work is not committed",
+        next=work.command("submit"),
+    )
+
+
+def _pending(work: Work, seen: View, limit: float) -> Pending:
+    return Pending(
+        f"{work}: no pod ran within {limit:.0f} s: {'; '.join(seen.pending)}; Job {work.name} stays",
+        next=f"{work.command('attach')}, or {work.command('cancel')}",
+    )
 
 
 def _ended(work: Work, job: Dict, pods: list[Dict], seen: View) -> Exception:

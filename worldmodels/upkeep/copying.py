@@ -287,7 +287,7 @@ class Carrier:
 
 def _checked(store: Store, item: Content, own: Path) -> Path:
     """Return a local file with the content, read from `store`; raise CorruptArtifact if it differs."""
-    entry = {"key": item.key, "size": item.size, "sha256": item.sha256}
+    entry: stored.File = {"key": item.key, "size": item.size, "sha256": item.sha256}
     repair = f"{artifacts.repair_command(item.name)} --store {store.uri}"
     return FileSet(store, Reading(own), str(item.name), {"copy": entry}, repair).path("copy")
 

@@ -4,7 +4,7 @@
 nothing. Never touched: manifests in use, shard records, checkpoints, generations, live/, logs/.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -13,8 +13,9 @@ from .. import artifacts, runner, stages, stored
 from ..artifacts import Identity, Name
 from ..config import Config
 from ..errors import CorruptArtifact, WmError
-from ..runner import Task
+from ..runner import Task, TaskState
 from ..store import Entry, Leftover, Store, process_identity
+from ..stored import Manifest, Record
 from .entries import split, works
 from .parallel import each
 from .store_checks import CORNER
@@ -147,19 +148,19 @@ def _ended(beat: bytes | None) -> bool:
     return process_identity.ended(stored.advice(beat, stored.SIGNATURE) or {})
 
 
-def _without(entries: list[Entry], manifests: Iterable[dict[str, Any]]) -> list[Entry]:
+def _without(entries: list[Entry], manifests: Iterable[Mapping[str, Any]]) -> list[Entry]:
     """Return the entries that no manifest (or record) names."""
     named = {file["key"] for manifest in manifests for file in artifacts.stored_files(manifest)}
     return [entry for entry in entries if entry.key not in named]
 
 
-def _read(store: Store, entries: Iterable[Entry]) -> Iterator[dict[str, Any]]:
+def _read(store: Store, entries: Iterable[Entry]) -> Iterator[Manifest]:
     for entry in entries:
         if manifest := artifacts.read_manifest(store, entry.key):
             yield manifest
 
 
-def _records(store: Store, name: Name) -> Iterator[dict[str, Any]]:
+def _records(store: Store, name: Name) -> Iterator[Record]:
     """Yield every shard's record, from all workspaces of the stage."""
     keys = [entry.key for work in works(store, name) for entry in store.entries(name.key(work, "shards/"))]
     for record in each(lambda key: artifacts.read_record(store, key), keys):
@@ -199,7 +200,7 @@ def _superseded(store: Store, name: Name, manifests: list[dict[str, Any]]) -> li
         found = artifacts.read_json(store, artifacts.config_key(name.run, name.iteration), stored.CONFIG, "wm config")
         if found is not None:
             task = Task(name.run, name.iteration, name.stage, Config.model_validate(found["config"]))
-            needed.add(runner.identify(task, runner.input_manifests(store, task)).work)
+            needed.add(TaskState(store, task).identity.work)
     except (WmError, ValueError, KeyError):  # inputs that are being made again; a config of another version
         return []
     kept = []

@@ -157,10 +157,10 @@ def _json(model: stored.Model, data: bytes, label: str) -> None:
 def _record(store: Store, key: str) -> Iterator[Check]:
     yield key, partial(_read, store, key, lambda data, label: artifacts.parse_record(data, key, store.uri))
     try:
-        record = artifacts.read_record(store, key) or {}
+        record = artifacts.read_record(store, key)
     except CorruptArtifact:
         return
-    for file in artifacts.stored_files(record):
+    for file in artifacts.stored_files(record or {}):
         yield file["key"], partial(_file, store, file)
 
 
