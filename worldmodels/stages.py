@@ -33,7 +33,8 @@ class Stage:
 
     Attributes:
         entrypoint: the stage's work, with the signature of its `kind` (see `context.py`).
-        inputs: returns (stage, iteration) of every artifact that the one of an iteration is made from, oldest first.
+        inputs: returns (stage, iteration) of every artifact that the one of an iteration is made from, oldest first;
+            raises ConfigError if the iteration cannot have these.
         core_seconds: returns the seconds that one core needs, an order of magnitude.
         sections: the sections of the config that decide the result.
         count: returns the number of shards.
@@ -65,6 +66,17 @@ class Stage:
     pods_are: str = ""
     rounds: str = ""
     resumes: tuple[str, ...] = ()
+
+
+def _rollouts_inputs(config: "Config", iteration: int) -> Inputs:
+    if config.rollouts.controller == "random":
+        return []
+    if iteration == 1:
+        raise ConfigError(
+            f"rollouts.controller = {config.rollouts.controller!r} in iteration 1: no controller exists before it",
+            next="wm run --iteration 2",
+        )
+    return _driver(iteration - 1)
 
 
 def _rollouts(which: str, iteration: int) -> Inputs:
@@ -107,7 +119,7 @@ STAGES: dict[str, Stage] = {
             entrypoint="worldmodels.rollouts.stage:shards",
             summary="drive and store episodes",
             sections=("rollouts",),
-            inputs=lambda c, i: [] if c.rollouts.controller == "random" else _driver(i - 1),
+            inputs=_rollouts_inputs,
             check="worldmodels.preflight:rollouts",
             count=lambda ctx: ctx.config.rollouts.episodes // ctx.config.rollouts.shard_episodes,
             core_seconds=lambda c: _frames(c) / RANDOM_STEPS,

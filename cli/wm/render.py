@@ -59,17 +59,17 @@ def text(what: str, given: options.RunOptions) -> str:
 
 def _stage(name: str, run: str, configs: "list[Config]", store_uri: str) -> dict[str, Any]:
     from worldmodels import stages
-    from worldmodels.executors import job_spec, planning
+    from worldmodels.executors import job_spec
     from worldmodels.runner import Task
 
-    task = Task(run, len(configs), stages.stage(name).name, configs[-1])
-    planning.check_iteration(task)
-    return job_spec.job(task, store_uri)
+    stage, iteration = stages.stage(name), len(configs)
+    stage.inputs(configs[-1], iteration)  # raises ConfigError if the iteration cannot have them
+    return job_spec.job(Task(run, iteration, stage.name, configs[-1]), store_uri)
 
 
 def _pipeline(run: str, configs: "list[Config]", store_uri: str) -> dict[str, Any]:
-    from worldmodels.executors import job_spec, planning
-    from worldmodels.runner import Task
+    from worldmodels import stages
+    from worldmodels.executors import job_spec
 
-    planning.check_iteration(Task(run, 1, "rollouts", configs[0]))
+    stages.stage("rollouts").inputs(configs[0], 1)  # raises ConfigError if a controller should drive
     return job_spec.pipeline_job(job_spec.Pipeline(run, tuple(configs)), store_uri)

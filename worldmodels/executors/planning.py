@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from .. import artifacts, preflight, publishing, runner, stored
 from ..artifacts import Name, config_key
 from ..config import Config, personal
-from ..errors import Busy, ConfigError, Conflict, CorruptArtifact
+from ..errors import Busy, Conflict, CorruptArtifact
 from ..runner import Task, TaskState
 from ..store import Store
 from ..stored import Manifest
@@ -46,7 +46,6 @@ def plan(store: Store, tasks: Sequence[Task], *, verify: bool = False) -> list[P
     """
     steps: list[PlannedStage] = []
     for task in tasks:
-        check_iteration(task)
         made = {step.task.name: step.state for step in steps if step.state != "committed"}
         steps.append(_step(TaskState(store, task).given(made), made, verify))
     return steps
@@ -195,15 +194,6 @@ def _drop_damaged_shards(store: Store, work: artifacts.Identity, manifest: Manif
                     shard.read(name)
             except CorruptArtifact:
                 store.delete(work.shard_key(shard.index))
-
-
-def check_iteration(task: Task) -> None:
-    """Raise ConfigError if a controller should drive the rollouts of iteration 1, before any controller exists."""
-    if task.iteration == 1 and task.stage == "rollouts" and task.config.rollouts.controller != "random":
-        raise ConfigError(
-            f"rollouts.controller = {task.config.rollouts.controller!r} in iteration 1: no controller exists before it",
-            next=f"wm run --run {task.run} --iteration 2",
-        )
 
 
 def stored_config(store: Store, run: str, iteration: int) -> dict[str, Any] | None:
