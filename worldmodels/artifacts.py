@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -428,6 +429,15 @@ def stored_files(manifest: Mapping[str, Any]) -> Iterator[File]:
     for part in (manifest, *manifest.get("shards", ())):
         yield from part.get("files", {}).values()
         yield from part.get("telemetry", {}).values()
+
+
+def scores(store: Store, manifest: Mapping[str, Any]) -> stored.Scores:
+    """Read the scores of a committed evaluation; raise CorruptArtifact if they are damaged."""
+    name = Name.of(manifest["artifact"])
+    with tempfile.TemporaryDirectory() as scratch:
+        data = load(store, name, manifest, Path(scratch)).path("scores.json").read_bytes()
+    found: stored.Scores = stored.parse(data, stored.SCORES, f"{name}: scores.json", repair_command(name))
+    return found
 
 
 def config_key(run: str, iteration: int) -> str:

@@ -4,8 +4,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wm import machine, options
 from wm.evaluate import spread
@@ -95,14 +94,14 @@ def select(names: Sequence[str], given: options.RunOptions) -> Selection:
 
 def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) -> None:
     """Print the score and the report's place, if their stages were chosen."""
-    from worldmodels import runner
+    from worldmodels import artifacts, runner
 
     for task in tasks:
         manifest = runner.find(store, task.name, task.config)
         if manifest is None:
             continue
         if task.stage == "evaluate":
-            scores = _scores(store, task, manifest)
+            scores = artifacts.scores(store, manifest)
             if as_json:
                 machine.event("result", work=str(task.name), score=scores)
             else:
@@ -113,19 +112,6 @@ def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) 
                 machine.event("result", work=str(task.name), report=page)
             else:
                 echo(f"report: {page}")
-
-
-def _scores(store: "Store", task: "Task", manifest: dict[str, Any]) -> "Scores":
-    """Read the scores of a committed evaluation; raise CorruptArtifact if they are damaged."""
-    import tempfile
-
-    from worldmodels import artifacts, stored
-
-    with tempfile.TemporaryDirectory() as scratch:
-        data = artifacts.load(store, task.name, manifest, Path(scratch)).path("scores.json").read_bytes()
-    label, repair = f"{task.name}: scores.json", artifacts.repair_command(task.name)
-    scores: Scores = stored.parse(data, stored.SCORES, label, repair)
-    return scores
 
 
 def _print_scores(scores: "Scores", digests: Mapping[str, str]) -> None:

@@ -1,13 +1,11 @@
 """Differences between two runs, iterations or artifacts: settings first, then results, then software."""
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from .. import artifacts, stages, stored
+from .. import artifacts, stages
 from ..artifacts import ITERATION, Name
 from ..errors import ConfigError, MissingInput
 from ..evaluation.statistics import interval_95
@@ -117,18 +115,10 @@ def _pair(store: Store, name: str, left: Mapping[str, Any] | None, right: Mappin
     digests: tuple[str | None, str | None] = (left["digest"] if left else None, right["digest"] if right else None)
     if not left or not right or digests[0] == digests[1] or not name.endswith("evaluate"):
         return Pair(name, *digests)
-    here, there = _scores(store, left), _scores(store, right)
+    here, there = artifacts.scores(store, left), artifacts.scores(store, right)
     figures = ("mean", "std", "interquartile_mean", "median", "min", "laps", "tracks")
     chosen = [{figure: scores.get(figure) for figure in figures} for scores in (here, there)]
     by_track = {row["track"]: row["score"] for row in here["scores"]}
     steps = [row["score"] - by_track[row["track"]] for row in there["scores"] if row["track"] in by_track]
     paired = (len(steps), fmean(steps), *interval_95(steps)) if steps else None
     return Pair(name, *digests, tuple(_differences(*chosen)), paired)
-
-
-def _scores(store: Store, manifest: Mapping[str, Any]) -> stored.Scores:
-    name = Name.of(manifest["artifact"])
-    with tempfile.TemporaryDirectory() as scratch:
-        data = artifacts.load(store, name, manifest, Path(scratch)).path("scores.json").read_bytes()
-    found: stored.Scores = stored.parse(data, stored.SCORES, f"{name}: scores.json", artifacts.repair_command(name))
-    return found
