@@ -1,0 +1,1 @@
+"""Artifacts out of a store and into one: files, ONNX, Keras, data sets, model cards."""
