@@ -25,6 +25,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "show": (RUN, STORE, ITERATION),
     "diff": (STORE,),
     "evaluate": (RUN, STORE, ITERATION, WORKERS),
+    "get": (RUN, STORE, ITERATION),
     "ls": (STORE,),
     "verify": (STORE,),
     "gc": (STORE,),

@@ -33,6 +33,9 @@ GROUPS = {
         "status": "wm.status:status",
         "logs": "wm.logs:logs",
     },
+    "Out of a store, and in": {
+        "get": "wm.interchange:get",
+    },
     "Look after a store": {
         "doctor": "wm.upkeep:doctor",
         "verify": "wm.upkeep:verify",
