@@ -26,6 +26,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "diff": (STORE,),
     "evaluate": (RUN, STORE, ITERATION, WORKERS),
     "get": (RUN, STORE, ITERATION),
+    "export": (STORE, ITERATION),
     "ls": (STORE,),
     "verify": (STORE,),
     "gc": (STORE,),

@@ -1,12 +1,17 @@
 """Artifacts out of a store and into one: `wm get`."""
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from wm import options
 from wm.formatting import size
 from wm.out import echo
+
+if TYPE_CHECKING:
+    from worldmodels.api import Which
 
 
 @click.command()
@@ -50,3 +55,54 @@ def get(artifact: str, file: str, run_name: str | None, store_uri: str, iteratio
     rest = f"; {len(chosen) - len(made)} there already" if len(made) < len(chosen) else ""
     what = chosen[0].path if len(chosen) == 1 else f"{len(chosen)} files"
     echo(f"{what}, {size(sum(part.size for part in chosen))}, of {name} {found[-1]['digest'][:12]}: in {target}{rest}")
+
+
+def _which(text: str) -> "Which":
+    if text in ("mean", "best"):
+        return cast("Which", text)
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise click.BadParameter(f"{text!r} is not mean, best or the number of a generation")
+    return int(text)
+
+
+FORMATS = ("onnx", "keras", "minari", "npz")
+
+
+@click.command()
+@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
+@options.store
+@options.iteration
+@click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("onnx",), show_default=True,
+              help="May be repeated. onnx and keras: the networks; minari and npz: the rollouts.")  # fmt: skip
+@click.option("--controller", "which", default="mean", show_default=True, metavar="WHICH",
+              callback=lambda context, parameter, value: _which(value),
+              help="mean, best (the luckiest candidate), or N: the mean after generation N.")  # fmt: skip
+@click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+              help="Where the files go; by default export/RUN.")  # fmt: skip
+def export(
+    run_name: str | None,
+    store_uri: str,
+    iteration: int,
+    formats: tuple[str, ...],
+    which: "Which",
+    folder: Path | None,
+) -> None:
+    """Write a run's networks, policy or rollouts in formats of other tools.
+
+    onnx: V, M, and the whole policy in one file, policy.onnx: (frame, h, c) -> (action, h, c). keras: V and M as plain
+    Keras models. Each file must compute, on stored frames, what the committed networks compute, before it gets its
+    name. minari and npz: the rollouts, for other learners. MODEL_CARD.md describes the networks, their data and their
+    scores. Earlier files in FOLDER are replaced. docs/formats.md describes all of them.
+
+    \b
+    wm export demo
+    wm export demo --format onnx --format keras --to exported
+    wm export demo --format minari --controller best
+    """
+    from worldmodels import api
+    from worldmodels.interchange import exporting
+
+    name = run_name or options.DEFAULT_RUN
+    target = folder or Path("export", name)
+    for written in exporting.export(api.open(store_uri).run(name, iteration), target, formats, which):
+        echo(f"{written.path}: {written.words}" if written.words else written.path)

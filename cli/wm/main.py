@@ -35,6 +35,7 @@ GROUPS = {
     },
     "Out of a store, and in": {
         "get": "wm.interchange:get",
+        "export": "wm.interchange:export",
     },
     "Look after a store": {
         "doctor": "wm.upkeep:doctor",
