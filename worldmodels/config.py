@@ -13,6 +13,7 @@ from . import parts, stored
 from .cluster_settings import ClusterSettings
 from .errors import ConfigError
 from .settings import EXECUTION, EXTENT, LATER, MOST, Count, Positive, Section, fields, flatten, leaves
+from .stages import NO_INPUTS
 from .stored import SHARDS
 
 __all__ = ["EXECUTION", "EXTENT", "LATER", "Config", "Origins", "fields", "flatten", "leaves", "resolve"]
@@ -45,11 +46,23 @@ class Rollouts(Section):
     )
     steps: Count = Field(400, le=1000, description="longest episode, in environment steps")
     shard_episodes: Count = Field(8, le=1000, description="episodes stored together")
-    controller: Literal["random", "mean", "best"] | Annotated[int, Field(ge=1, le=GENERATIONS)] = Field(
+    controller: Literal["random", "mean", "best", "imported"] | Annotated[int, Field(ge=1, le=GENERATIONS)] = Field(
         "random", description="who drives: random, or the previous iteration's mean, best or mean of generation N"
+    )
+    source: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="SHA-256 of imported episodes, with controller = imported; `wm import` sets both",
+        json_schema_extra=LATER,
     )
     hold: Positive = Field(8.0, le=1000, description="mean number of steps a random action is held")
     renderer: Renderer = Field("fast", description=RENDERER)
+
+    @model_validator(mode="after")
+    def _origin(self) -> "Rollouts":
+        if (self.controller == "imported") != bool(self.source):
+            raise ValueError("controller = imported and source belong together: `wm import` sets both")
+        return self
 
     @model_validator(mode="after")
     def _whole_shards(self) -> "Rollouts":
@@ -349,7 +362,7 @@ SHOW = "wm config --preset demo"
 """The command that lists every setting, even if typed or stored settings are wrong."""
 
 
-ITERATION_TWO = {"rollouts": {"controller": "mean"}, "vae": {"warm_start": True}}
+ITERATION_TWO = {"rollouts": {"controller": "mean", "source": ""}, "vae": {"warm_start": True}}
 """Defaults of iteration 2 and later: the controller drives, and V starts from its previous weights."""
 
 
@@ -375,7 +388,7 @@ def resolve(
         layers.append(("", {name: section for name, section in stored[0].items() if name not in PERSONAL}))
     else:
         layers.append((f"preset {preset or 'demo'}", _preset(preset or "demo")))
-    if iteration > 1 and not (stored and preset is None and stored[0]["rollouts"]["controller"] != "random"):
+    if iteration > 1 and not (stored and preset is None and stored[0]["rollouts"]["controller"] not in NO_INPUTS):
         layers.append((f"iteration {iteration}", ITERATION_TWO))
     layers += [(str(path), _read_toml(path)) for path in files]
     layers += [(f"-o {text[:LONGEST_VALUE]}", _parse_override(text)) for text in overrides]

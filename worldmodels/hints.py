@@ -27,12 +27,13 @@ TAKES: Mapping[str, Sequence[str]] = {
     "evaluate": (RUN, STORE, ITERATION, WORKERS),
     "get": (RUN, STORE, ITERATION),
     "export": (STORE, ITERATION),
+    "import": (PRESET, CONFIG, OVERRIDE, RUN, STORE),
     "ls": (STORE,),
     "verify": (STORE,),
     "gc": (STORE,),
 }
 """The options that select what a command acts on; `wm config` takes no settings, since errors in them recommend it."""
-WHOLE = ("run", "submit", "render")
+WHOLE = ("run", "submit", "render", "import")
 """Commands that resolve all settings; the others need only those where to compute."""
 
 Given = Mapping[str, Sequence[str]]

@@ -28,6 +28,11 @@ def installed(stage: str) -> None:
 
 def rollouts(outlook: Outlook) -> None:
     which = outlook.config.rollouts.controller
+    if which == "imported":
+        raise MissingInput(
+            f"the rollouts of {outlook.run} were imported, and are gone or damaged: the same import restores them",
+            next=f"wm import SOURCE --run {outlook.run}",
+        )
     if isinstance(which, int) and "controller" in outlook.inputs:
         from .rollouts.stage import load_parameters
 

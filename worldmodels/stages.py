@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .config import Config
     from .context import Context
 
+NO_INPUTS = ("random", "imported")
+"""Values of `rollouts.controller` that need no earlier iteration."""
+
 Kind = Literal["single", "sharded", "exchange"]
 Inputs = list[tuple[str, int]]
 
@@ -69,7 +72,7 @@ class Stage:
 
 
 def _rollouts_inputs(config: "Config", iteration: int) -> Inputs:
-    if config.rollouts.controller == "random":
+    if config.rollouts.controller in NO_INPUTS:
         return []
     if iteration == 1:
         raise ConfigError(

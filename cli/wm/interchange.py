@@ -106,3 +106,58 @@ def export(
     target = folder or Path("export", name)
     for written in exporting.export(api.open(store_uri).run(name, iteration), target, formats, which):
         echo(f"{written.path}: {written.words}" if written.words else written.path)
+
+
+@click.command("import")
+@click.argument("source")
+@options.run
+@options.store
+@options.settings
+def import_rollouts(
+    source: str,
+    run_name: str | None,
+    store_uri: str,
+    preset: str | None,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Store episodes from elsewhere as the rollouts of a new run.
+
+    SOURCE is an .npz file, a folder of them, or a Minari data set of CarRacing (its folder, or its id). Frames are
+    96x96 or 64x64 pixels, actions continuous. The rollouts are marked as imported, with the SHA-256 of their content;
+    `wm run` then trains V and M on them. After a kill, or damage, the same command completes or repairs them. A run
+    that has other rollouts is a conflict (exit code 10). docs/formats.md describes the arrays.
+
+    \b
+    wm import drives.npz --run human
+    wm import CarRacing/human-v0 --run human --preset laptop
+    """
+    import shlex
+
+    from wm.progress import bar, status
+    from worldmodels.executors import planning
+    from worldmodels.interchange import importing, sources
+    from worldmodels.store import open_store
+
+    if not run_name:
+        raise click.UsageError("Missing option '--run': the name of the run that gets the rollouts.")
+    store, opened = open_store(store_uri), sources.open_source(source)
+    with status() as said:
+        said(f"reading {source}")
+        found = sources.survey(opened)
+    _, asked, _ = options.resolve(store, run_name, 1, preset, files, overrides)
+    more = importing.overrides(found, asked.rollouts.shard_episodes)
+    _, config, origins = options.resolve(store, run_name, 1, preset, files, (*overrides, *more))
+    again = shlex.join(["wm", "import", source, "--run", f"{run_name}-2"])
+    with planning.lock(store, run_name, 5.0), bar("import", found.count, "{:.0f}".format) as advance:
+        done = 0
+
+        def report(episodes: int) -> None:
+            nonlocal done
+            advance(episodes - done)
+            done = episodes
+
+        manifest = importing.bring(store, run_name, config, opened, again, report)
+        planning.store_config(store, run_name, 1, config, origins)
+    echo(f"{found.count} episodes, {found.steps} steps: {manifest['artifact']} {manifest['digest'][:12]}")
+    echo(f"next: {options.complete('wm run vae latents memory')}")

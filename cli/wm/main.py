@@ -36,6 +36,7 @@ GROUPS = {
     "Out of a store, and in": {
         "get": "wm.interchange:get",
         "export": "wm.interchange:export",
+        "import": "wm.interchange:import_rollouts",
     },
     "Look after a store": {
         "doctor": "wm.upkeep:doctor",

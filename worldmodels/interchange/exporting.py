@@ -10,6 +10,8 @@ from .checks import Reference, Written
 Writer = Callable[[Reference, Path], Iterable[Written]]
 WRITERS = {
     "onnx": "worldmodels.interchange.onnx_files:write",
+    "minari": "worldmodels.interchange.rollout_files:write_minari",
+    "npz": "worldmodels.interchange.rollout_files:write_npz",
 }
 """Functions by format. They are strings, because some import TensorFlow, which others must not."""
 
