@@ -1,5 +1,6 @@
 """Exported files compute what the committed networks compute, and run where nothing of this project is installed."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import worldmodels
 from worldmodels import api
 from worldmodels.envs.preprocess import shrink
 from worldmodels.errors import CorruptArtifact, WorkFailed
-from worldmodels.interchange import checks, exporting, graphs, weights
+from worldmodels.interchange import card, checks, exporting, graphs, weights
 
 ONNX = ["decoder.onnx", "dream.onnx", "encoder.onnx", "policy.onnx", "step.onnx"]
 
@@ -171,3 +172,57 @@ def test_wrong_arguments_name_themselves(finished, tmp_path, monkeypatch, argume
     monkeypatch.chdir(tmp_path)
     done = finished("export", *arguments)
     assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+
+
+@pytest.fixture(scope="module")
+def keras_files(finished, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("keras")
+    done = finished("export", "tiny", "--format", "keras", "--to", str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_keras_opens_the_models_without_this_project(run, keras_files):
+    """A process with Keras only: M follows a whole episode at once, and predicts what `predict` predicts."""
+    episode = next(run.episodes())
+    z, logvar = run.encode(episode.frames)
+    np.savez(keras_files / "in.npz", frames=episode.frames, z=z, a=episode.actions)
+    code = """
+import sys, numpy, keras
+folder, x = sys.argv[1], numpy.load(sys.argv[1] + "/in.npz")
+encoder, decoder, memory = (keras.saving.load_model(f"{folder}/{n}.keras") for n in ("encoder", "decoder", "memory"))
+mean, logvar = encoder.predict(x["frames"], verbose=0)
+h = numpy.zeros((1, memory.inputs[2].shape[1]), "float32")
+logits, mu, log_sigma, *_ = memory.predict([x["z"][None], x["a"][None], h, h], verbose=0)
+numpy.savez(folder + "/out.npz", mean=mean, logvar=logvar, pixels=decoder.predict(x["z"], verbose=0), mu=mu[0],
+            logits=logits[0], log_sigma=log_sigma[0])
+assert not [name for name in sys.modules if name.startswith("worldmodels")]
+"""
+    subprocess.run([sys.executable, "-I", "-c", code, str(keras_files)], check=True, capture_output=True)
+    out, predicted = np.load(keras_files / "out.npz"), run.predict(z, episode.actions)
+    for found, expected in ((out["mean"], z), (out["logvar"], logvar)):
+        assert np.allclose(found, expected, atol=1e-5)
+    assert np.abs(np.round(out["pixels"] * 255) - run.decode(z)).max() <= 1
+    for name in ("logits", "mu", "log_sigma"):
+        assert np.allclose(out[name], getattr(predicted, name), atol=1e-4)
+
+
+def test_the_card_names_parts_scores_and_files(run, exported):
+    text = (exported / "MODEL_CARD.md").read_text()
+    assert all(
+        part.digest in text for part in (run.artifact("vae"), run.artifact("memory"), run.artifact("controller"))
+    )
+    assert f"Mean {run.scores().mean:.1f}" in text and "driven by: `random`" in text
+    for name in ONNX:
+        assert f"| `{name}` | `{hashlib.sha256((exported / name).read_bytes()).hexdigest()}` |" in text
+
+
+def test_a_card_has_no_scores_of_other_parameters(run, tmp_path):
+    list(exporting.export(run, tmp_path, ["onnx"], "best"))
+    text = (tmp_path / "MODEL_CARD.md").read_text()
+    assert "No scores of these parameters are committed" in text and "its best candidate" in text
+
+
+def test_texts_of_the_store_stay_text():
+    hostile = "a|b`<script>\x1b[2J\n# heading"
+    assert card._code(hostile).count("`") == 2 and not {"\n", "|", "\x1b"} & set(card._code(hostile))

@@ -20,7 +20,7 @@ RNG = np.random.default_rng(0)
 
 
 def arrays(lengths=(12, 12, 9, 12), size=96, **changes):
-    """What a user's program has recorded: whole pictures of CarRacing, and no seeds."""
+    """A recording of another program: whole pictures of CarRacing, and no seeds."""
     steps = sum(lengths)
     actions = RNG.uniform(0, 1, (steps, 3)).astype(np.float32)
     frames = RNG.integers(0, 256, (steps, size, size, 3), np.uint8)
