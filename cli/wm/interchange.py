@@ -87,7 +87,7 @@ def export(
     which: "Which",
     folder: Path | None,
 ) -> None:
-    """Write a run's networks, policy or rollouts in formats of other tools.
+    """Write a run's networks, policy or rollouts for other tools.
 
     onnx: V, M, and the whole policy in one file, policy.onnx: (frame, h, c) -> (action, h, c). keras: V and M as plain
     Keras models. Each file must compute, on stored frames, what the committed networks compute, before it gets its
