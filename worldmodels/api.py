@@ -25,11 +25,13 @@ from numpy.typing import NDArray
 
 from . import artifacts, runner, stages, stored
 from .artifacts import Artifact, Name
+from .envs import FRAME_SHAPE, spec
 from .envs.preprocess import RAW, shrink
 from .errors import MissingInput
 from .networks import Decoder, Dream, Encoder, Step
 from .rollouts import episodes
-from .rollouts.episodes import FRAME_SHAPE, Episode
+from .rollouts.driver import Driver
+from .rollouts.episodes import Episode
 from .rollouts.player import EpisodeSpec
 from .rollouts.policies import WorldPolicy
 from .rollouts.stage import load_parameters
@@ -177,10 +179,10 @@ class Policy:
     ((3,), dtype('float32'))
     """
 
-    def __init__(self, encoder: Encoder, step: Step, parameters: Floats) -> None:
-        """Begin an episode with V's encoder, M's step and C's parameters [P]."""
+    def __init__(self, driver: Driver, parameters: Floats) -> None:
+        """Begin an episode with V, M and C as `driver`, and C's parameters [P]."""
         self.parameters = parameters
-        self._world = WorldPolicy(encoder, step, 1)
+        self._world = WorldPolicy(driver, 1)
         self.reset()
 
     def reset(self) -> None:
@@ -299,8 +301,9 @@ class Run:
         >>> episode.frames.shape, episode.actions.shape, episode.rewards.shape
         ((40, 64, 64, 3), (40, 3), (40,))
         """
-        for shard in self.artifact("rollouts").shards:
-            yield from episodes.read(shard)
+        rollouts = self.artifact("rollouts")
+        for shard in rollouts.shards:
+            yield from episodes.read(shard, spec(rollouts.env).actions)
 
     def latents(self) -> Iterator[Latents]:
         """Yield the stored latents of each episode: mean and logvar [T, Z], actions [T, 3].
@@ -308,8 +311,9 @@ class Run:
         >>> next(worldmodels.open("runs").run("demo").latents()).mean.shape
         (40, 8)
         """
-        for shard in self.artifact("latents").shards:
-            yield from latents.read(shard)
+        found = self.artifact("latents")
+        for shard in found.shards:
+            yield from latents.read(shard, spec(found.env).actions)
 
     def encode(self, frames: Frames) -> tuple[Floats, Floats]:
         """Return V's mean and log-variance, [T, Z] each, of frames uint8 [T, 96, 96, 3] or [T, 64, 64, 3].
@@ -369,8 +373,10 @@ class Run:
         """
         from .reports.dream import Networks, roll_out
 
-        parameters = None if controller is None else self.parameters(controller)
-        networks = Networks(self._encoder, self._decoder, self._step, self._dream, parameters)
+        drives = None
+        if controller is not None:
+            drives = self._driver(self._encoder, self._step).controller, self.parameters(controller)
+        networks = Networks(self._encoder, self._decoder, self._step, self._dream, drives)
         rng = np.random.default_rng(seed)
         return roll_out(networks, episode, rng, warm_up=warm_up, steps=steps, temperature=temperature)
 
@@ -397,7 +403,8 @@ class Run:
         """
         parameters = self.parameters(controller)
         encoder = Encoder(self.driven_by("vae").path("encoder.tflite"))
-        return Policy(encoder, Step(self.driven_by("memory").path("step.tflite")), parameters)
+        step = Step(self.driven_by("memory").path("step.tflite"))
+        return Policy(self._driver(encoder, step), parameters)
 
     def driven_by(self, stage: str) -> Artifact:
         """Return the artifact of V ("vae") or M ("memory") that the controller was evolved with, retired or not.
@@ -421,6 +428,10 @@ class Run:
                 next=runner.renew_command(controller.name),
             )
         return artifacts.load(self._store, name, manifest, self._scratch)
+
+    def _driver(self, encoder: Encoder, step: Step) -> Driver:
+        controller = self.artifact("controller")
+        return Driver.of(controller.env, controller.architecture, encoder, step)
 
     @cached_property
     def _encoder(self) -> Encoder:

@@ -1,6 +1,7 @@
 """Artifacts out of a store and into one: `wm get`."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,12 +18,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("artifact")
 @click.argument("file", required=False, default="")
-@options.run
-@options.store
-@options.iteration
+@options.of_run()
 @click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
               help="Where the files go; by default a folder named by the stage.")  # fmt: skip
-def get(artifact: str, file: str, run_name: str | None, store_uri: str, iteration: int, folder: Path | None) -> None:
+def get(artifact: str, file: str, given: options.RunOptions, folder: Path | None) -> None:
     """Copy an artifact's files out of a store.
 
     Without FILE, all of them: results, telemetry, and each shard's below shard-<index>/. FILE is one file or one shard.
@@ -41,13 +40,11 @@ def get(artifact: str, file: str, run_name: str | None, store_uri: str, iteratio
     from worldmodels import artifacts
     from worldmodels.errors import MissingInput
     from worldmodels.interchange import copies
-    from worldmodels.store import open_store
 
-    store = open_store(store_uri)
-    name = name_of(artifact, run_name, iteration)
+    store, name = given.store, name_of(artifact, given)
     found = artifacts.manifests(store, name)
     if not found:
-        raise MissingInput(f"{name} is not committed in {store_uri}", next=f"wm ls {name.run}")
+        raise MissingInput(f"{name} is not committed in {given.store_uri}", next=f"wm ls {name.run}")
     chosen = copies.parts(artifacts.load(store, name, found[-1], Path(tempfile.gettempdir())), file)
     target = folder or Path(name.stage)
     with bar(name.stage, sum(part.size for part in chosen), size) as advance:
@@ -69,9 +66,7 @@ FORMATS = ("onnx", "keras", "minari", "npz")
 
 
 @click.command()
-@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
-@options.store
-@options.iteration
+@options.of_runs(options.iteration)
 @click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("onnx",), show_default=True,
               help="May be repeated. onnx and keras: the networks; minari and npz: the rollouts.")  # fmt: skip
 @click.option("--controller", "which", default="mean", show_default=True, metavar="WHICH",
@@ -79,14 +74,7 @@ FORMATS = ("onnx", "keras", "minari", "npz")
               help="mean, best (the luckiest candidate), or N: the mean after generation N.")  # fmt: skip
 @click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
               help="Where the files go; by default export/RUN.")  # fmt: skip
-def export(
-    run_name: str | None,
-    store_uri: str,
-    iteration: int,
-    formats: tuple[str, ...],
-    which: "Which",
-    folder: Path | None,
-) -> None:
+def export(given: options.RunOptions, formats: tuple[str, ...], which: "Which", folder: Path | None) -> None:
     """Write a run's networks, policy or rollouts for other tools.
 
     onnx: V, M, and the whole policy in one file, policy.onnx: (frame, h, c) -> (action, h, c). keras: V and M as plain
@@ -102,25 +90,16 @@ def export(
     from worldmodels import api
     from worldmodels.interchange import exporting
 
-    name = run_name or options.DEFAULT_RUN
-    target = folder or Path("export", name)
-    for written in exporting.export(api.open(store_uri).run(name, iteration), target, formats, which):
+    target = folder or Path("export", given.run)
+    run = api.open(given.store_uri).run(given.run, given.iteration)
+    for written in exporting.export(run, target, formats, which):
         echo(f"{written.path}: {written.words}" if written.words else written.path)
 
 
 @click.command("import")
 @click.argument("source")
-@options.run
-@options.store
-@options.settings
-def import_rollouts(
-    source: str,
-    run_name: str | None,
-    store_uri: str,
-    preset: str | None,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-) -> None:
+@options.gathered(options.run, options.store, options.settings)
+def import_rollouts(source: str, given: options.RunOptions) -> None:
     """Store episodes from elsewhere as the rollouts of a new run.
 
     SOURCE is an .npz file, a folder of them, or a Minari data set of CarRacing (its folder, or its id). Frames are
@@ -137,17 +116,17 @@ def import_rollouts(
     from wm.progress import bar, status
     from worldmodels.executors import planning
     from worldmodels.interchange import importing, sources
-    from worldmodels.store import open_store
 
+    run_name = given.run_name
     if not run_name:
         raise click.UsageError("Missing option '--run': the name of the run that gets the rollouts.")
-    store, opened = open_store(store_uri), sources.open_source(source)
+    store, opened = given.store, sources.open_source(source)
     with status() as said:
         said(f"reading {source}")
         found = sources.survey(opened)
-    _, asked, _ = options.resolve(store, run_name, 1, preset, files, overrides)
+    asked, _ = given.resolve()
     more = importing.overrides(found, asked.rollouts.shard_episodes)
-    _, config, origins = options.resolve(store, run_name, 1, preset, files, (*overrides, *more))
+    config, origins = replace(given, overrides=(*given.overrides, *more)).resolve()
     again = shlex.join(["wm", "import", source, "--run", f"{run_name}-2"])
     with planning.lock(store, run_name, 5.0), bar("import", found.count, "{:.0f}".format) as advance:
         done = 0

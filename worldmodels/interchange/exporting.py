@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .. import runner
+from .. import stages
 from ..api import Run, Which
 from . import card
 from .checks import Reference, Written
@@ -26,7 +26,7 @@ def export(run: Run, folder: Path, formats: Sequence[str], which: Which = "mean"
     """
     reference, networks = Reference(run, which), []
     for name in formats:
-        for written in runner.entrypoint(WRITERS[name])(reference, folder):
+        for written in stages.function(WRITERS[name])(reference, folder):
             networks += [written.path] if name in NETWORKS else []
             yield written
     if networks:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..envs.preprocess import FIRST_ROW, LAST_ROW, SIZE
-from ..networks import parameters
 from .weights import ACTIONS, Network
 
 OPSET, IR = 17, 8
@@ -131,8 +130,9 @@ def policy(vision: Network, memory: Network, controller: NDArray[np.float32]) ->
     Raise ValueError for a controller that is not the linear layer of [z, h].
     """
     z, hidden = vision.sizes["z"], memory.sizes["hidden"]
-    if controller.shape != (parameters(z, hidden),):
-        raise ValueError(f"C has {controller.shape} parameters, a linear layer of [z, h] has {parameters(z, hidden)}")
+    length = ACTIONS * (z + hidden + 1)
+    if controller.shape != (length,):
+        raise ValueError(f"C has {controller.shape} parameters, a linear layer of [z, h] has {length}")
     kernel = controller[:-ACTIONS].reshape(ACTIONS, z + hidden).T
     arrays = {
         **_vision(vision), **_memory(memory),

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from .. import artifacts, publishing, runner
 from ..artifacts import Identity
 from ..config import SHARD_FRAMES, Config
 from ..errors import ConfigError, Conflict, CorruptArtifact
 from ..rollouts import episodes
-from ..runner import Task
+from ..runner import Task, TaskState
 from ..store import Store
+from ..stored import Manifest, Record
 from .sources import Source, Survey
 
 LOG = logging.getLogger("wm")
@@ -40,14 +40,14 @@ def overrides(found: Survey, shard_episodes: int) -> tuple[str, ...]:
 
 def bring(
     store: Store, run: str, config: Config, source: Source, again: str, report: Report = lambda done: None
-) -> dict[str, Any]:
+) -> Manifest:
     """Commit the source's episodes as the rollouts of iteration 1; return the manifest.
 
     Shards that are stored stay; damaged ones of the same episodes are written again. `report` receives the number of
     episodes after each shard. Raise Conflict, with the command `again`, if the run has other rollouts.
     """
     task = Task(run, 1, "rollouts", config)
-    work = runner.identify(task, {})
+    work = TaskState(store, task).settings
     others = [m for m in artifacts.manifests(store, work.name) if work.differences(m)]
     if others:
         raise Conflict(f"{work.name} {others[-1]['digest'][:12]} is committed already, with other episodes", next=again)
@@ -72,7 +72,7 @@ def _shards(source: Source, size: int) -> Iterator[dict[str, bytes]]:
         yield episodes.join(part)
 
 
-def _shard(store: Store, work: Identity, index: int, attempt: str, content: dict[str, bytes]) -> dict[str, Any]:
+def _shard(store: Store, work: Identity, index: int, attempt: str, content: dict[str, bytes]) -> Record:
     """Return the shard's record, with its files in the store: those that are there and sound, or new ones."""
     record = _sound(store, work, index, content)
     if record is None:
@@ -83,7 +83,7 @@ def _shard(store: Store, work: Identity, index: int, attempt: str, content: dict
     return record
 
 
-def _sound(store: Store, work: Identity, index: int, content: dict[str, bytes]) -> dict[str, Any] | None:
+def _sound(store: Store, work: Identity, index: int, content: dict[str, bytes]) -> Record | None:
     """Return the stored record if its files are these bytes; write those again that are damaged."""
     try:
         record = artifacts.read_record(store, work.shard_key(index))

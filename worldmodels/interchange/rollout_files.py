@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from .. import npz
+from ..envs import FRAME_SHAPE, spec
 from ..errors import ConfigError, MissingInput, StoreError
 from ..rollouts import episodes
-from ..rollouts.episodes import FRAME_SHAPE, Episode
+from ..rollouts.episodes import Episode
 from ..store.causes import explain
 from . import checks
 from .checks import Reference, Written
@@ -22,8 +23,9 @@ from .checks import Reference, Written
 
 def write_npz(reference: Reference, folder: Path) -> Iterator[Written]:
     """Write one file per shard, rollouts/shard-<index>.npz; the same episodes give the same bytes."""
-    for shard in reference.run.artifact("rollouts").shards:
-        found, data = episodes.read(shard), io.BytesIO()
+    rollouts = reference.run.artifact("rollouts")
+    for shard in rollouts.shards:
+        found, data = episodes.read(shard, spec(rollouts.env).actions), io.BytesIO()
         npz.save(
             data,
             frames=np.concatenate([e.frames for e in found]),
@@ -63,8 +65,9 @@ def write_minari(reference: Reference, folder: Path) -> Iterator[Written]:
         root.mkdir(parents=True, exist_ok=True)
         with _minari_root(unfinished):
             made: Any = None
-            for shard in run.artifact("rollouts").shards:
-                buffers = [_buffer(minari, e) for e in episodes.read(shard) if len(e) > 1]
+            for shard in (rollouts := run.artifact("rollouts")).shards:
+                found = episodes.read(shard, spec(rollouts.env).actions)
+                buffers = [_buffer(minari, e) for e in found if len(e) > 1]
                 count += len(buffers)
                 if made is None and buffers:
                     made = _create(minari, name, buffers, _about(reference))

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import npz, stored
+from ..envs import FRAME_SHAPE
 from ..envs.preprocess import RAW, shrink
 from ..errors import ConfigError
-from ..rollouts.episodes import FRAME_SHAPE, Episode
+from ..rollouts.episodes import Episode
 
 MOST_STEPS = 1000
 """Longest episode: CarRacing's time limit, and the bound of `rollouts.steps`."""
