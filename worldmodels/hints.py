@@ -21,6 +21,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "cancel": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
     "logs": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
     "status": (CONFIG, OVERRIDE, STORE),
+    "board": (CONFIG, OVERRIDE, STORE),
     "doctor": (CONFIG, OVERRIDE, STORE),
     "show": (RUN, STORE, ITERATION),
     "diff": (STORE,),

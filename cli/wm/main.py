@@ -32,6 +32,7 @@ GROUPS = {
         "diff": "wm.diff:diff",
         "status": "wm.status:status",
         "logs": "wm.logs:logs",
+        "board": "wm.board:board",
     },
     "Out of a store, and in": {
         "get": "wm.interchange:get",

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from worldmodels.store import Store
 
 FIRST_ANSWER_SECONDS = 3.0
-SILENT_SECONDS = 60.0  # without a new claim or result: no worker counts as active
 
 
 @click.command()
@@ -98,23 +97,14 @@ def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[s
 
 def _evolution(store: "Store", run: str, iteration: int, stage: str) -> dict[str, Any] | None:
     """Return an uncommitted evolution's progress; None before its first generation, and for other stages."""
-    from worldmodels import config, runner, stages
-    from worldmodels.errors import ConfigError, CorruptArtifact, MissingInput
-    from worldmodels.executors import planning
+    from worldmodels import stages
+    from worldmodels.artifacts import Name
+    from worldmodels.executors import underway
 
     if stages.stage(stage).kind != "exchange":
         return None
-    try:
-        if not (stored := planning.stored_config(store, run, iteration)):
-            return None
-        settled, _ = config.resolve(iteration=iteration, stored=(stored["config"], stored["origins"]))
-        task = runner.Task(run, iteration, stage, settled)
-        area = runner.TaskState(store, task).area
-        from worldmodels.control import describe
-
-        found = describe(area, settled.controller)
-    except (MissingInput, ConfigError, CorruptArtifact):  # it has not begun, or another version of wm began it
-        return None
+    begun = underway.find(store, Name(run, iteration, stage))
+    found = begun and begun.evolution()
     if found is None:
         return None
     return {name: None if math.isnan(value) else value for name, value in asdict(found).items()}
@@ -146,26 +136,10 @@ def _words(row: dict[str, Any]) -> str:
         return f"committed  {digest[:12]}"
     if evolution is None:
         return _state(job) if job else "not yet"
-    beginning = _state(job) + "\n    " if job else "at work    " if _alive(evolution) else "stopped    "
-    return beginning + _stands(evolution)
+    from worldmodels.executors import underway
 
-
-def _alive(evolution: dict[str, Any]) -> bool:
-    return bool(evolution["silent"] < SILENT_SECONDS)
-
-
-def _stands(evolution: dict[str, Any]) -> str:
-    """Return a line with an evolution's generation, scores and speed."""
-    from worldmodels import durations
-
-    words = [f"generation {evolution['generation']} of {evolution['generations']}, {evolution['done']:.0%} done"]
-    numbers = (("best", ".0f"), ("mean", ".1f"), ("validation", ".1f"), ("sigma", ".3f"))
-    words += [f"{name} {evolution[name]:{form}}" for name, form in numbers if evolution[name] is not None]
-    if not _alive(evolution):
-        return "  ".join([*words, f"silent for {durations.words(evolution['silent'])}"])
-    count = evolution["workers"]
-    words.append(f"{count} worker{'s' * (count != 1)}, {evolution['rate'] or 0:.0f} steps/s")
-    return "  ".join(words + ([f"{durations.clock(evolution['left'])} left"] if evolution["left"] is not None else []))
+    beginning = _state(job) + "\n    " if job else "at work    " if underway.alive(evolution) else "stopped    "
+    return beginning + underway.words(evolution)
 
 
 def _state(job: dict[str, Any]) -> str:

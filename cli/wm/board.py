@@ -1,0 +1,74 @@
+"""`wm board`: a web page about runs."""
+
+from pathlib import Path
+
+import click
+
+from wm import options
+from wm.out import echo
+
+DEADLINE_SECONDS = 30.0  # of a bucket that does not answer: the page shows the error, and the next look tries again
+
+
+@click.command()
+@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
+@options.store
+@options.overrides
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="A port of 127.0.0.1; 0: a free one."
+)
+@click.option("--open", "opened", is_flag=True, help="Open the page in a browser.")
+@click.option(
+    "--write", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Write the page as static files instead, with all curves and films.",
+)  # fmt: skip
+def board(
+    run_name: str | None,
+    store_uri: str,
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    port: int,
+    opened: bool,
+    folder: Path | None,
+) -> None:
+    """Show the runs of a store on a web page, while they go on.
+
+    The page shows states, curves, workers, films, and costs where kubernetes.prices has some. It is for this machine
+    only, at an address with a random token. The command reads the store only, and only while a browser shows the page.
+    Ctrl-C ends it; runs go on.
+
+    \b
+    wm board
+    wm board demo --open
+    wm board --store s3://bucket/prefix --config cluster.toml
+    wm board --write ./board
+    """
+    from worldmodels.config import resolve
+    from worldmodels.errors import ConfigError, MissingInput
+    from worldmodels.store import open_store
+
+    try:
+        from worldmodels.board import server, watching, writing
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the board needs the package {error.name}, which is not installed",
+            next="pip install --editable '.[board]'",
+        ) from error
+    config, _ = resolve(None, files, overrides)
+    bucket = {"deadline": DEADLINE_SECONDS} if store_uri.startswith("s3://") else {}
+    store = open_store(store_uri, **bucket)
+    root = getattr(store, "root", None)
+    if root is not None and not root.is_dir():
+        raise MissingInput(f"there is no folder {store_uri}", next="wm run --preset demo")
+    watch = watching.Watch(store, config, run_name or "")
+    watch.find()
+    if folder:
+        echo(f"{folder}/index.html: {writing.write(watch, folder) / 1e6:.1f} MB with its files")
+        return
+    with server.listen(port) as found:
+        served, address = server.serve(watch, found)
+        watch.start()
+        echo(f"{store.uri}: {address}\nCtrl-C ends the board; runs go on")
+        if opened:
+            click.launch(address)
+        served.serve_forever()
