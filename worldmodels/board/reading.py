@@ -64,6 +64,7 @@ class Stage:
     missing: tuple[str, ...] = ()
     damaged: str = ""
     _task: Underway | None = None
+    _inputs: tuple[float | None, ...] | None = None
     _hosts: dict[str, tuple[str, int | None]] = field(default_factory=dict)
     _log: tuple[str, float] = ("", 0.0)
 
@@ -87,12 +88,13 @@ class Stage:
         latest = [worker.beat for worker in self.gone] + ([self.line.written] if self.line else [])
         return self.committed or (max(latest) if latest and self.state == "stopped" else None)
 
-    def look(self, store: Store, settled: Config) -> None:
-        """Read the signs of work on a stage whose inputs are committed: at most four listings."""
+    def look(self, store: Store, settled: Config, inputs: tuple[float | None, ...]) -> None:
+        """Read the signs of work on a stage whose inputs were committed at these times: at most three listings."""
         self._heartbeats(store)
-        task = runner.Task(self.name.run, self.name.iteration, self.name.stage, settled)
-        self._task = self._task or underway.of(store, task)
         kind = stages.stage(self.name.stage).kind
+        if kind != "single" and self._inputs != inputs:
+            task = runner.Task(self.name.run, self.name.iteration, self.name.stage, settled)
+            self._inputs, self._task = inputs, underway.of(store, task)
         if self._task and kind == "sharded":
             self.shards = self._task.shards()
         if self._task and kind == "exchange" and (found := self._task.evolution()):
@@ -124,7 +126,7 @@ class Stage:
 
 
 class Iteration:
-    """What is known of one iteration of a run. `refresh` brings it up to date."""
+    """The state of one iteration of a run; `refresh` reads it again."""
 
     def __init__(self, store: Store, run: str, number: int) -> None:
         self.run, self.number = run, number
@@ -166,7 +168,7 @@ class Iteration:
         for stage in self._ready() if listings else ():
             with _noting(stage):
                 assert self.settled
-                stage.look(self._store, self.settled)
+                stage.look(self._store, self.settled, tuple(stage.committed for stage in self.stages.values()))
         self._read_score()
         self.looked = True
 
@@ -198,6 +200,8 @@ class Iteration:
                 there = [e for e in self._store.entries(stage.name.key("manifest")) if e.key.endswith(".json")]
                 newest = max(there, key=lambda entry: entry.modified, default=None)
                 stage.key, stage.committed = (newest.key, newest.modified) if newest else ("", None)
+        if stage.committed is not None:
+            stage.workers, stage.gone = (), ()
 
     def _ready(self) -> list[Stage]:
         """Return the stages that are not committed and whose inputs are; note the missing inputs of the others."""

@@ -1,5 +1,6 @@
 """Reading a store again and again, as long as a browser asks, with bounded requests."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from .metered import Metered, price
 from .overview import legible, row
 from .reading import Iteration
 
+log = logging.getLogger("wm.board")
 ACTIVE_AT_ONCE = 8  # iterations at work, or shown in full, that one look reads
 QUIET_AT_ONCE = 5  # others, in turn
 LISTING_SECONDS = 60.0  # between two listings of one stage in a bucket; a worker's heartbeat is written as often
@@ -41,7 +43,9 @@ class Watch:
         self._chosen: dict[str, float] = {}
         self._asked = -1e9
         self.error = ""
+        self._now = time.time()  # of the store's clock, at the last look
         self._read: float | None = None
+        self._reading = True
         self.details: dict[str, dict[str, Any]] = {}
         self._rows: list[dict[str, Any]] = []
         self._hurry, self._stop = threading.Event(), threading.Event()
@@ -53,6 +57,7 @@ class Watch:
         now = self._clock()
         wanted = [id for id in chosen if id in self._iterations][:MOST_CHOSEN]
         if now - self._asked > self.seconds or any(id not in self.details for id in wanted):
+            self._reading = True
             self._hurry.set()
         self._asked = now
         self._chosen |= dict.fromkeys(wanted, now)
@@ -65,7 +70,7 @@ class Watch:
             "bucket": not self.store.local,
             "read": self._read,
             "error": self.error,
-            "after": min(self.seconds, 2.0) if self._read or self.error else FIRST_SECONDS,
+            "after": FIRST_SECONDS if self._reading else min(self.seconds, 2.0),
             "requests": {"reads": reads, "lists": lists, "hour": price(reads * 60, lists * 60)},
             "panels": [asdict(panel) for panel in PANELS],
             "runs": self._rows,
@@ -92,20 +97,25 @@ class Watch:
         """Read what may have changed; note an error of the store for the page. `everything`: no turns, all details."""
         try:
             self.find()
+            self._now = self.store.now()
             now = self._clock()
             told = now
             recent = [id for id, at in self._chosen.items() if now - at < 3 * self.seconds + 5]
             chosen = list(self._iterations) if everything else recent
-            for _ in each(self._refresh, self._due(chosen, everything)):
+            for iteration in each(self._refresh, self._due(chosen, everything)):
+                if iteration.id in chosen:
+                    self._fill(iteration)
                 if self._clock() - told > FIRST_SECONDS:
                     told = self._clock()
                     self._publish(chosen)
-            for _ in each(self._fill, chosen):
-                pass
             self.error = ""
-            self._read = self.store.now()
+            self._read = self._now
         except WmError as error:
             self.error = f"{error.message}; next: {error.next}" if error.next else error.message
+        except Exception as error:  # a bug of ours: the next look may succeed
+            log.exception("the board cannot read %s", self.store.uri)
+            self.error = f"{type(error).__name__}: {error}; the terminal of `wm board` shows more"
+        self._reading = False
         self._publish(chosen=self._full)
 
     def find(self) -> None:
@@ -138,7 +148,7 @@ class Watch:
         quiet = [it for it in turns if it.looked and it not in busy]
         return [*new, *busy[:ACTIVE_AT_ONCE], *quiet[:QUIET_AT_ONCE]]
 
-    def _refresh(self, iteration: Iteration) -> None:
+    def _refresh(self, iteration: Iteration) -> Iteration:
         self._turns[iteration.id] = self._clock()
         due = self._due_listing(iteration.id)
         following = f"{iteration.run}/{iteration.number + 1}"
@@ -146,6 +156,7 @@ class Watch:
         key = artifacts.config_key(iteration.run, iteration.number + 1)
         if due and following not in self._iterations and self.store.modified(key) is not None:
             self._iterations[following] = Iteration(self.store, iteration.run, iteration.number + 1)
+        return iteration
 
     def _due_listing(self, what: str) -> bool:
         """Return whether it is time to list `what` again."""
@@ -155,15 +166,14 @@ class Watch:
         self._listed[what] = now
         return True
 
-    def _fill(self, id: str) -> None:
-        iteration = self._iterations[id]
-        if self._full.setdefault(id, Details(self.store, iteration, self._settings)).iteration is not iteration:
-            self._full[id] = Details(self.store, iteration, self._settings)
-        self._full[id].refresh()
+    def _fill(self, iteration: Iteration) -> None:
+        known = self._full.get(iteration.id)
+        if known is None or known.iteration is not iteration:  # a run that was removed and made again
+            self._full[iteration.id] = known = Details(self.store, iteration, self._settings)
+        known.refresh()
 
     def _publish(self, chosen: Iterable[str]) -> None:
         """Replace the document; readers in other threads see the old one or the new one."""
-        now = self.store.now() if self._read or self.store.local else time.time()
         found = sorted(self._iterations.values(), key=lambda it: (not it.active, -it.latest, it.run, -it.number))
         self._rows = legible([row(it) for it in found])
-        self.details = {id: legible(self._full[id].document(now)) for id in chosen if id in self._full}
+        self.details = {id: legible(self._full[id].document(self._now)) for id in chosen if id in self._full}

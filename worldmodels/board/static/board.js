@@ -9,7 +9,7 @@
   const live = state.after !== null;
   let chosen = new URLSearchParams(location.hash.slice(1)).getAll("run");
   const drawn = new Map(), films = new Map(), logarithmic = new Set();
-  let timer = 0;
+  let timer = 0, fresh = true;
 
   function el(tag, attributes, ...children) {
     const element = document.createElement(tag);
@@ -60,6 +60,7 @@
   const title = row => row.iteration > 1 || several(row.run) ? `${row.run} · iteration ${row.iteration}` : row.run;
 
   function choose(id, wanted) {
+    fresh = false;
     chosen = wanted ? [...chosen.filter(other => other !== id), id].slice(-MOST) : chosen.filter(other => other !== id);
     history.replaceState(null, "", `#${new URLSearchParams(chosen.map(run => ["run", run]))}`);
     show();
@@ -191,8 +192,9 @@
   }
 
   function show() {
-    chosen = chosen.filter(id => state.runs.some(row => row.id === id));
-    if (!chosen.length && !location.hash && state.runs.length) chosen = [state.runs[0].id];
+    if (state.read) chosen = chosen.filter(id => state.runs.some(row => row.id === id));
+    if (fresh && !chosen.length && state.runs.length && state.runs[0].read) chosen = [state.runs[0].id];
+    fresh = fresh && !chosen.length;
     status();
     renew($("runs"), [state.runs, chosen], () => state.runs.length ? state.runs.map(listed) : [el("li", {class: "none"}, state.read ? "No run is in this store yet." : "")]);
     const rows = curves(false);
