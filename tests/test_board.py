@@ -348,6 +348,8 @@ def test_a_taken_port_and_a_missing_folder_have_a_next_command(store, tmp_path):
         busy = start(store, "--port", str(taken.getsockname()[1]))
         _, stderr = busy.communicate(timeout=60)
     assert busy.returncode == 43 and "Address already in use" in stderr and "next: wm board --port 0" in stderr
+    odd = start(store, "Bad Name")
+    assert odd.wait(60) == 43 and "run name 'Bad Name'" in odd.stderr.read()
     absent = start(LocalStore(tmp_path / "absent"))
     _, stderr = absent.communicate(timeout=60)
     assert absent.returncode == 11 and "next: wm run --preset demo" in stderr
@@ -394,6 +396,7 @@ def test_a_browser_shows_curves_and_what_changes(store, scheme):
         assert said == []
         assert {url for url in asked if not url.startswith(address)} == set()
         served.shutdown()
+        watch.end()
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")

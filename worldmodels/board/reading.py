@@ -23,6 +23,7 @@ from ..store import Store, read
 
 State = Literal["committed", "at work", "stopped", "waits", "not begun", "damaged"]
 GONE_SECONDS = 3 * runner.BEAT_SECONDS  # without a heartbeat, a worker counts as gone
+IDLE_LOOKS = 3  # a worker stores the end of its log after its heartbeat ended
 WORKERS = 256  # heartbeats that are read of one stage
 LOG_BYTES = 2**22
 BEGAN = re.compile(r"[0-9]{8}T[0-9]{6}")
@@ -63,6 +64,7 @@ class Stage:
     line: LastLine | None = None
     missing: tuple[str, ...] = ()
     damaged: str = ""
+    _idle: int = 0
     _task: Underway | None = None
     _inputs: tuple[float | None, ...] | None = None
     _hosts: dict[str, tuple[str, int | None]] = field(default_factory=dict)
@@ -89,8 +91,14 @@ class Stage:
         return self.committed or (max(latest) if latest and self.state == "stopped" else None)
 
     def look(self, store: Store, settled: Config, inputs: tuple[float | None, ...]) -> None:
-        """Read the signs of work on a stage whose inputs were committed at these times: at most three listings."""
+        """Read the signs of work on a stage whose inputs were committed at these times: at most three listings.
+
+        Without a worker for some looks, only the heartbeats are listed.
+        """
         self._heartbeats(store)
+        self._idle = 0 if self.state == "at work" else self._idle + 1
+        if self._idle > IDLE_LOOKS:
+            return
         kind = stages.stage(self.name.stage).kind
         if kind != "single" and self._inputs != inputs:
             task = runner.Task(self.name.run, self.name.iteration, self.name.stage, settled)

@@ -19,6 +19,7 @@ from .reading import Iteration
 
 log = logging.getLogger("wm.board")
 ACTIVE_AT_ONCE = 8  # iterations at work, or shown in full, that one look reads
+THREADS = 16
 QUIET_AT_ONCE = 5  # others, in turn
 LISTING_SECONDS = 60.0  # between two listings of one stage in a bucket; a worker's heartbeat is written as often
 FIRST_SECONDS = 0.3  # between two pages while the first look reads
@@ -31,6 +32,8 @@ class Watch:
     def __init__(
         self, store: Store, settings: Config, only: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
+        if only:
+            artifacts.Name(only, 1, "rollouts")  # refuses an invalid name
         self.store_of_user, self.metered = store, Metered(store, clock)
         self.store = cast(Store, self.metered)
         self.seconds = store.publish_seconds
@@ -85,12 +88,17 @@ class Watch:
     def start(self) -> None:
         threading.Thread(target=self._run, name="board", daemon=True).start()
 
+    def end(self) -> None:
+        """Let the thread end after its present look."""
+        self._stop.set()
+        self._hurry.set()
+
     def _run(self) -> None:
         while not self._stop.is_set():
             idle = self._clock() - self._asked > 2 * self.seconds + 5
             self._hurry.wait(None if idle else self.seconds)
             self._hurry.clear()
-            if self._clock() - self._asked <= 2 * self.seconds + 5:
+            if self._clock() - self._asked <= 2 * self.seconds + 5 and not self._stop.is_set():
                 self.look()
 
     def look(self, *, everything: bool = False) -> None:
@@ -102,7 +110,7 @@ class Watch:
             told = now
             recent = [id for id, at in self._chosen.items() if now - at < 3 * self.seconds + 5]
             chosen = list(self._iterations) if everything else recent
-            for iteration in each(self._refresh, self._due(chosen, everything)):
+            for iteration in each(self._refresh, self._due(chosen, everything), THREADS):
                 if iteration.id in chosen:
                     self._fill(iteration)
                 if self._clock() - told > FIRST_SECONDS:

@@ -153,8 +153,9 @@
       curves(true);
     }});
     return el("figure", {"data-panel": panel.title},
-      el("figcaption", {}, el("b", {}, panel.title), el("label", {}, log, "log"), el("span", {class: "keys"}, ...key)),
-      el("div", {class: "plot"}));
+      el("figcaption", {}, el("b", {}, panel.title), el("label", {}, log, "log")),
+      el("div", {class: "plot"}),
+      key.length ? el("p", {class: "keys"}, ...key) : null);
   }
 
   function curves(again) {

@@ -93,7 +93,7 @@ const Charts = (() => {
       const path = line.points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
       picture.append(svg("path", {class: `line ${line.mark} ${line.colour}`, d: path}));
       if (line.mark === "points" || line.points.length < 3)
-        for (const [a, b] of line.points) picture.append(svg("circle", {class: `dot ${line.colour}`, cx: x(a), cy: y(b), r: 3}));
+        for (const [a, b] of line.points) picture.append(svg("circle", {class: `dot ${line.colour}`, cx: x(a), cy: y(b), r: line.points.length > 30 ? 1.8 : 3}));
     }
     plot.append(picture);
     hover(plot, picture, shown, {x, xs, width, y, axis: panel.x});
