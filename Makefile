@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
 .PHONY: help install demo test test-slow test-fire test-fuzz test-cluster test-cluster-smoke lint types bench bench-feed bench-scale \
-    bench-exchange docs manifests dev-s3 lock build-images push-images \
+    bench-exchange bench-board docs manifests dev-s3 lock build-images push-images \
     pin-base sbom clean
 
 help:  ## this list
@@ -61,6 +61,9 @@ bench-scale: install  ## the evolution on 16 to 1,024 simulated workers: time, f
 
 bench-exchange: install  ## what 64 workers ask of a real S3 server, and how long they wait for it
 	PYTHONPATH=tests $(BIN)/python bench/exchange.py
+
+bench-board: install  ## the board of 50 runs in a folder and on a real S3 server: time to the first paint, requests
+	PYTHONPATH=tests $(BIN)/python bench/board.py
 
 docs: install  ## write docs/commands.md from the commands' own help
 	$(BIN)/python -m wm.documentation > docs/commands.md

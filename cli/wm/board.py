@@ -72,3 +72,4 @@ def board(
         if opened:
             click.launch(address)
         served.serve_forever()
+        raise KeyboardInterrupt  # it returns upon Ctrl-C only
