@@ -85,7 +85,7 @@ def work(store: Store, stop: threading.Event) -> None:
 
 def measure(place: str, store: Store, minutes: float) -> None:
     stop, began = threading.Event(), time.monotonic()
-    worker = threading.Thread(target=work, args=(store, stop))
+    worker = threading.Thread(target=work, args=(store, stop), daemon=True)
     worker.start()
     watch = Watch(store, resolve()[0])
     watch.find()
