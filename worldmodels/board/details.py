@@ -113,10 +113,11 @@ class Details:
         elif self._manifests.get(name, (0.0, {}))[0] != stage.committed:
             found = artifacts.read_manifest(self._store, stage.key)
             if found:
-                found["bytes"] = sum(file["size"] for file in artifacts.stored_files(found))
-                found["shards"] = len(found["shards"])  # thousands of records would stay in memory
-                self._manifests[name] = stage.committed, found
-                self._find_films(stage, found)
+                size = sum(file["size"] for file in artifacts.stored_files(found))
+                # Thousands of shards' records would stay in memory.
+                kept = {**found, "bytes": size, "shards": len(found["shards"])}
+                self._manifests[name] = stage.committed, kept
+                self._find_films(stage, kept)
 
     def _find_films(self, stage: Stage, manifest: Mapping[str, Any]) -> None:
         files = artifacts.load(self._store, stage.name, {**manifest, "shards": []}, Path()).files
