@@ -167,6 +167,11 @@ class Controller(Architecture):
     strategy: Annotated[str, AfterValidator(parts.known(parts.STRATEGIES))] = Field(
         "cma-es", description="search for C: cma-es, or openai-es (constant sigma, momentum)", json_schema_extra=LATER
     )
+    components: Annotated[int, Field(ge=0, le=4608)] = Field(
+        0,
+        description="search in so many principal components of z and h, each scaled; 0: in C's parameters themselves",
+        json_schema_extra=LATER,
+    )
     sigma: Positive = Field(0.1, le=1000, description="first step size of the search")
     sigma_bound: bool = Field(
         False,
@@ -225,6 +230,12 @@ class Controller(Architecture):
         if scores != sorted(set(scores)):
             raise ValueError(f"scores must rise from level to level, not {scores}")
         return growth
+
+    @model_validator(mode="after")
+    def _components_of_a_linear_controller(self) -> "Controller":
+        if self.components and self.changed():
+            raise ValueError("components need a linear C of z and h: set neither network, inputs nor hidden")
+        return self
 
     @model_validator(mode="after")
     def _something_is_left(self) -> "Controller":

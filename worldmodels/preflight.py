@@ -95,6 +95,12 @@ def controller(outlook: Outlook) -> None:
             f" {stored.MOST_PARAMETERS} that an evolution can have",
             next="wm run controller -o controller.hidden=40",
         )
+    most = config.vae.z + config.memory.hidden
+    if config.controller.components > most:
+        raise ConfigError(
+            f"controller.components = {config.controller.components}: z and h have {most} numbers together",
+            next=f"wm run controller -o controller.components={most}",
+        )
     if start is None:
         return
     if outlook.area is None:

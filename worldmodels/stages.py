@@ -90,6 +90,11 @@ def _warm(stage: str, wanted: bool, iteration: int) -> Inputs:
     return [(stage, iteration - 1)] if wanted and iteration > 1 else []
 
 
+def _controller_inputs(config: "Config", iteration: int) -> Inputs:
+    latents = [("latents", iteration)] if config.controller.components else []
+    return [("vae", iteration), ("memory", iteration), *latents]
+
+
 def _driver(iteration: int) -> Inputs:
     return [(name, iteration) for name in ("vae", "memory", "controller")]
 
@@ -176,7 +181,7 @@ STAGES: dict[str, Stage] = {
             entrypoint="worldmodels.control.stage:work",
             summary="evolve C, which drives",
             sections=("controller",),
-            inputs=lambda c, i: [("vae", i), ("memory", i)],
+            inputs=_controller_inputs,
             check="worldmodels.preflight:controller",
             packages=("cma",),
             core_seconds=_evolution_seconds,
@@ -184,7 +189,7 @@ STAGES: dict[str, Stage] = {
             pods=4,
             pods_are="pods of the evolution",
             rounds="generations/",
-            resumes=(r"(inputs|settings)", r"generations/\d+/params", r"final/.*"),
+            resumes=(r"(inputs|settings|components)", r"generations/\d+/params", r"final/.*"),
         ),
         Stage(
             name="evaluate",

@@ -214,6 +214,7 @@ class Evolution(TypedDict):
     average: NotRequired[Annotated[int, Field(ge=2, le=10**6)]]
     sigma_bound: NotRequired[bool]
     strategy: NotRequired[Word]
+    components: NotRequired[Annotated[int, Field(ge=1, le=10**6)]]
     architecture: NotRequired[Annotated[dict[Word, Word | int], Field(min_length=1, max_length=100)]]
     checksum: NotRequired[Sha256]
 

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -34,7 +34,8 @@ class Settings:
     `growth`: levels in order of their scores; each begins once any validation so far has reached its score. `average`:
     the number of generations whose means are averaged to the validated parameters. `sigma_bound`: sigma never exceeds
     the initial one of the evolution, or of its level. `architecture`: the settings of C's architecture that do not have
-    their default.
+    their default. `components`: the number of principal components that the search's coordinates are; 0: the parameters
+    themselves.
     """
 
     seed: int
@@ -49,6 +50,7 @@ class Settings:
     sigma_bound: bool = False
     architecture: Mapping[str, str | int] = field(default_factory=dict)
     strategy: str = "cma-es"
+    components: int = 0
 
     def encode(self) -> bytes:
         value = asdict(self)
@@ -56,7 +58,7 @@ class Settings:
             del value["growth"]  # the format of versions without it
         if self.average == 1:
             del value["average"]
-        for name in ("sigma_bound", "architecture"):
+        for name in ("sigma_bound", "architecture", "components"):
             if not value[name]:
                 del value[name]
         if self.strategy == "cma-es":
@@ -97,7 +99,7 @@ class Settings:
         """Return the settings that an evolution shares with those that continue it."""
         usual = Architecture()
         drives = {name: self.architecture.get(name, getattr(usual, name)) for name in Architecture.model_fields}
-        search = {"strategy": self.strategy, "population": self.population, "covariance": self.covariance}
+        search = {name: getattr(self, name) for name in ("strategy", "population", "covariance", "components")}
         return {**search, **drives}
 
 
@@ -138,6 +140,32 @@ class Strategy(Protocol):
         """
 
 
+class InCoordinates:
+    """A strategy whose coordinates y [D] stand for the parameters y @ matrix [P]."""
+
+    def __init__(self, inner: Strategy, matrix: np.ndarray) -> None:
+        self._inner, self._matrix = inner, matrix
+        self._inverse = np.linalg.pinv(matrix)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return np.asarray(self._inner.mean @ self._matrix)
+
+    @property
+    def sigma(self) -> float:
+        return self._inner.sigma
+
+    @sigma.setter
+    def sigma(self, sigma: float) -> None:
+        self._inner.sigma = sigma
+
+    def ask(self, noise: np.random.Generator) -> np.ndarray:
+        return np.asarray(self._inner.ask(noise) @ self._matrix)
+
+    def tell(self, candidates: np.ndarray, scores: np.ndarray) -> None:
+        self._inner.tell(candidates @ self._inverse, scores)
+
+
 class Evolution:
     """A strategy's state before it is asked for generation `self.generation` (1 at first).
 
@@ -145,11 +173,17 @@ class Evolution:
     same next candidates, bit for bit.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, matrix: np.ndarray | None = None) -> None:
+        """Begin; `matrix` [D, P] has the parameters that a unit of each coordinate of the search adds."""
         # Always one BLAS thread: another count may sum in another order, and driving occupies all cores anyway.
         threadpool_limits(1, user_api="blas")
         self.generation = 1
-        self._strategy: Strategy = parts.load(parts.STRATEGIES, settings.strategy)(settings)
+        create = parts.load(parts.STRATEGIES, settings.strategy)
+        self._strategy: Strategy
+        if matrix is None:
+            self._strategy = create(settings)
+        else:
+            self._strategy = InCoordinates(create(replace(settings, parameters=len(matrix))), matrix)
 
     @property
     def mean(self) -> np.ndarray:

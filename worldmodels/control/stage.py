@@ -1,6 +1,8 @@
 """The stage `controller`: evolves C together with the other workers."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 from ..config import Config
 from ..context import Context
@@ -9,9 +11,9 @@ from ..networks import Encoder, Step
 from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeResult, EpisodeSpec, play
 from ..rollouts.policies import WorldPolicy
-from . import history
+from . import components, history
 from .episode_queue import Limits
-from .evolution import Level, Settings
+from .evolution import Evolution, Level, Settings
 from .exchange import EvolutionPlan, Exchange, run
 from .history import Row
 from .stopping import StoppingCriteria
@@ -26,6 +28,9 @@ def work(ctx: Context) -> None:
     driver = Driver.of(ctx.config.env, ctx.config.controller, encoder, step)
     lanes = driver.env.lanes(ctx.config.controller.renderer, ctx.lanes)
     policy, evolution = WorldPolicy(driver, ctx.lanes), plan(ctx, driver.controller.parameters)
+    if count := ctx.config.controller.components:
+        found = components.obtain(ctx, step, count)
+        evolution = replace(evolution, evolution=partial(Evolution, matrix=found.matrix(driver.env.actions)))
     exchange = Exchange(
         ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, on_generation=lambda rows: _show(ctx, rows)
     )
@@ -73,6 +78,7 @@ def settings(config: Config, length: int) -> Settings:
         c.sigma_bound,
         c.changed(),
         c.strategy,
+        c.components,
     )
 
 

@@ -1,0 +1,112 @@
+"""Coordinates of the search: principal components of z and h, instead of C's weights.
+
+The components of z and h differ in size by a factor of thousands, so equal steps in all weights change actions mostly
+through a few of them. In these coordinates, a step along a component counts by the square root of its standard
+deviation, and small components, which are mostly noise, are left out.
+"""
+
+import io
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from .. import npz
+from ..context import Artifact, Context
+from ..envs import spec
+from ..errors import CorruptArtifact
+from ..networks import Step
+from ..vision import latents
+from ..vision.latents import Latents
+
+KEY = "components"
+EPISODES = 64  # of the stored latents: enough for a covariance of 288 numbers
+SMALLEST = 1e-4  # standard deviation, of the largest one
+
+
+class Components(NamedTuple):
+    """The mean of [z, h] [I], and K directions [K, I], each divided by the square root of its standard deviation."""
+
+    mean: np.ndarray
+    directions: np.ndarray
+
+    def matrix(self, actions: int) -> np.ndarray:
+        """Return the parameters [A (K + 1), P] of a linear C that a unit of each coordinate adds.
+
+        A coordinate is a weight of one action on one component, or an action's bias.
+        """
+        count, inputs = self.directions.shape
+        matrix = np.zeros((actions, count + 1, actions * (inputs + 1)))
+        weights, biases = matrix[..., : actions * inputs], matrix[..., actions * inputs :]
+        for action in range(actions):
+            weights[action, :count, action * inputs : (action + 1) * inputs] = self.directions
+            biases[action, :count, action] = -self.directions @ self.mean
+            biases[action, count, action] = 1.0
+        return matrix.reshape(-1, matrix.shape[-1])
+
+    def encode(self) -> bytes:
+        data = io.BytesIO()
+        npz.save(data, mean=self.mean, directions=self.directions)
+        return data.getvalue()
+
+    @classmethod
+    def decode(cls, data: bytes, inputs: int, count: int) -> "Components":
+        """Decode `count` components of so many inputs; raise CorruptArtifact if the bytes are none."""
+        try:
+            arrays = npz.load(data, "mean", "directions")
+            found = cls(arrays["mean"], arrays["directions"])
+            if (found.mean.shape, found.directions.shape) != ((inputs,), (count, inputs)):
+                raise ValueError(f"they are not {count} components of {inputs} numbers")
+            if not all(part.dtype == np.float64 and np.isfinite(part).all() for part in found):
+                raise ValueError("they are not finite numbers")
+        except ValueError as error:
+            raise CorruptArtifact(
+                f"controller: {KEY} cannot be read ({error}); remove it below the stage's folder",
+                next="wm run controller",
+            ) from error
+        return found
+
+
+def obtain(ctx: Context, step: Step, count: int) -> Components:
+    """Return the evolution's components: those of the evolution that it continues, or of the stored latents.
+
+    The first worker that has them creates the object `components` in the workspace; all workers use it. Raise
+    CorruptArtifact if it is damaged, MissingInput if the evolution to continue is gone.
+    """
+    area, start = ctx.area, ctx.config.controller.start_from
+    data = area.get(KEY)
+    if data is None and start is not None:
+        data = area.parent(start).get(KEY)
+    if data is None:
+        data = compute(_episodes(ctx.one("latents"), spec(ctx.config.env).actions), step, count).encode()
+    if not area.create(KEY, data):
+        data = area.get(KEY) or b""
+    return Components.decode(data, ctx.config.vae.z + step.hidden, count)
+
+
+def compute(episodes: Iterator[Latents], step: Step, count: int) -> Components:
+    """Return the first `count` principal components of [z, h] along the episodes, the largest first."""
+    seen = np.concatenate([_seen(episode, step) for episode in episodes]).astype(np.float64)  # [N, I]
+    with threadpool_limits(1, user_api="blas"):  # another number of threads may sum in another order
+        values, vectors = np.linalg.eigh(np.cov(seen, rowvar=False))
+    sizes = np.sqrt(np.maximum(values[::-1], 0.0))[:count]
+    sizes = np.maximum(sizes, SMALLEST * sizes[0])
+    scale = np.sqrt(sizes.mean() / sizes)
+    return Components(seen.mean(axis=0), np.ascontiguousarray(vectors[:, ::-1][:, :count].T * scale[:, None]))
+
+
+def _episodes(stored: Artifact, actions: int) -> Iterator[Latents]:
+    found = (episode for shard in stored.shards for episode in latents.read(shard, actions))
+    return islice(found, EPISODES)
+
+
+def _seen(episode: Latents, step: Step) -> np.ndarray:
+    """Return [z, h] float32 [T, I] along an episode, as C sees them."""
+    h = c = np.zeros((1, step.hidden), np.float32)
+    rows = []
+    for z, action in zip(episode.mean[:, None], episode.actions[:, None], strict=True):
+        rows.append(np.concatenate([z, h], axis=1))
+        h, c = step(z, action, h, c)
+    return np.concatenate(rows)
