@@ -162,7 +162,7 @@ def test_status_without_a_cluster_shows_what_the_store_knows(wm, tmp_path):
     (tmp_path / "store" / "demo" / "iter-1" / "config.json").write_text(json.dumps({"config": {}, "origins": {}}))
     code, stdout, stderr = wm("status", KUBECONFIG="/nowhere")
     assert code == 0
-    assert "demo/iter-1/vae         not yet" in stdout
+    assert "demo/iter-1/rollouts    not begun" in stdout and "demo/iter-1/vae         not begun" in stdout
     assert "no cluster was asked: there is no kubeconfig: /nowhere" in stderr
     told = json.loads(wm("status", "--json", KUBECONFIG="/nowhere")[1])
     assert [row["digest"] for row in told["stages"]] == [None] * 7

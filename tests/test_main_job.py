@@ -1,6 +1,7 @@
 """The whole pipeline on real frames, tiny: what a newcomer's first run does, and how it survives."""
 
 import json
+import re
 import signal
 import time
 
@@ -213,3 +214,14 @@ def until(true, seconds=60):
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_status_tells_what_a_run_on_this_machine_is_at(wm):
+    running = wm.start("run", "rollouts", "--config", str(wm.toml), "-o", "rollouts.episodes=400", "--workers", "1")
+    end = time.monotonic() + 60
+    while not re.search("rollouts    at work    on .* for .*: .* of .* shards", said := wm("status", "tiny").stdout):
+        assert time.monotonic() < end and running.poll() is None, said
+    assert "vae         waits      for rollouts" in said
+    running.send_signal(signal.SIGINT)
+    running.communicate()
+    assert re.search("rollouts    stopped .* shards; .*Next: wm run rollouts --run tiny", wm("status", "tiny").stdout)

@@ -1,16 +1,17 @@
 """`wm status`: committed artifacts, Jobs, and the progress of an evolution."""
 
-import math
-from dataclasses import asdict
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wm import machine, options
 from wm.out import echo
+from worldmodels import durations
 from worldmodels.terminal import plain
 
 if TYPE_CHECKING:
+    from worldmodels.board.reading import Stage
     from worldmodels.store import Store
 
 FIRST_ANSWER_SECONDS = 3.0
@@ -63,7 +64,8 @@ def status(given: options.RunOptions, as_json: bool) -> None:
 
 def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row per stage of each iteration that the store or the cluster has."""
-    from worldmodels import artifacts, stages
+    from worldmodels import artifacts
+    from worldmodels.board.reading import Iteration
     from worldmodels.errors import CorruptArtifact
 
     known = {job["iteration"] for job in jobs if job["run"] == run}
@@ -77,37 +79,35 @@ def _stages(store: "Store", run: str, jobs: list[dict[str, Any]]) -> list[dict[s
         return [
             {"run": run, "iteration": 0, "stage": "", **nothing, "damaged": "the folder's name is not one of a run"}
         ]
-    for iteration in sorted(known):
-        for stage in stages.STAGES:
-            found, damaged = artifacts.examined(store, artifacts.Name(run, iteration, stage))
-            own = [j for j in jobs if (j["run"], j["iteration"], j["stage"]) == (run, iteration, stage)]
-            rows.append(
-                {
-                    "run": run,
-                    "iteration": iteration,
-                    "stage": stage,
-                    "digest": found[-1]["digest"] if found else None,
-                    "job": own[0] if own else None,
-                    "evolution": None if found or damaged else _evolution(store, run, iteration, stage),
-                    "damaged": damaged[0].message if damaged else None,
-                }
-            )
+    for number in sorted(known):
+        iteration = Iteration(store, run, number)
+        iteration.refresh()
+        rows += [_row(store, stage, jobs) for stage in iteration.stages.values()]
     return rows
 
 
-def _evolution(store: "Store", run: str, iteration: int, stage: str) -> dict[str, Any] | None:
-    """Return an uncommitted evolution's progress; None before its first generation, and for other stages."""
-    from worldmodels import stages
-    from worldmodels.artifacts import Name
-    from worldmodels.executors import underway
+def _row(store: "Store", seen: "Stage", jobs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a stage's row: its artifact, its Job, and the work on it that the store shows."""
+    from worldmodels import artifacts
+    from worldmodels.board import overview
 
-    if stages.stage(stage).kind != "exchange":
-        return None
-    begun = underway.find(store, Name(run, iteration, stage))
-    found = begun and begun.evolution()
-    if found is None:
-        return None
-    return {name: None if math.isnan(value) else value for name, value in asdict(found).items()}
+    name = seen.name
+    found, damaged = artifacts.examined(store, name)
+    own = [j for j in jobs if (j["run"], j["iteration"], j["stage"]) == (name.run, name.iteration, name.stage)]
+    done = bool(found or damaged)
+    return {
+        "run": name.run,
+        "iteration": name.iteration,
+        "stage": name.stage,
+        "digest": found[-1]["digest"] if found else None,
+        "job": own[0] if own else None,
+        "evolution": None if done else seen.evolution,
+        "damaged": damaged[0].message if damaged else None,
+        "state": "damaged" if damaged else "committed" if found else seen.state,
+        "why": "" if done else overview.why(seen),
+        "since": seen.since,
+        "hosts": sorted({worker.host for worker in seen.workers}),
+    }
 
 
 def _job(job: dict[str, Any], seen: Any) -> dict[str, Any]:
@@ -134,12 +134,17 @@ def _words(row: dict[str, Any]) -> str:
         return f"damaged    {plain(row['damaged'])}"
     if digest:
         return f"committed  {digest[:12]}"
-    if evolution is None:
-        return _state(job) if job else "not yet"
+    if job and evolution is None:
+        return _state(job)
     from worldmodels.executors import underway
 
-    beginning = _state(job) + "\n    " if job else "at work    " if underway.alive(evolution) else "stopped    "
-    return beginning + underway.words(evolution)
+    if job:
+        return f"{_state(job)}\n    {underway.words(evolution)}"
+    where = f"on {plain(', '.join(row['hosts']))}" if row["hosts"] else ""
+    since = f" for {durations.words(time.time() - row['since'])}" if row["since"] and row["state"] == "at work" else ""
+    first = f"{row['state']:11}{where}{since}".rstrip() if where or since else f"{row['state']:11}"
+    said = underway.words(evolution) if evolution and row["state"] == "at work" else plain(row["why"])
+    return f"{first}{': ' if where or since else ''}{said}".rstrip()
 
 
 def _state(job: dict[str, Any]) -> str:
