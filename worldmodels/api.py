@@ -429,6 +429,23 @@ class Run:
             )
         return artifacts.load(self._store, name, manifest, self._scratch)
 
+    def driver(self) -> Driver:
+        """Return V's encoder, M's step and C's network, for code that drives many environments at once.
+
+        >>> worldmodels.open("runs").run("demo").driver().controller.parameters
+        75
+        """
+        return self._driver(self._encoder, self._step)
+
+    @property
+    def dreamer(self) -> Dream:
+        """Return M's step with its prediction: z, action, h, c -> h, c, and the mixtures of z_{t+1}.
+
+        >>> worldmodels.open("runs").run("demo").dreamer.hidden
+        16
+        """
+        return self._dream
+
     def _driver(self, encoder: Encoder, step: Step) -> Driver:
         controller = self.artifact("controller")
         return Driver.of(controller.env, controller.architecture, encoder, step)

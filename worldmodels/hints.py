@@ -25,6 +25,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "doctor": (CONFIG, OVERRIDE, STORE),
     "show": (RUN, STORE, ITERATION),
     "diff": (STORE,),
+    "drive": (STORE, ITERATION),
     "evaluate": (RUN, STORE, ITERATION, WORKERS),
     "get": (RUN, STORE, ITERATION),
     "export": (STORE, ITERATION),

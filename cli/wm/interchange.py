@@ -140,3 +140,43 @@ def import_rollouts(source: str, given: options.RunOptions) -> None:
         planning.store_config(store, run_name, 1, config, origins)
     echo(f"{found.count} episodes, {found.steps} steps: {manifest['artifact']} {manifest['digest'][:12]}")
     echo(f"next: {options.complete('wm run vae latents memory')}")
+
+
+@click.command()
+@options.of_runs(options.iteration)
+@click.option("--seed", default=300_000_000, show_default=True, type=click.IntRange(0, 2**31 - 1), metavar="N",
+              help="The track: a Gymnasium seed. Training never uses those from 300000000 on.")  # fmt: skip
+@click.option("--controller", "which", default="mean", show_default=True, metavar="WHICH",
+              callback=lambda context, parameter, value: _which(value),
+              help="mean, best (the luckiest candidate), or N: the mean after generation N.")  # fmt: skip
+@click.option("--steps", default=1000, show_default=True, type=click.IntRange(1, 10_000), metavar="N", help="At most.")
+@click.option("--to", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="By default RUN-SEED.webp.")  # fmt: skip
+def drive(given: options.RunOptions, seed: int, which: "Which", steps: int, file: Path | None) -> None:
+    """Film a drive on a track.
+
+    The film, an animated WebP in real time, shows the track, the frame that C sees, V's reconstruction of it, M's
+    prediction of it from the step before, the controls and the score.
+
+    \b
+    wm drive demo
+    wm drive demo --seed 42 --controller best --to best.webp
+    """
+    from wm.progress import bar
+    from worldmodels import api
+    from worldmodels.interchange import checks, filming
+
+    run = api.open(given.store_uri).run(given.run, given.iteration)
+    target, last = file or Path(f"{given.run}-{seed}.webp"), None
+    with bar("drive", steps, "{:.0f}".format) as advance:
+
+        def report(view: filming.View) -> None:
+            nonlocal last
+            last = view
+            advance(1)
+
+        views = filming.drive(run, which, seed, steps)
+        data = filming.film(views, f"{given.run}, {which}, seed {seed}", filming.steps_per_second(run), report)
+    checks.replace(target, lambda path: path.write_bytes(data))
+    assert last
+    echo(f"{target}: score {last.score:.1f} after {last.step} steps, {size(len(data))}")

@@ -35,6 +35,7 @@ GROUPS = {
         "board": "wm.board:board",
     },
     "Out of a store, and in": {
+        "drive": "wm.interchange:drive",
         "get": "wm.interchange:get",
         "export": "wm.interchange:export",
         "import": "wm.interchange:import_rollouts",

@@ -1,0 +1,113 @@
+"""A drive as a film, for `wm drive`: the track, and C's view of it through V and M."""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from ..api import Prediction, Run, Which
+from ..envs import spec
+
+EVERY = 2  # steps per picture: 25 pictures a second
+WIDTH = 480
+PANEL, STRIP = WIDTH // 3, 44
+QUALITY = 55
+NAMES = ("what C sees", "V's reconstruction", "M's prediction")
+INK, PAPER, BAR = (230, 232, 235), (24, 27, 31), (110, 168, 254)
+
+Frames = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class View:
+    """One step: the picture for people, the frame, V's and M's versions of it [64, 64, 3], the action, the score."""
+
+    picture: Frames
+    frame: Frames
+    reconstruction: Frames
+    prediction: Frames
+    action: Floats
+    step: int
+    score: float
+
+
+def drive(run: Run, which: Which, track: int, steps: int = 1000) -> Iterator[View]:
+    """Yield each step of a drive on the track; its score is that of `wm evaluate` with the fast renderer.
+
+    M's prediction is the expected frame, from the step before. Raise MissingInput if a network or C is not committed.
+    """
+    parameters, driver, decoder, dream = run.parameters(which), run.driver(), run.decode, run.dreamer
+    lanes = driver.env.lanes("fast", 1)
+    try:
+        frame, score = lanes.start(0, track), 0.0
+        h = c = np.zeros((1, driver.step.hidden), np.float32)
+        predicted = np.zeros((1, driver.encoder.z), np.float32)
+        for step in range(1, steps + 1):
+            z, _ = driver.encoder(frame[None])
+            action = driver.controller.act(parameters[None], z, h)
+            drawn = decoder(np.concatenate([z, predicted]))
+            _, _, *mixture = dream(z, action, h, c)
+            predicted = Prediction(h, *mixture).mean
+            h, c = driver.step(z, action, h, c)
+            seen, picture = frame, lanes.picture(0)
+            (frame,), (reward,), (ended,) = lanes.step([0], action)
+            score += float(reward)
+            yield View(picture, seen, drawn[0], drawn[1], action[0], step, score)
+            if ended:
+                return
+    finally:
+        lanes.close()
+
+
+def film(
+    views: Iterator[View], title: str, per_second: int, on_step: Callable[[View], None] = lambda view: None
+) -> bytes:
+    """Return an animated WebP of the drive in real time."""
+    pictures = []
+    for view in views:
+        on_step(view)
+        if view.step % EVERY == 1:
+            pictures.append(_compose(view, title))
+    out = io.BytesIO()
+    pictures[0].save(
+        out, "WEBP", save_all=True, append_images=pictures[1:], duration=1000 * EVERY // per_second, loop=0,
+        quality=QUALITY, method=2,
+    )  # fmt: skip
+    return out.getvalue()
+
+
+def steps_per_second(run: Run) -> int:
+    return spec(run.artifact("controller").env).steps_per_second
+
+
+def _compose(view: View, title: str) -> Image.Image:
+    """Return the picture above, the three frames below it, then score and controls."""
+    height = WIDTH * view.picture.shape[0] // view.picture.shape[1]
+    canvas = Image.new("RGB", (WIDTH, height + PANEL + STRIP), PAPER)
+    canvas.paste(Image.fromarray(view.picture).resize((WIDTH, height), Image.Resampling.BILINEAR))
+    pen = ImageDraw.Draw(canvas)
+    for place, (name, frame) in enumerate(zip(NAMES, (view.frame, view.reconstruction, view.prediction), strict=True)):
+        shown = Image.fromarray(frame).resize((PANEL, PANEL), Image.Resampling.BICUBIC)
+        canvas.paste(shown, (place * PANEL, height))
+        pen.rectangle((place * PANEL, height, place * PANEL + 6 * len(name) + 8, height + 14), fill=PAPER)
+        pen.text((place * PANEL + 4, height + 2), name, fill=INK)
+    top = height + PANEL
+    pen.text((8, top + 5), f"{title}   step {view.step}   score {view.score:.1f}", fill=INK)
+    _controls(pen, view.action, top + 24)
+    return canvas
+
+
+def _controls(pen: ImageDraw.ImageDraw, action: Floats, top: int) -> None:
+    """Draw the first three actions as bars: steering from its middle, gas and brake from the left."""
+    for place, (name, low) in enumerate((("steering", -1.0), ("gas", 0.0), ("brake", 0.0))[: len(action)]):
+        left, width = 8 + place * PANEL, PANEL - 80
+        pen.text((left, top), name, fill=INK)
+        first, last = left + 56, left + 56 + width
+        pen.rectangle((first, top + 2, last, top + 10), outline=INK)
+        zero = first + width * -low / (1 - low)
+        value = zero + (float(action[place]) * width / (1 - low))
+        pen.rectangle((min(zero, value), top + 3, max(zero, value), top + 9), fill=BAR)
