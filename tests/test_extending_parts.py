@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 import pytest
 import test_store
-from conftest import Wm
+from command import Wm
 
 from worldmodels import artifacts, parts, publishing
 from worldmodels.artifacts import Name
