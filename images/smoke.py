@@ -47,7 +47,7 @@ def imports(trains: bool) -> None:
         with timed("import the cluster's client"):
             importlib.import_module("kubernetes.client")
     with timed("import S3's client"):
-        importlib.import_module("worldmodels.store.s3")
+        importlib.import_module("worldmodels.store.s3.store")
     importlib.import_module("wm.main")
 
 

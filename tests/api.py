@@ -11,7 +11,7 @@ import urllib3
 from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
-from worldmodels.executors.kubernetes import Connection, KubernetesClient
+from worldmodels.executors.kubernetes.client import Connection, KubernetesClient
 
 Dict = dict[str, Any]
 HOST = "https://cluster.test:6443"

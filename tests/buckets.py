@@ -17,7 +17,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from worldmodels.store.s3 import S3Store, make_client
+from worldmodels.store.s3.store import S3Store, make_client
 
 BUCKET = "bucket"
 KEY, SECRET = "tests", "a-secret-that-nobody-may-print"

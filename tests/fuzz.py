@@ -43,7 +43,7 @@ from worldmodels.reports import sources
 from worldmodels.rollouts import episodes
 from worldmodels.rollouts.stage import load_parameters
 from worldmodels.store import LocalStore
-from worldmodels.store.lease import _parsed
+from worldmodels.store.s3.lease import _parsed
 from worldmodels.terminal import UNSEEN
 from worldmodels.vision import latents
 

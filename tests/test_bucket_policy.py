@@ -17,7 +17,7 @@ from worldmodels.artifacts import Identity, Name
 from worldmodels.config import resolve
 from worldmodels.context import Checkpoints, StoreWorkspace
 from worldmodels.runner import Task
-from worldmodels.store.s3 import S3Store, make_client
+from worldmodels.store.s3.store import S3Store, make_client
 
 POLICY = Path(worldmodels.__file__).parents[1] / "k8s/s3-worker-policy.json"
 CREATED_ONCE, NOT_REMOVED, OF_PEOPLE = json.loads(POLICY.read_text())["Statement"]

@@ -5,7 +5,7 @@ import pytest
 from api import Api, status
 
 from worldmodels.config import resolve
-from worldmodels.executors import cluster_checks, job_spec
+from worldmodels.executors.kubernetes import cluster_checks, job_spec
 
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 CORE = "/api/v1/namespaces/wm"

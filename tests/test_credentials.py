@@ -9,8 +9,8 @@ from faults import Clock
 from identity import given, refuses, server, sts
 
 from worldmodels.errors import ConfigError, StoreError
-from worldmodels.store.retry import DEADLINE_SECONDS
-from worldmodels.store.s3 import S3Store, make_client
+from worldmodels.store.s3.retry import DEADLINE_SECONDS
+from worldmodels.store.s3.store import S3Store, make_client
 
 ROLE = "arn:aws:iam::123456789012:role/wm"
 
@@ -184,7 +184,7 @@ def test_a_worker_without_credentials_is_worth_another_try(bucket, endpoint, tmp
     bucket()
     code = (
         "import os, sys\n"
-        "import worldmodels.store.s3 as s3; s3.S3Store.__init__.__kwdefaults__['deadline'] = 1\n"
+        "import worldmodels.store.s3.store as s3; s3.S3Store.__init__.__kwdefaults__['deadline'] = 1\n"
         "from worldmodels.executors import pod; from worldmodels.runner import Task, Config\n"
         "task = Task('demo', 1, 'rollouts', Config(execution={'workers': 1})).to_json()\n"
         "sys.exit(pod.main(dict(os.environ, WM_TASK=task, WM_STORE='s3://bucket/x')))"

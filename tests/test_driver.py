@@ -6,7 +6,7 @@ from worldmodels import publishing
 from worldmodels.config import resolve
 from worldmodels.errors import Conflict, WorkFailed
 from worldmodels.executors import pipeline
-from worldmodels.executors.job_spec import Pipeline
+from worldmodels.executors.kubernetes.job_spec import Pipeline
 from worldmodels.runner import Task, TaskState
 from worldmodels.stages import STAGES
 from worldmodels.store import LocalStore

@@ -21,7 +21,7 @@ from worldmodels.errors import CorruptArtifact, Stopped, StoreError
 from worldmodels.rollouts import episodes
 from worldmodels.store import LocalStore
 from worldmodels.store.disk_cache import ALIVE, Disk, scratch
-from worldmodels.store.s3 import CHUNK_BYTES, PARTS_AT_ONCE, S3Store
+from worldmodels.store.s3.store import CHUNK_BYTES, PARTS_AT_ONCE, S3Store
 from worldmodels.vision import data
 
 

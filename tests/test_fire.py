@@ -23,7 +23,7 @@ from worldmodels.context import ProgressReporter
 from worldmodels.runner import Task
 from worldmodels.stages import STAGES
 from worldmodels.store import LocalStore
-from worldmodels.store.retry import DEADLINE_SECONDS
+from worldmodels.store.s3.retry import DEADLINE_SECONDS
 
 WRITERS = 64
 MADE = {"finished": "now"}

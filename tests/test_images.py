@@ -92,8 +92,8 @@ def imported(pattern: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("pattern", "extra"), [
-    ("cli/wm/*.py", None), ("worldmodels/*.py", None), ("worldmodels/executors/*.py", "kubernetes"),
-    ("worldmodels/store/*.py", "s3"), ("worldmodels/reports/*.py", "report"), ("worldmodels/envs/*.py", "play"),
+    ("cli/wm/*.py", None), ("worldmodels/*.py", None), ("worldmodels/executors/kubernetes/*.py", "kubernetes"),
+    ("worldmodels/store/s3/*.py", "s3"), ("worldmodels/reports/*.py", "report"), ("worldmodels/envs/*.py", "play"),
     ("worldmodels/control/*.py", "play"), ("worldmodels/vision/*.py", "train"), ("worldmodels/memory/*.py", "train"),
 ])  # fmt: skip
 def test_an_extra_brings_every_package_that_its_modules_import(pattern, extra):

@@ -7,8 +7,8 @@ from api import HOST, Api, away, status
 from urllib3.exceptions import ProtocolError, SSLError
 
 from worldmodels.errors import ClusterError
-from worldmodels.executors import kubernetes
-from worldmodels.executors.kubernetes import Expired, KubernetesClient
+from worldmodels.executors.kubernetes import client as kubernetes
+from worldmodels.executors.kubernetes.client import Expired, KubernetesClient
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from fire import Fire
 
 from worldmodels.errors import Busy, StoreError
-from worldmodels.store.s3 import S3Store
+from worldmodels.store.s3.store import S3Store
 
 
 @pytest.fixture(params=["seaweedfs", "moto"])

@@ -3,7 +3,7 @@
 import api
 from api import Api
 
-from worldmodels.executors.log_tail import Listener
+from worldmodels.executors.kubernetes.log_tail import Listener
 
 LINE = "2026-01-01T00:00:00Z 2026-01-01 00:00:00 I 5 of 25 generations  800/s\n"
 

@@ -5,7 +5,7 @@ import pytest
 
 from worldmodels.config import resolve
 from worldmodels.errors import ConfigError
-from worldmodels.executors import job_spec
+from worldmodels.executors.kubernetes import job_spec
 from worldmodels.runner import Task
 from worldmodels.stages import STAGES
 

@@ -6,7 +6,8 @@ from worldmodels import artifacts, publishing
 from worldmodels.artifacts import Name
 from worldmodels.config import resolve
 from worldmodels.errors import StoreError, WorkFailed
-from worldmodels.executors import job_spec, patience, pod
+from worldmodels.executors import patience, pod
+from worldmodels.executors.kubernetes import job_spec
 from worldmodels.runner import Task, TaskState
 from worldmodels.store import LocalStore
 

@@ -23,7 +23,7 @@ from worldmodels.context import ProgressReporter
 from worldmodels.executors import local
 from worldmodels.executors import worker as one_worker
 from worldmodels.store.causes import CAUSES, explain
-from worldmodels.store.retry import Retry
+from worldmodels.store.s3.retry import Retry
 
 LONG = ("--workers", "1", "-o", "rollouts.episodes=4000", "-o", "rollouts.shard_episodes=4")
 

@@ -11,7 +11,7 @@ from wm.main import cli
 
 import worldmodels
 from worldmodels.config import resolve
-from worldmodels.executors import job_spec
+from worldmodels.executors.kubernetes import job_spec
 from worldmodels.runner import Task
 from worldmodels.stages import STAGES
 

@@ -14,8 +14,8 @@ from botocore.exceptions import ResponseStreamingError
 from faults import TIMEOUT, TRANSIENT, Clock, Proxy, Unlucky, damaged, fine, lost, raised, refused
 
 from worldmodels.errors import StoreError
-from worldmodels.store.retry import DEADLINE_SECONDS, FIRST_ANSWER_SECONDS
-from worldmodels.store.s3 import S3Store, make_client
+from worldmodels.store.s3.retry import DEADLINE_SECONDS, FIRST_ANSWER_SECONDS
+from worldmodels.store.s3.store import S3Store, make_client
 
 PART_BYTES = 5 * 2**20
 

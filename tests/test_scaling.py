@@ -6,9 +6,9 @@ from api import Api
 
 from worldmodels.config import resolve
 from worldmodels.errors import ClusterError
-from worldmodels.executors import job_spec
-from worldmodels.executors.scaling import pause, scale
-from worldmodels.executors.submission import KubernetesExecutor, Work
+from worldmodels.executors.kubernetes import job_spec
+from worldmodels.executors.kubernetes.scaling import pause, scale
+from worldmodels.executors.kubernetes.submission import KubernetesExecutor, Work
 from worldmodels.runner import Task
 
 

@@ -7,8 +7,8 @@ from api import Api, away, status
 
 from worldmodels.config import resolve
 from worldmodels.errors import ClusterError, ConfigError, Conflict, Pending, WorkFailed
-from worldmodels.executors import job_spec, job_status, submission
-from worldmodels.executors.submission import KubernetesExecutor, Pods, Work
+from worldmodels.executors.kubernetes import job_spec, job_status, submission
+from worldmodels.executors.kubernetes.submission import KubernetesExecutor, Pods, Work
 from worldmodels.runner import Task
 
 STORE = "s3://bucket"

@@ -4,8 +4,8 @@ import api
 import pytest
 
 from worldmodels import errors
-from worldmodels.executors import job_status
-from worldmodels.executors.job_status import Teller, View, exit_words, failure, view
+from worldmodels.executors.kubernetes import job_status
+from worldmodels.executors.kubernetes.job_status import Teller, View, exit_words, failure, view
 
 SCHEDULER = (
     "0/3 nodes are available: 1 node(s) had untolerated taint {a: b}, 2 Insufficient nvidia.com/gpu."

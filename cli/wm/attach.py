@@ -12,9 +12,9 @@ from wm.progress import Bar, Screen
 
 if TYPE_CHECKING:
     from worldmodels.cluster_settings import ClusterSettings
-    from worldmodels.executors.job_status import View
-    from worldmodels.executors.kubernetes import KubernetesClient
-    from worldmodels.executors.submission import Pods, Work
+    from worldmodels.executors.kubernetes.client import KubernetesClient
+    from worldmodels.executors.kubernetes.job_status import View
+    from worldmodels.executors.kubernetes.submission import Pods, Work
 
 LINE_SECONDS, PLAIN_SECONDS = 10.0, 30.0
 
@@ -33,7 +33,7 @@ def follow(
     A user's `pending_timeout` limits the wait in queues as well; the settings' limit is for pods without a node.
     """
     from worldmodels.errors import Pending
-    from worldmodels.executors import submission
+    from worldmodels.executors.kubernetes import submission
 
     began = time.monotonic()
     try:
@@ -64,8 +64,8 @@ class Report:
     """Prints progress: on a terminal, one updated line with news above it; elsewhere, plain lines."""
 
     def __init__(self, screen: Screen, cluster: "KubernetesClient", work: "Work") -> None:
-        from worldmodels.executors.job_status import Teller
-        from worldmodels.executors.log_tail import Listener
+        from worldmodels.executors.kubernetes.job_status import Teller
+        from worldmodels.executors.kubernetes.log_tail import Listener
 
         self._screen, self._work = screen, work
         self._bar: Bar | None = screen.bar(str(work))
@@ -91,7 +91,7 @@ class Told:
     """Prints progress for programs: an event at each change."""
 
     def __init__(self, cluster: "KubernetesClient", work: "Work") -> None:
-        from worldmodels.executors.log_tail import Listener
+        from worldmodels.executors.kubernetes.log_tail import Listener
 
         self._work, self._last = str(work), dict[str, Any]()
         self._listener = Listener(cluster, PLAIN_SECONDS)

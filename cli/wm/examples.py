@@ -6,7 +6,7 @@ from pathlib import Path
 from wm import render
 from wm.options import RunOptions
 from worldmodels import stages
-from worldmodels.executors.job_spec import PIPELINE
+from worldmodels.executors.kubernetes.job_spec import PIPELINE
 
 STORE = "s3://my-bucket/world-models"
 ITERATIONS = 2

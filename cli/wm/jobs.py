@@ -14,9 +14,9 @@ from wm.out import echo
 if TYPE_CHECKING:
     from wm.selection import Selection
     from worldmodels.cluster_settings import ClusterSettings
-    from worldmodels.executors.kubernetes import KubernetesClient
+    from worldmodels.executors.kubernetes.client import KubernetesClient
+    from worldmodels.executors.kubernetes.submission import Work
     from worldmodels.executors.planning import PlannedStage
-    from worldmodels.executors.submission import Work
     from worldmodels.runner import Task
     from worldmodels.store import Store
 
@@ -85,7 +85,8 @@ def submit(names: tuple[str, ...], given: options.RunOptions, iterations: int | 
 
 
 def _stages(wanted: "Selection", how: How) -> None:
-    from worldmodels.executors import job_spec, planning
+    from worldmodels.executors import planning
+    from worldmodels.executors.kubernetes import job_spec
 
     store, run, settings = wanted.given.store, wanted.given.run, wanted.config.kubernetes
     _warn(store, settings)
@@ -113,7 +114,8 @@ def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool)
     `later`: the command submits another stage before this one.
     """
     from worldmodels.errors import MissingInput
-    from worldmodels.executors import planning, submission
+    from worldmodels.executors import planning
+    from worldmodels.executors.kubernetes import submission
 
     try:
         if not (found := planning.due(store, step, redo=told.how.redo)):
@@ -128,8 +130,9 @@ def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool)
 
 
 def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
-    from worldmodels.executors import job_spec, planning
-    from worldmodels.executors.job_spec import Pipeline
+    from worldmodels.executors import planning
+    from worldmodels.executors.kubernetes import job_spec
+    from worldmodels.executors.kubernetes.job_spec import Pipeline
 
     first = selections[0]
     store, settings = first.given.store, first.config.kubernetes
@@ -139,7 +142,7 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
         _dry_run(settings, [job_spec.pipeline_job(wanted, store.uri)], how)
         return
     told = _Told(options.cluster(settings), settings, how)
-    from worldmodels.executors import submission
+    from worldmodels.executors.kubernetes import submission
 
     work, tasks = submission.pipeline_work(store, wanted), submission.pipeline_tasks(wanted)
     if submission.active(told.cluster, work.job):  # it holds the run's lock
@@ -158,14 +161,14 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
 
 
 def _warn(store: "Store", settings: "ClusterSettings") -> None:
-    from worldmodels.executors import job_spec
+    from worldmodels.executors.kubernetes import job_spec
 
     if words := job_spec.elsewhere(getattr(store, "endpoint", ""), settings):
         _say(f"warning: {words}\nnext: submit with -o kubernetes.s3_endpoint=URL, as pods reach it")
 
 
 def _dry_run(settings: "ClusterSettings", jobs: Sequence[dict[str, Any]], how: How) -> None:
-    from worldmodels.executors import job_spec
+    from worldmodels.executors.kubernetes import job_spec
 
     if how.dry_run == "client":
         if how.as_json:
@@ -287,7 +290,7 @@ def attach(
     name = options.stage_or_pipeline(stage_name)
     config, _ = given.resolve()
     cluster = options.cluster(config.kubernetes)
-    from worldmodels.executors import submission
+    from worldmodels.executors.kubernetes import submission
 
     found = submission.find(cluster, store, run, name, 0 if name == "pipeline" else iteration)
     if found:
@@ -334,7 +337,7 @@ def cancel(stage_name: str | None, given: options.RunOptions, everything: bool) 
     name = options.stage_or_pipeline(stage_name) if stage_name else ""
     config, _ = given.resolve()
     cluster = options.cluster(config.kubernetes)
-    from worldmodels.executors import job_status, submission
+    from worldmodels.executors.kubernetes import job_status, submission
 
     found = submission.find(cluster, store, run, name, given.iteration if name not in ("", "pipeline") else 0)
     if not found:

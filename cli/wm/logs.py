@@ -12,7 +12,7 @@ from wm.out import echo
 if TYPE_CHECKING:
     from worldmodels.artifacts import Name
     from worldmodels.cluster_settings import ClusterSettings
-    from worldmodels.executors.kubernetes import KubernetesClient
+    from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.store import Store
 
 FOLLOW_SECONDS = 1.0
@@ -91,8 +91,8 @@ def _from_pods(
     cluster: "KubernetesClient", store: "Store", which: tuple[str, str, int], index: int | None, *, follow: bool
 ) -> bool:
     """Print the logs of the newest Job's pods; return False if there are none."""
-    from worldmodels.executors import job_status, submission
-    from worldmodels.executors.job_spec import CONTAINER
+    from worldmodels.executors.kubernetes import job_status, submission
+    from worldmodels.executors.kubernetes.job_spec import CONTAINER
 
     shown: dict[str, str] = {}
     while True:

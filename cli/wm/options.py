@@ -24,7 +24,7 @@ from wm.out import echo
 if TYPE_CHECKING:
     from worldmodels.cluster_settings import ClusterSettings
     from worldmodels.config import Config, Origins
-    from worldmodels.executors.kubernetes import KubernetesClient
+    from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -243,7 +243,7 @@ def cluster(settings: "ClusterSettings", first_seconds: float = 5.0) -> "Kuberne
     from worldmodels.errors import ConfigError
 
     try:
-        from worldmodels.executors import kubernetes
+        from worldmodels.executors.kubernetes import client as kubernetes
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"a cluster needs the package {error.name}, which is not installed",

@@ -32,7 +32,7 @@ def render(what: str, given: options.RunOptions, iterations: int | None) -> None
     wm render rollouts --store s3://bucket/prefix | kubectl create -f -
     wm render pipeline --store s3://bucket/prefix --preset paper --iterations 2 > pipeline.yaml
     """
-    from worldmodels.executors.job_spec import PIPELINE
+    from worldmodels.executors.kubernetes.job_spec import PIPELINE
 
     if what == PIPELINE and given.iteration != 1:
         raise click.UsageError("The pipeline begins with iteration 1; say how many with --iterations N.")
@@ -44,7 +44,7 @@ def render(what: str, given: options.RunOptions, iterations: int | None) -> None
 def text(what: str, given: options.RunOptions) -> str:
     """Return the YAML of a stage's Job in that iteration, or the pipeline's up to it, below the command to send it."""
     from worldmodels.config import resolve
-    from worldmodels.executors import job_spec
+    from worldmodels.executors.kubernetes import job_spec
 
     run, store, last = given.run, given.store_uri, given.iteration
     configs = [resolve(given.preset, given.files, given.overrides, iteration=i)[0] for i in range(1, last + 1)]
@@ -59,7 +59,7 @@ def text(what: str, given: options.RunOptions) -> str:
 
 def _stage(name: str, run: str, configs: "list[Config]", store_uri: str) -> dict[str, Any]:
     from worldmodels import stages
-    from worldmodels.executors import job_spec
+    from worldmodels.executors.kubernetes import job_spec
     from worldmodels.runner import Task
 
     stage, iteration = stages.stage(name), len(configs)
@@ -69,7 +69,7 @@ def _stage(name: str, run: str, configs: "list[Config]", store_uri: str) -> dict
 
 def _pipeline(run: str, configs: "list[Config]", store_uri: str) -> dict[str, Any]:
     from worldmodels import stages
-    from worldmodels.executors import job_spec
+    from worldmodels.executors.kubernetes import job_spec
 
     stages.stage("rollouts").inputs(configs[0], 1)  # raises ConfigError if a controller should drive
     return job_spec.pipeline_job(job_spec.Pipeline(run, tuple(configs)), store_uri)

@@ -38,7 +38,7 @@ def scale(stage_name: str, given: options.RunOptions, pods: int | None, pause: b
             next=f"wm submit {stage.name} --run {run} -o kubernetes.pods.{stage.name}={pods} --replace",
         )
     cluster = options.cluster(config.kubernetes)
-    from worldmodels.executors import scaling, submission
+    from worldmodels.executors.kubernetes import scaling, submission
 
     found = submission.find(cluster, store, run, stage.name, given.iteration)
     if not found:

@@ -40,7 +40,7 @@ def status(given: options.RunOptions, as_json: bool) -> None:
     jobs, unreachable = [], ""
     try:
         cluster = options.cluster(config.kubernetes, first_seconds=FIRST_ANSWER_SECONDS)
-        from worldmodels.executors import submission
+        from worldmodels.executors.kubernetes import submission
 
         jobs = [_job(job, seen) for job, seen in submission.overview(cluster, store, run_name or "")]
     except (ClusterError, ConfigError) as error:
@@ -111,7 +111,7 @@ def _row(store: "Store", seen: "Stage", jobs: list[dict[str, Any]]) -> dict[str,
 
 
 def _job(job: dict[str, Any], seen: Any) -> dict[str, Any]:
-    from worldmodels.executors.job_spec import ITERATION
+    from worldmodels.executors.kubernetes.job_spec import ITERATION
 
     labels = job["metadata"]["labels"]
     return {

@@ -69,7 +69,7 @@ def _cluster(given: options.RunOptions) -> "Iterator[Finding]":
 
     settings = resolve(None, given.files, given.overrides)[0].kubernetes
     cluster = options.cluster(settings)
-    from worldmodels.executors import cluster_checks
+    from worldmodels.executors.kubernetes import cluster_checks
 
     endpoint = getattr(given.store, "endpoint", "")
     return cluster_checks.check(cluster, settings, given.store_uri, lambda words: echo(words, err=True), endpoint)

@@ -4,7 +4,7 @@ from faults import Clock, Unlucky
 from places import PREFIX
 
 from worldmodels.store import LocalStore
-from worldmodels.store.s3 import S3Store
+from worldmodels.store.s3.store import S3Store
 
 
 @pytest.fixture

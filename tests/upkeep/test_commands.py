@@ -10,7 +10,7 @@ from places import VAE, WORK, Careless, commit, keys
 from wm.inspection import table
 
 from worldmodels.store import LocalStore
-from worldmodels.store.s3 import S3Store
+from worldmodels.store.s3.store import S3Store
 
 
 def wm(*arguments):

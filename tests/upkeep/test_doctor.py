@@ -10,7 +10,7 @@ from places import Careless, keys
 
 from worldmodels.errors import StoreError
 from worldmodels.store import LocalStore
-from worldmodels.store.s3 import S3Store
+from worldmodels.store.s3.store import S3Store
 from worldmodels.upkeep import checks, doctor
 
 

@@ -14,8 +14,9 @@ from worldmodels import artifacts, publishing, runner
 from worldmodels.config import resolve
 from worldmodels.context import ProgressReporter
 from worldmodels.errors import CorruptArtifact, StoreError
-from worldmodels.store import LocalStore, cleanup, process_identity
-from worldmodels.store.s3 import S3Store
+from worldmodels.store import LocalStore, process_identity
+from worldmodels.store.s3 import cleanup
+from worldmodels.store.s3.store import S3Store
 from worldmodels.upkeep import garbage, store_checks
 
 DEAD = {"machine": process_identity.machine(), "process": 2**30}

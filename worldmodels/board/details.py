@@ -12,7 +12,7 @@ from .. import artifacts
 from ..config import Config
 from ..errors import CorruptArtifact
 from ..executors.estimate import estimate
-from ..executors.job_spec import cores
+from ..executors.kubernetes.job_spec import cores
 from ..runner import Task
 from ..store import Store, read
 from .reading import Iteration, Stage

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..runner import Task
 from ..stages import stage
-from .job_spec import cores
+from .kubernetes.job_spec import cores
 
 
 @dataclass(frozen=True)

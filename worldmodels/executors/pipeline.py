@@ -22,15 +22,16 @@ from ..errors import Stopped, WmError
 from ..runner import Task
 from ..store import Store, open_store
 from ..terminal import Formatter
-from . import planning, submission
-from .job_spec import Pipeline
-from .job_status import Teller, View
-from .kubernetes import KubernetesClient, connect
-from .log_tail import Listener
-from .submission import KubernetesExecutor, Pods
+from . import planning
+from .kubernetes import submission
+from .kubernetes.client import KubernetesClient, connect
+from .kubernetes.job_spec import Pipeline
+from .kubernetes.job_status import Teller, View
+from .kubernetes.log_tail import Listener
+from .kubernetes.submission import KubernetesExecutor, Pods
 from .worker import LOG_DATE, LOG_FORMAT
 
-# A killed process's lease on the run expires within a minute (store/lease.py).
+# A killed process's lease on the run expires within a minute (store/s3/lease.py).
 LOCK_SECONDS = 120.0
 LINE_SECONDS = 60.0
 

@@ -14,7 +14,7 @@ def open_store(uri: str, **options: Any) -> Store:
     """Open the store at `uri`: a folder's path, or s3://bucket/prefix, which takes S3Store's `options`."""
     if uri.startswith("s3://"):
         try:
-            from . import s3
+            from .s3 import store as s3
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"store {uri}: a bucket needs the package {error.name}, which is not installed",

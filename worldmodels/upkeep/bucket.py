@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable
 
 from ..errors import StoreError
-from ..store import cleanup
-from ..store.s3 import S3Store
+from ..store.s3 import cleanup
+from ..store.s3.store import S3Store
 from .checks import Check, Finding, fail, ok, warn
 from .store_checks import ANOTHER_STORE, StoreChecks
 

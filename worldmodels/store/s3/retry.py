@@ -13,8 +13,8 @@ from botocore.parsers import ResponseParserError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from urllib3.exceptions import HTTPError
 
-from ..errors import ConfigError, StoreError, WmError
-from .address import redacted
+from ...errors import ConfigError, StoreError, WmError
+from ..address import redacted
 from .credentials import LOGIN, Unavailable
 
 T = TypeVar("T")

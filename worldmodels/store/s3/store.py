@@ -22,10 +22,10 @@ import botocore.session
 from botocore import exceptions as boto
 from botocore.config import Config
 
-from ..errors import ConfigError, StoreError
+from ...errors import ConfigError, StoreError
+from ..address import bucket_and_prefix, redacted
+from ..base import GET_BYTES, Entry, Leftover, bounded, hidden, read, too_large
 from . import cleanup
-from .address import bucket_and_prefix, redacted
-from .base import GET_BYTES, Entry, Leftover, bounded, hidden, read, too_large
 from .credentials import Resolver
 from .lease import LEASE_SECONDS, hold
 from .retry import DAMAGED, DEADLINE_SECONDS, FAILURES, Retry, code, status

@@ -14,12 +14,12 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .. import stored
-from ..errors import Busy, StoreError
-from . import process_identity
+from ... import stored
+from ...errors import Busy, StoreError
+from .. import process_identity
 
 if TYPE_CHECKING:
-    from .s3 import S3Store, Stored
+    from .store import S3Store, Stored
 
 log = logging.getLogger("wm.store")
 # A killed holder blocks other machines for at most so long; a process of its own machine can see that it has ended.

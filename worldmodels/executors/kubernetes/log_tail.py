@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .client import KubernetesClient
 from .job_spec import CONTAINER
 from .job_status import phase
-from .kubernetes import KubernetesClient
 
 HEAD = re.compile(r"\S+ \S+ [A-Z] ")  # date, time and level, as workers write them
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from .. import artifacts, stages
-from ..artifacts import digest
-from ..cluster_settings import SUBMITTERS, ClusterSettings, Resources
-from ..config import Config
-from ..errors import ConfigError
-from ..runner import Task, misunderstood
-from ..store.address import bucket_and_prefix
+from ... import artifacts, stages
+from ...artifacts import digest
+from ...cluster_settings import SUBMITTERS, ClusterSettings, Resources
+from ...config import Config
+from ...errors import ConfigError
+from ...runner import Task, misunderstood
+from ...store.address import bucket_and_prefix
 
 Dict = dict[str, Any]
 CONTAINER = "worker"

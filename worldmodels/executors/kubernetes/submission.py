@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .. import runner
-from ..errors import ClusterError, Conflict, Pending, WorkFailed
-from ..runner import Task, TaskState
-from ..settings import flatten
-from ..stages import STAGES
-from ..store import Store
+from ... import runner
+from ...errors import ClusterError, Conflict, Pending, WorkFailed
+from ...runner import Task, TaskState
+from ...settings import flatten
+from ...stages import STAGES
+from ...store import Store
 from . import job_spec, job_status
+from .client import Expired, KubernetesClient
 from .job_spec import ITERATION, PIPELINE, Pipeline
 from .job_status import JOB_NAME, View
-from .kubernetes import Expired, KubernetesClient
 
 Dict = dict[str, Any]
 SubmissionOutcome = Literal["created", "attached", "committed"]

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from ..errors import ClusterError
+from ...errors import ClusterError
 
 PROXY = "the proxy"
 QUOTA = re.compile(r"exceeded quota: (?P<name>[^,]+), (?P<rest>requested: .*)")

@@ -23,8 +23,8 @@ from requests.utils import get_environ_proxies, select_proxy
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 from urllib3.exceptions import HTTPError, ProxyError, SSLError
 
-from ..errors import ClusterError
-from ..store.address import redacted
+from ...errors import ClusterError
+from ...store.address import redacted
 from . import api_errors
 
 Dict = dict[str, Any]

@@ -6,9 +6,9 @@ https://kubernetes.io/docs/concepts/workloads/controllers/job/#elastic-indexed-j
 
 from typing import Any
 
-from ..errors import ClusterError
+from ...errors import ClusterError
 from . import job_status
-from .kubernetes import KubernetesClient
+from .client import KubernetesClient
 from .submission import Work
 
 Dict = dict[str, Any]

@@ -14,14 +14,14 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from ..cluster_settings import ClusterSettings, Pool
-from ..config import Config
-from ..errors import ClusterError
-from ..runner import Task
-from ..stages import STAGES
-from ..upkeep.checks import Check, Finding, examine, fail, ok, warn
+from ...cluster_settings import ClusterSettings, Pool
+from ...config import Config
+from ...errors import ClusterError
+from ...runner import Task
+from ...stages import STAGES
+from ...upkeep.checks import Check, Finding, examine, fail, ok, warn
 from . import job_spec, job_status, submission
-from .kubernetes import KubernetesClient
+from .client import KubernetesClient
 
 Dict = dict[str, Any]
 Amounts = dict[str, Decimal]

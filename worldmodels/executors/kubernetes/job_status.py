@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .. import errors
-from ..errors import WmError, WorkFailed
+from ... import errors
+from ...errors import WmError, WorkFailed
 from .api_errors import QUOTA
 from .job_spec import CONTAINER
 

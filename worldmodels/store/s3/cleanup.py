@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Busy, StoreError
-from .base import Leftover
+from ...errors import Busy, StoreError
+from ..base import Leftover
 from .retry import code
 
 if TYPE_CHECKING:
-    from .s3 import S3Store
+    from .store import S3Store
 
 AT_ONCE = 1000  # S3's limit of keys per request
 LEASE = re.compile(r"\.(.+)\.lock")

@@ -1,0 +1,1 @@
+"""Jobs on Kubernetes: their specs, their submission, and their state in words."""

@@ -1,0 +1,1 @@
+"""Buckets as stores; needs boto3 and tenacity."""
