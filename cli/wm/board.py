@@ -11,9 +11,7 @@ DEADLINE_SECONDS = 30.0  # of a bucket that does not answer: the page shows the 
 
 
 @click.command()
-@click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
-@options.store
-@options.overrides
+@options.of_runs(options.overrides)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="A port of 127.0.0.1; 0: a free one."
 )
@@ -22,15 +20,7 @@ DEADLINE_SECONDS = 30.0  # of a bucket that does not answer: the page shows the 
     "--write", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
     help="Write the page as static files instead, with all curves and films.",
 )  # fmt: skip
-def board(
-    run_name: str | None,
-    store_uri: str,
-    files: tuple[Path, ...],
-    overrides: tuple[str, ...],
-    port: int,
-    opened: bool,
-    folder: Path | None,
-) -> None:
+def board(given: options.RunOptions, port: int, opened: bool, folder: Path | None) -> None:
     """Show the runs of a store on a web page, while they go on.
 
     The page shows states, curves, workers, films, and costs where kubernetes.prices has some. It is for this machine
@@ -54,13 +44,13 @@ def board(
             f"the board needs the package {error.name}, which is not installed",
             next="pip install --editable '.[board]'",
         ) from error
-    config, _ = resolve(None, files, overrides)
-    bucket = {"deadline": DEADLINE_SECONDS} if store_uri.startswith("s3://") else {}
-    store = open_store(store_uri, **bucket)
+    config, _ = resolve(None, given.files, given.overrides)
+    bucket = {"deadline": DEADLINE_SECONDS} if given.store_uri.startswith("s3://") else {}
+    store = open_store(given.store_uri, **bucket)
     root = getattr(store, "root", None)
     if root is not None and not root.is_dir():
-        raise MissingInput(f"there is no folder {store_uri}", next="wm run --preset demo")
-    watch = watching.Watch(store, config, run_name or "")
+        raise MissingInput(f"there is no folder {given.store_uri}", next="wm run --preset demo")
+    watch = watching.Watch(store, config, given.run_name or "")
     watch.find()
     if folder:
         echo(f"{folder}/index.html: {writing.write(watch, folder) / 1e6:.1f} MB with its files")
