@@ -96,7 +96,7 @@ class Case:
 
     def json_value(self) -> None:
         """Another value somewhere in a JSON file, often with a checksum and a digest that fit it."""
-        path = self.file(".json", "settings", "inputs", "status", "0", "-0")
+        path = self.file(".json", "settings", "inputs", "0", "-0")
         try:
             value = json.loads(path.read_bytes())
         except ValueError:
@@ -126,7 +126,7 @@ class Case:
         self.say(f"{self.key(path)}: {steps} -> {new!r:.60}")
 
     def raw_json(self) -> None:
-        path = self.file(".json", "settings", "inputs", "status")
+        path = self.file(".json", "settings", "inputs")
         data = path.read_bytes()
         at = self.rng.choice([i for i, c in enumerate(data) if c in b":,["] or [0])
         path.write_bytes(data[: at + 1] + self.rng.choice(RAW) + data[at + 1 :])

@@ -15,6 +15,7 @@ from worldmodels.control.evolution import Evolution, Settings
 from worldmodels.envs import spec
 from worldmodels.errors import CorruptArtifact
 from worldmodels.networks import build
+from worldmodels.upkeep import verifying
 from worldmodels.vision import latents
 from worldmodels.vision.latents import Latents
 
@@ -81,10 +82,20 @@ def test_stored_components_are_the_same_and_damage_is_found() -> None:
     again = Components.decode(found.encode(), Z + H, 3)
     assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
     assert components.compute(episodes(), Step(), 3).encode() == found.encode()  # type: ignore[arg-type]
-    wrong = Components(found.mean, np.full_like(found.directions, np.nan)).encode()
-    for data in (b"", found.encode()[:-9], wrong, Components(found.mean, found.directions[:2]).encode()):
+    wrong, huge = (Components(found.mean, np.full_like(found.directions, x)).encode() for x in (np.nan, 1e300))
+    for data in (b"", found.encode()[:-9], wrong, huge, Components(found.mean, found.directions[:2]).encode()):
         with pytest.raises(CorruptArtifact, match="components"):
             Components.decode(data, Z + H, 3)
+
+
+def test_verify_finds_a_flipped_bit_of_stored_components() -> None:
+    data = bytearray(components.compute(episodes(), Step(), 3).encode())  # type: ignore[arg-type]
+    verifying._components(bytes(data), "components")
+    for place in (40, len(data) // 2, len(data) - 30):
+        data[place] ^= 1
+        with pytest.raises(ValueError):
+            verifying._components(bytes(data), "components")
+        data[place] ^= 1
 
 
 def test_stored_latents_are_read_up_to_a_number_of_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

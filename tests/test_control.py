@@ -3,6 +3,7 @@
 import io
 import logging
 import multiprocessing
+import os
 import random
 import threading
 import time
@@ -231,6 +232,18 @@ def test_expired_claims_are_taken_over(undisturbed: dict[str, bytes], tmp_path: 
     began = time.monotonic()
     assert work(where, plan()) == undisturbed
     assert time.monotonic() - began > QUICK.overdue
+
+
+def test_claims_from_the_future_expire_as_well(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
+    """Another machine's clock, or a hostile writer, dates them."""
+    where = area(tmp_path)
+    with pytest.raises(Dies):
+        work(Mortal(where, 3, True), plan(), worker=0)  # type: ignore[arg-type]
+    for block in range(4):
+        where.create(claim_key(1, block, 0), claim(1))
+    for path in tmp_path.rglob("claims/*"):
+        os.utime(path, (time.time() + 1e6,) * 2)
+    assert work(where, plan()) == undisturbed
 
 
 def test_error_of_a_block_ends_the_worker(tmp_path: Path) -> None:

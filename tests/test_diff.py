@@ -54,7 +54,7 @@ def test_settings_results_and_software_that_differ_are_named_once(changed, monke
     scores = {"mean": 15.75, "std": 1.0, "scores": [{"track": 300_000_000 + i, "score": 10.5 * i} for i in range(4)]}
     better = {**scores, "mean": 17.75, "scores": [{**row, "score": row["score"] + 2} for row in scores["scores"]]}
     found = {"f" * 64: better}
-    monkeypatch.setattr(comparing.artifacts, "scores", lambda store, m: found.get(m["digest"], scores))
+    monkeypatch.setattr(comparing.artifacts, "stored_scores", lambda store, m: found.get(m["digest"], scores))
     lines = [line.split() for line in wm(changed, "small", "other").output.splitlines()]
     assert lines[0] == ["small", "other"]
     assert lines[1:3] == [["settings"], ["seed", "1", "2"]]

@@ -36,6 +36,7 @@ def test_wrong_arguments_name_what_is_wrong(finished, tmp_path):
     for words, code, says in (
         (("drive", "tiny", "--controller", "x"), 2, "'x' is not mean, best or the number"),
         (("drive", "tiny", "--controller", "99"), 11, "99"),
+        (("drive", "tiny", "--to", "film.mp4"), 2, "ends with .webp"),
         (("drive", "none"), 11, "there is no run .none.*it has tiny"),
         (("drive", "tiny", "--steps", "2", "--to", str(tmp_path / "x.webp" / "y.webp")), 0, "y.webp"),
         (("drive", "tiny", "--steps", "2", "--to", "/proc/none/y.webp"), 13, "cannot be written"),

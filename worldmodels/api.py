@@ -23,11 +23,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import artifacts, runner, stages, stored
+from . import artifacts, stages
 from .artifacts import Artifact, Name
 from .envs import FRAME_SHAPE, spec
 from .envs.preprocess import RAW, shrink
 from .errors import MissingInput
+from .executors import scoring
 from .networks import Decoder, Dream, Encoder, Step
 from .rollouts import episodes
 from .rollouts.driver import Driver
@@ -266,8 +267,7 @@ class Run:
         >>> worldmodels.open("runs").run("demo").scores().tracks
         array([300000000, 300000001, 300000002, 300000003])
         """
-        data = self.artifact("evaluate").path("scores.json").read_bytes()
-        found = stored.parse(data, stored.SCORES, f"{self.name}: scores.json", "wm run evaluate --redo")
+        found = artifacts.scores(self.artifact("evaluate"))
         rows = found["scores"]
         return Scores(
             tracks=np.array([row["track"] for row in rows], np.int64),
@@ -419,15 +419,7 @@ class Run:
             controller = self.artifact("controller")
         except MissingInput:
             return self.artifact(stage)
-        name = Name(self.name, self.iteration, stages.stage(stage).name)
-        digest = controller.manifest["inputs"].get(name.input, "")
-        manifest = runner.by_digest(self._store, name, digest)
-        if manifest is None:
-            raise MissingInput(
-                f"{controller.name} {controller.digest[:12]} was evolved with {name} {digest[:12]}, which is gone",
-                next=runner.renew_command(controller.name),
-            )
-        return artifacts.load(self._store, name, manifest, self._scratch)
+        return scoring.network(self._store, controller, stage, self._scratch)
 
     def driver(self) -> Driver:
         """Return V's encoder, M's step and C's network, for code that drives many environments at once.

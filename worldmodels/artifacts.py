@@ -431,13 +431,17 @@ def stored_files(manifest: Mapping[str, Any]) -> Iterator[File]:
         yield from part.get("telemetry", {}).values()
 
 
-def scores(store: Store, manifest: Mapping[str, Any]) -> stored.Scores:
+def scores(evaluation: Artifact) -> stored.Scores:
     """Read the scores of a committed evaluation; raise CorruptArtifact if they are damaged."""
-    name = Name.of(manifest["artifact"])
-    with tempfile.TemporaryDirectory() as scratch:
-        data = load(store, name, manifest, Path(scratch)).path("scores.json").read_bytes()
+    name, data = evaluation.name, evaluation.path("scores.json").read_bytes()
     found: stored.Scores = stored.parse(data, stored.SCORES, f"{name}: scores.json", repair_command(name))
     return found
+
+
+def stored_scores(store: Store, manifest: Mapping[str, Any]) -> stored.Scores:
+    """Read the scores of the evaluation that has this manifest; raise CorruptArtifact if they are damaged."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return scores(load(store, Name.of(manifest["artifact"]), manifest, Path(scratch)))
 
 
 def config_key(run: str, iteration: int) -> str:

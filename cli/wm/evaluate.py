@@ -22,15 +22,7 @@ MOST_TRACKS = 100_000
     show_default=True,
     help="Who draws the frames: wm's renderer, or unmodified Gymnasium, some 40 times slower.",
 )
-@click.option(
-    "--controller",
-    "which",
-    default="mean",
-    show_default=True,
-    metavar="WHICH",
-    callback=lambda context, parameter, value: _which(value),
-    help="mean, best (the luckiest candidate), or N: the mean after generation N.",
-)
+@options.controller
 @click.option("--workers", type=click.IntRange(0, 256), default=0, metavar="N", help="Processes; 0: one per core.")
 @options.as_json
 def evaluate(
@@ -83,14 +75,6 @@ def scored(what: dict[str, Any]) -> str:
         f"{name} {what[stage][:12]}" for name, stage in (("C", "controller"), ("V", "vae"), ("M", "memory"))
     )
     return f"{kind} generation {what['generation']} of {what['artifact']}: {digests}"
-
-
-def _which(text: str) -> str | int:
-    if text in ("mean", "best"):
-        return text
-    if not re.fullmatch("[1-9][0-9]{0,5}", text):
-        raise click.BadParameter(f"{text!r} is not mean, best or the number of a generation", param_hint="--controller")
-    return int(text)
 
 
 def _range(text: str) -> list[int]:

@@ -1,9 +1,8 @@
 """Artifacts out of a store and into one: `wm get`."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -54,14 +53,6 @@ def get(artifact: str, file: str, given: options.RunOptions, folder: Path | None
     echo(f"{what}, {size(sum(part.size for part in chosen))}, of {name} {found[-1]['digest'][:12]}: in {target}{rest}")
 
 
-def _which(text: str) -> "Which":
-    if text in ("mean", "best"):
-        return cast("Which", text)
-    if not re.fullmatch("[1-9][0-9]{0,5}", text):
-        raise click.BadParameter(f"{text!r} is not mean, best or the number of a generation")
-    return int(text)
-
-
 FORMATS = ("onnx", "keras", "minari", "npz")
 
 
@@ -69,9 +60,7 @@ FORMATS = ("onnx", "keras", "minari", "npz")
 @options.of_runs(options.iteration)
 @click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("onnx",), show_default=True,
               help="May be repeated. onnx and keras: the networks; minari and npz: the rollouts.")  # fmt: skip
-@click.option("--controller", "which", default="mean", show_default=True, metavar="WHICH",
-              callback=lambda context, parameter, value: _which(value),
-              help="mean, best (the luckiest candidate), or N: the mean after generation N.")  # fmt: skip
+@options.controller
 @click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
               help="Where the files go; by default export/RUN.")  # fmt: skip
 def export(given: options.RunOptions, formats: tuple[str, ...], which: "Which", folder: Path | None) -> None:
@@ -146,9 +135,7 @@ def import_rollouts(source: str, given: options.RunOptions) -> None:
 @options.of_runs(options.iteration)
 @click.option("--seed", default=300_000_000, show_default=True, type=click.IntRange(0, 2**31 - 1), metavar="N",
               help="The track: a Gymnasium seed. Training never uses those from 300000000 on.")  # fmt: skip
-@click.option("--controller", "which", default="mean", show_default=True, metavar="WHICH",
-              callback=lambda context, parameter, value: _which(value),
-              help="mean, best (the luckiest candidate), or N: the mean after generation N.")  # fmt: skip
+@options.controller
 @click.option("--steps", default=1000, show_default=True, type=click.IntRange(1, 10_000), metavar="N", help="At most.")
 @click.option("--to", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="By default RUN-SEED.webp.")  # fmt: skip
@@ -164,8 +151,10 @@ def drive(given: options.RunOptions, seed: int, which: "Which", steps: int, file
     """
     from wm.progress import bar
     from worldmodels import api
-    from worldmodels.interchange import checks, filming
+    from worldmodels.interchange import files, filming
 
+    if file and file.suffix != ".webp":
+        raise click.BadParameter(f"{str(file)!r}: a film's name ends with .webp", param_hint="--to")
     run = api.open(given.store_uri).run(given.run, given.iteration)
     target, last = file or Path(f"{given.run}-{seed}.webp"), None
     with bar("drive", steps, "{:.0f}".format) as advance:
@@ -177,6 +166,6 @@ def drive(given: options.RunOptions, seed: int, which: "Which", steps: int, file
 
         views = filming.drive(run, which, seed, steps)
         data = filming.film(views, f"{given.run}, {which}, seed {seed}", filming.steps_per_second(run), report)
-    checks.replace(target, lambda path: path.write_bytes(data))
+    files.replace(target, lambda path: path.write_bytes(data))
     assert last
     echo(f"{target}: score {last.score:.1f} after {last.step} steps, {size(len(data))}")

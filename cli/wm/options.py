@@ -9,12 +9,13 @@ A command gets the options that choose a store, a run and its settings as one ob
 """
 
 import functools
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
@@ -22,6 +23,7 @@ from click.core import ParameterSource
 from wm.out import echo
 
 if TYPE_CHECKING:
+    from worldmodels.api import Which
     from worldmodels.cluster_settings import ClusterSettings
     from worldmodels.config import Config, Origins
     from worldmodels.executors.kubernetes.client import KubernetesClient
@@ -180,6 +182,27 @@ def stage_or_pipeline(name: str) -> str:
     from worldmodels import stages
 
     return name if name == "pipeline" else stages.stage(name).name
+
+
+def controller(command: F) -> F:
+    """Add --controller: "mean", "best", or the number of a generation, passed as `which`."""
+    return click.option(
+        "--controller",
+        "which",
+        default="mean",
+        show_default=True,
+        metavar="WHICH",
+        callback=lambda context, parameter, value: _which(value),
+        help="mean, best (the luckiest candidate), or N: the mean after generation N.",
+    )(command)
+
+
+def _which(text: str) -> "Which":
+    if text in ("mean", "best"):
+        return cast("Which", text)
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise click.BadParameter(f"{text!r} is not mean, best or the number of a generation", param_hint="--controller")
+    return int(text)
 
 
 def as_json(command: F) -> F:

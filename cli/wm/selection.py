@@ -101,7 +101,7 @@ def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) 
         if manifest is None:
             continue
         if task.stage == "evaluate":
-            scores = artifacts.scores(store, manifest)
+            scores = artifacts.stored_scores(store, manifest)
             if as_json:
                 machine.event("result", work=str(task.name), score=scores)
             else:

@@ -51,6 +51,7 @@ class BlockQueue:
         self._own = deque(generation.owned.get(worker, ()))
         self._begun: set[int] = set()
         self._claims: dict[int, int] = {}  # claims of each block, as far as known
+        self._seen: dict[str, float] = {}  # when this worker first saw a claim, by the store's clock
         self._results: dict[int, BlockResult] = {}
         self._worth: list[int] = []  # blocks worth a claim, the best last
         self._tries = 0
@@ -98,8 +99,8 @@ class BlockQueue:
     def look(self) -> None:
         """Read which blocks are claimed and done, in one listing, and find those worth a claim."""
         folder = f"generations/{self.generation.number:05d}/"
-        written = self._area.written(folder)
-        began = written.pop(folder + "params", self._area.now())
+        written, now = self._area.written(folder), self._area.now()
+        began = min(written.pop(folder + "params", now), now)
         since: dict[int, float] = {}
         for key, time in written.items():
             found = OF_BLOCK.fullmatch(key.removeprefix(folder))
@@ -108,7 +109,8 @@ class BlockQueue:
             if found[1] == "results":
                 self.done.add(index)
             elif found[3] and int(found[3]) + 1 >= self._claims.get(index, 0):
-                self._claims[index], since[index] = int(found[3]) + 1, time
+                self._claims[index] = int(found[3]) + 1
+                since[index] = min(time, self._seen.setdefault(key, now))  # its clock may be ahead
         self._choose({i: since.get(i, began) for i in self.missing if i not in self._begun})
 
     def finish(self, index: int, result: BlockResult) -> None:

@@ -24,6 +24,7 @@ from ..vision.latents import Latents
 KEY = "components"
 EPISODES = 64  # of the stored latents: enough for a covariance of 288 numbers
 SMALLEST = 1e-4  # standard deviation, of the largest one
+MOST = 1e6  # of any stored number: z and h are of order 1
 
 
 class Components(NamedTuple):
@@ -59,8 +60,8 @@ class Components(NamedTuple):
             found = cls(arrays["mean"], arrays["directions"])
             if (found.mean.shape, found.directions.shape) != ((inputs,), (count, inputs)):
                 raise ValueError(f"they are not {count} components of {inputs} numbers")
-            if not all(part.dtype == np.float64 and np.isfinite(part).all() for part in found):
-                raise ValueError("they are not finite numbers")
+            if not all(part.dtype == np.float64 and (np.abs(part) <= MOST).all() for part in found):
+                raise ValueError(f"they are not numbers of at most {MOST:g}")
         except ValueError as error:
             raise CorruptArtifact(
                 f"controller: {KEY} cannot be read ({error}); remove it below the stage's folder",

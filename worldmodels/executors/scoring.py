@@ -34,7 +34,7 @@ def score(
     """
     with tempfile.TemporaryDirectory(prefix="wm-evaluate-") as scratch:
         controller = _latest(store, Name(run, iteration, "controller"), Path(scratch))
-        vae, memory = (_part(store, controller, stage, Path(scratch)) for stage in ("vae", "memory"))
+        vae, memory = (network(store, controller, stage, Path(scratch)) for stage in ("vae", "memory"))
         parameters = Path(scratch, "parameters.npy")
         np.save(parameters, load_parameters(controller, which, "wm evaluate --controller {}"))
         means = npz.read(controller.path("generations.npz"), "mean", dimensions=2)
@@ -74,8 +74,11 @@ def _latest(store: Store, name: Name, scratch: Path) -> Artifact:
     return artifacts.load(store, name, found[-1], scratch)
 
 
-def _part(store: Store, controller: Artifact, stage: str, scratch: Path) -> Artifact:
-    """Return the network that the controller's manifest names, even if another has replaced it since then."""
+def network(store: Store, controller: Artifact, stage: str, scratch: Path) -> Artifact:
+    """Return V or M that the controller's manifest names, even if another has replaced it since then.
+
+    Raise MissingInput if it is gone, CorruptArtifact if it is damaged.
+    """
     name = Name(controller.name.run, controller.name.iteration, stage)
     digest = controller.manifest["inputs"].get(name.input, "")
     manifest = runner.by_digest(store, name, digest)

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, artifacts, stored
+from .. import __version__, artifacts
 from ..artifacts import Artifact
 from ..errors import MissingInput
 from ..terminal import plain
-from . import checks
 from .checks import Reference, Written
+from .files import replace
 
 FILE = "MODEL_CARD.md"
 PARAMETERS = {"mean": "the evolution's mean, `mean.npy`", "best": "its best candidate, `best.npy`"}
@@ -61,7 +61,7 @@ V, M and C saw frames of 64×64 pixels without the gauges.
 def write(reference: Reference, folder: Path, files: Sequence[Path]) -> Written:
     """Write the card of these files, which are in `folder`. Raise MissingInput if V, M or C is not committed."""
     text = compose(reference, {path.name: artifacts.sha256(path) for path in files})
-    checks.replace(folder / FILE, lambda unchecked: unchecked.write_text(text, encoding="utf-8"))
+    replace(folder / FILE, lambda unchecked: unchecked.write_text(text, encoding="utf-8"))
     return Written(folder / FILE)
 
 
@@ -108,8 +108,7 @@ def _scores(reference: Reference, controller: Artifact) -> str:
         return nothing
     if reference.which != "mean" or found.manifest["inputs"].get(controller.name.input) != controller.digest:
         return nothing
-    data = found.path("scores.json").read_bytes()
-    s = stored.parse(data, stored.SCORES, f"{found.name}: scores.json", found.files.next)
+    s = artifacts.scores(found)
     first, last = s["scores"][0]["track"], s["scores"][-1]["track"]
     text = (
         f"Mean {s['mean']:.1f} ± {s['std']:.1f} (standard deviation over tracks; 95 % interval of the mean"

@@ -1,6 +1,5 @@
 """Real inputs, and the committed LiteRT networks' outputs for them, that exported files must reproduce."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 from ..api import Run, Which
 from ..artifacts import Artifact
 from ..envs.preprocess import RAW, SEEN_ROWS
-from ..errors import StoreError, WorkFailed
+from ..errors import WorkFailed
 from ..networks import Decoder, Dream, Encoder, Step
 from ..rollouts.episodes import Episode
-from ..store.causes import explain
+from . import files
 
 FRAMES = 64
 """Frames of a stored episode that a check runs on."""
@@ -131,21 +130,6 @@ def write(path: Path, save: Callable[[Path], object], measure: Callable[[Path], 
                 next="pip show onnxruntime keras ai-edge-litert",
             )
 
-    replace(path, save, check)
+    files.replace(path, save, check)
     pixels = path.name.startswith("decoder")
     return Written(path, "within one grey level" if pixels else f"deviates by {found:.1e} from the committed network")
-
-
-def replace(path: Path, save: Callable[[Path], object], check: Callable[[Path], None] = lambda path: None) -> None:
-    """Save a file beside its place, check it, and give it its name. Raise StoreError if it cannot be written."""
-    unchecked = path.with_name(f".{os.getpid()}-{path.name}")  # the ending says the format
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(unchecked)
-        check(unchecked)
-        os.replace(unchecked, path)
-    except OSError as error:
-        reason, command = explain(error, str(path.parent))
-        raise StoreError(f"{path} cannot be written: {reason}", next=command) from error
-    finally:
-        unchecked.unlink(missing_ok=True)

@@ -1,15 +1,15 @@
 """Copies of a committed artifact's files in a folder of the user's, for `wm get`."""
 
-import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .. import artifacts
 from ..artifacts import Artifact, FileSet
-from ..errors import ConfigError, MissingInput, StoreError
-from ..store.causes import explain
+from ..errors import ConfigError, MissingInput
+from . import files
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,5 @@ def _there(path: Path, part: Part) -> bool:
 
 
 def _copy(part: Part, path: Path) -> Path:
-    unchecked = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.files.save(part.name, unchecked)
-        os.replace(unchecked, path)
-    except OSError as error:
-        reason, command = explain(error, str(path.parent))
-        raise StoreError(f"{path} cannot be written: {reason}", next=command) from error
-    finally:
-        unchecked.unlink(missing_ok=True)
+    files.replace(path, partial(part.files.save, part.name))
     return path

@@ -17,7 +17,7 @@ from ..errors import ConfigError, MissingInput, StoreError
 from ..rollouts import episodes
 from ..rollouts.episodes import Episode
 from ..store.causes import explain
-from . import checks
+from . import files
 from .checks import Reference, Written
 
 
@@ -36,7 +36,7 @@ def write_npz(reference: Reference, folder: Path) -> Iterator[Written]:
             terminated=np.array([e.terminated for e in found], np.bool_),
         )
         path = folder / "rollouts" / f"shard-{shard.index:05d}.npz"
-        checks.replace(path, partial(_write, data.getvalue()))
+        files.replace(path, partial(_write, data.getvalue()))
         yield Written(path, f"{len(found)} episodes")
 
 

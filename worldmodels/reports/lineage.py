@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from .. import durations
+from .. import artifacts, durations
 from ..context import Artifact, Context
 from ..rollouts import episodes
 from .page import Code, Details, Paragraph, Part, Table
-from .sources import optional, scores, short, table
+from .sources import optional, short, table
 
 
 def lineage(ctx: Context) -> list[Part]:
@@ -33,7 +33,7 @@ def environment_steps(artifact: Artifact) -> int:
     if artifact.stage == "controller":
         return int(table(artifact.path("rewards.csv"))["steps"].sum())
     if artifact.stage == "evaluate":
-        return sum(row["steps"] for row in scores(artifact)["scores"])
+        return sum(row["steps"] for row in artifacts.scores(artifact)["scores"])
     return 0
 
 

@@ -4,9 +4,8 @@ from statistics import median
 
 import numpy as np
 
-from .. import stored
+from .. import artifacts, stored
 from ..context import Context
-from . import sources
 from .figures import Line, Panel, curves, histogram
 from .page import Code, Figures, Paragraph, Part, Tiles
 from .pictures import animated
@@ -18,7 +17,7 @@ STEPS_PER_SECOND = 50
 
 def headline(ctx: Context) -> list[Part]:
     """Show the score as large numbers, beside the paper's."""
-    found = sources.scores(ctx.one("evaluate"))
+    found = artifacts.scores(ctx.one("evaluate"))
     tracks = found["tracks"]
     low, high = found["interval"]
     missed = median([row["missed"] for row in found["scores"]])
@@ -108,7 +107,7 @@ def evolution(ctx: Context) -> list[Part]:
 
 def scores(ctx: Context) -> list[Part]:
     """Show a histogram of the scores over test tracks."""
-    found = sources.scores(ctx.one("evaluate"))
+    found = artifacts.scores(ctx.one("evaluate"))
     extremes = f"lowest {found['min']:.0f}, median {found['median']:.0f}, highest {found['max']:.0f}"
     panel = Panel(
         "scores", "score of an episode", "tracks",

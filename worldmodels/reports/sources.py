@@ -31,12 +31,6 @@ def document(path: Path, model: stored.Model = stored.ANYTHING) -> Any:
     return stored.parse(path.read_bytes(), model, path.name, "wm verify")
 
 
-def scores(evaluation: Artifact) -> stored.Scores:
-    """Read an evaluation's scores.json."""
-    found: stored.Scores = document(evaluation.path("scores.json"), stored.SCORES)
-    return found
-
-
 def optional(artifact: Artifact, name: str) -> Path | None:
     """Return the path of the artifact's file of that name, or None if it has none."""
     try:

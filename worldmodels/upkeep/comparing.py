@@ -115,7 +115,7 @@ def _pair(store: Store, name: str, left: Mapping[str, Any] | None, right: Mappin
     digests: tuple[str | None, str | None] = (left["digest"] if left else None, right["digest"] if right else None)
     if not left or not right or digests[0] == digests[1] or not name.endswith("evaluate"):
         return Pair(name, *digests)
-    here, there = artifacts.scores(store, left), artifacts.scores(store, right)
+    here, there = artifacts.stored_scores(store, left), artifacts.stored_scores(store, right)
     figures = ("mean", "std", "interquartile_mean", "median", "min", "laps", "tracks")
     chosen = [{figure: scores.get(figure) for figure in figures} for scores in (here, there)]
     by_track = {row["track"]: row["score"] for row in here["scores"]}

@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 
 from .. import artifacts, npz, stages, stored
 from ..artifacts import Identity, Name
+from ..control import components
 from ..control.records import BlockResult, Generation, unpack
 from ..errors import CorruptArtifact
 from ..store import GET_BYTES, Store, bounded, read, too_large
@@ -137,6 +138,8 @@ def _work(store: Store, name: Name, work: str) -> Iterator[Check]:
             yield key, partial(_read, store, key, partial(_json, stored.EVOLUTION))
         elif rest == "inputs":
             yield key, partial(_read, store, key, partial(_inputs, store, name, work))
+        elif rest == components.KEY:
+            yield key, partial(_read, store, key, _components)
 
 
 def _read(store: Store, key: str, look: Callable[[bytes, str], object], limit: int = GET_BYTES) -> int:
@@ -223,6 +226,13 @@ def _result(store: Store, params: str, rest: str, data: bytes, label: str) -> No
     if int(match[2]) >= len(generation.blocks):
         raise ValueError("its generation has no such block")
     BlockResult.decode(data, rest, generation.blocks[int(match[2])].count)
+
+
+def _components(data: bytes, label: str) -> None:
+    """Raise ValueError if the bytes are no arrays, or other bytes than those of their arrays."""
+    arrays = npz.load(data, "mean", "directions")
+    if components.Components(**arrays).encode() != data:
+        raise ValueError("its bytes are not those of its arrays")
 
 
 def _inputs(store: Store, name: Name, work: str, data: bytes, label: str) -> None:
