@@ -37,8 +37,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from worldmodels import artifacts, publishing, stages
-from worldmodels.artifacts import Artifact, Identity, Name, Reading
+from worldmodels import artifacts, stages
+from worldmodels.artifacts import Artifact, Identity, Name, Reading, publishing
 from worldmodels.config import Config, resolve
 from worldmodels.context import ProgressReporter
 from worldmodels.executors import local
@@ -47,11 +47,14 @@ from worldmodels.memory import train as memory_train
 from worldmodels.memory.data import Episodes
 from worldmodels.memory.model import Memory
 from worldmodels.networks import Encoder
+from worldmodels.planning import Task
 from worldmodels.rollouts import episodes
-from worldmodels.runner import Task, run
+from worldmodels.runner import run
 from worldmodels.store import LocalStore, Store, open_store
 from worldmodels.store.disk_cache import Disk
-from worldmodels.vision import data, latents, training
+from worldmodels.training import devices, export
+from worldmodels.training import stream as data
+from worldmodels.vision import latents
 from worldmodels.vision import train as vae_train
 from worldmodels.vision.model import Vae, play_functions
 
@@ -96,7 +99,7 @@ def drive(folder: Path) -> list[dict[str, bytes]]:
 
 def encode(shards: list[dict[str, bytes]], folder: Path, width: float) -> list[dict[str, bytes]]:
     """Files of the latents' shards."""
-    (folder / "encoder.tflite").write_bytes(training.convert(play_functions(Vae(32, width))["encoder.tflite"]))
+    (folder / "encoder.tflite").write_bytes(export.convert(play_functions(Vae(32, width))["encoder.tflite"]))
     encoder, encoded = Encoder(folder / "encoder.tflite"), []
     for content in shards:
         found = episodes.read(SimpleNamespace(index=0, read=content.__getitem__), 3)
@@ -244,7 +247,7 @@ def _round(feed: Callable[[Any, int], int], items: Iterator[Any], steps: int) ->
 def peak(uri: str, kind: str, shards: int, part: int, cache_mb: int, width: float) -> None:
     """Feed one epoch, train TRAINED steps of it, write what the stage writes; print this process's peak, in MB."""
     config = config_of(shards, f"execution.cache_mb={cache_mb}", f"{kind}.epochs=1", f"vae.width={width}")
-    training.prepare(config.vae.threads)
+    devices.prepare(config.vae.threads)
     store = open_store(uri)
     with tempfile.TemporaryDirectory(prefix="wm-bench-") as folder, Disk(Path(folder, "kept"), DISK_MB << 20) as disk:
         artifact = opened(store, kind, shards, Reading(Path(folder), None if store.local else disk))
@@ -312,7 +315,7 @@ def served(folder: Path) -> Iterator[dict[str, str]]:
 
 def main(width: float = 0.5, rounds: int = 3) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server goes with this process
-    training.prepare(2)
+    devices.prepare(2)
     began = time.monotonic()
 
     def say(words: str) -> None:

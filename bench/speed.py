@@ -57,9 +57,10 @@ from worldmodels.rollouts.driver import Driver
 from worldmodels.rollouts.player import EpisodeSpec, play
 from worldmodels.rollouts.policies import WorldPolicy
 from worldmodels.store import LocalStore
-from worldmodels.vision import latents, training
+from worldmodels.training import devices, export
+from worldmodels.training.stream import START
+from worldmodels.vision import latents
 from worldmodels.vision import train as vae_train
-from worldmodels.vision.data import START
 from worldmodels.vision.model import Vae
 from worldmodels.vision.model import play_functions as vae_functions
 
@@ -178,7 +179,7 @@ def networks(width: float, folder: Path) -> Networks:
     vae, memory = Vae(Z, width), Memory(Z, 3, HIDDEN, 5)
     folder.mkdir()
     for name, function in {**vae_functions(vae), **memory_functions(memory)}.items():
-        (folder / name).write_bytes(training.convert(function))
+        (folder / name).write_bytes(export.convert(function))
     return Networks(vae, memory, Encoder(folder / "encoder.tflite"), Step(folder / "step.tflite"), folder)
 
 
@@ -453,7 +454,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there as well")
     options = parser.parse_args()
     rounds = 1 if options.quick else ROUNDS
-    training.prepare(1)
+    devices.prepare(1)
     rows: list[Row] = []
     print(f"{'per second of one core':28} {'wm':>9} {'':9} {'plain':>9} {'':8} {'limit':>10} {'share':>6}")
     with tempfile.TemporaryDirectory(prefix="wm-bench-") as name:

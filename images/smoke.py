@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodels import runner, stages
+from worldmodels import planning, stages
+from worldmodels.artifacts import provenance
 from worldmodels.config import resolve
 
 NETWORK = Path(__file__).with_name("smoke.tflite")  # V's encoder with z = 4, a 32nd as wide, untrained
@@ -29,9 +30,9 @@ ABSENT = ("tensorflow", "keras")
 def main() -> None:
     trains = importlib.util.find_spec("tensorflow") is not None
     assert os.getuid() != 0, "it runs as root"
-    say("image", f"{'wm-gpu' if trains else 'wm-cpu'}, revision {runner.git_revision() or 'unknown'}")
-    say("user", f"{os.getuid()}:{os.getgid()}, {runner.cores()} cores, {', '.join(runner.cpu()['features'])}")
-    say("packages", "  ".join(f"{name} {version}" for name, version in runner.versions()))
+    say("image", f"{'wm-gpu' if trains else 'wm-cpu'}, revision {provenance.git_revision() or 'unknown'}")
+    say("user", f"{os.getuid()}:{os.getgid()}, {provenance.cores()} cores, {', '.join(provenance.cpu()['features'])}")
+    say("packages", "  ".join(f"{name} {version}" for name, version in provenance.versions()))
     say("size", f"{sum(sizes(Path('/'))) / 1e6:.0f} MB unpacked")
     imports(trains)
     (train if trains else play)()
@@ -78,7 +79,7 @@ def play() -> None:
 def first_step() -> float:
     """Seconds from a worker's start to its first step in the environment."""
     small = ("rollouts.episodes=2", "rollouts.shard_episodes=2", "rollouts.steps=10")
-    task = runner.Task("smoke", 1, "rollouts", resolve("demo", (), small)[0])
+    task = planning.Task("smoke", 1, "rollouts", resolve("demo", (), small)[0])
     reading, writing = os.pipe()
     with tempfile.TemporaryDirectory() as folder, os.fdopen(reading) as events:
         environment = {"WM_TASK": task.to_json(), "WM_STORE": folder, "WM_EVENTS_FD": str(writing)}
@@ -100,8 +101,8 @@ def train() -> None:
 
     from worldmodels.memory import model as memory
     from worldmodels.networks import Decoder, Dream, Encoder, Step
+    from worldmodels.training import checkpoints as training
     from worldmodels.vision import model as vision
-    from worldmodels.vision import training
     from worldmodels.vision.train import make_step
 
     training.prepare(1)

@@ -80,7 +80,7 @@ def context(folder: Path, stage: str, overrides: dict[str, Any], **inputs: Any) 
 
 def fix_threads() -> None:
     """Before anything runs on TensorFlow: a process has one number of threads, and stages insist on theirs."""
-    from worldmodels.vision.training import prepare
+    from worldmodels.training.devices import prepare
 
     prepare(2)
 

@@ -9,13 +9,13 @@ import numpy as np
 from test_control import QUICK, player
 from test_control import plan as evolution
 
-from worldmodels import artifacts, evaluation, publishing, stages
+from worldmodels import artifacts, evaluation, planning, stages
+from worldmodels.artifacts import publishing
 from worldmodels.config import Config, Origins, resolve
 from worldmodels.control.exchange import Exchange, run
 from worldmodels.evaluation import TrackScore
-from worldmodels.executors import planning
+from worldmodels.planning import Task, TaskState
 from worldmodels.rollouts import episodes
-from worldmodels.runner import Task, TaskState
 from worldmodels.store import LocalStore, Store
 from worldmodels.vision import latents
 from worldmodels.vision.latents import Latents

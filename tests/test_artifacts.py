@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from worldmodels import artifacts, publishing, runner
-from worldmodels.artifacts import Name
+from worldmodels import artifacts, planning
+from worldmodels.artifacts import Name, publishing
 from worldmodels.config import resolve
 from worldmodels.errors import ConfigError, Conflict, CorruptArtifact, MissingInput
 from worldmodels.store import LocalStore
@@ -97,7 +97,7 @@ def test_a_retired_artifact_makes_room_and_stays_readable(store, tmp_path):
     assert (
         json.loads(store.get(f"run/iter-1/vae/retired/{manifest['digest'][:16]}.json"))["digest"] == manifest["digest"]
     )
-    assert runner.by_digest(store, NAME, manifest["digest"]) == manifest
+    assert planning.by_digest(store, NAME, manifest["digest"]) == manifest
 
 
 def test_a_retired_manifest_is_taken_only_for_the_digest_that_it_has(store, tmp_path):
@@ -105,10 +105,10 @@ def test_a_retired_manifest_is_taken_only_for_the_digest_that_it_has(store, tmp_
     publishing.retire(store, identity(), manifest)
     wanted = artifacts.digest(b"another")
     store.put(NAME.key("retired", f"{wanted[:16]}.json"), json.dumps(manifest).encode())
-    assert runner.by_digest(store, NAME, wanted) is None
+    assert planning.by_digest(store, NAME, wanted) is None
     store.put(NAME.key("retired", f"{wanted[:16]}.json"), json.dumps({**manifest, "digest": wanted}).encode())
     with pytest.raises(CorruptArtifact, match="it is not what its digest says"):
-        runner.by_digest(store, NAME, wanted)
+        planning.by_digest(store, NAME, wanted)
 
 
 @pytest.mark.parametrize(

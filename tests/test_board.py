@@ -21,7 +21,7 @@ from worldmodels.board.reading import GONE_SECONDS
 from worldmodels.board.watching import ACTIVE_AT_ONCE, QUIET_AT_ONCE, Watch
 from worldmodels.config import resolve
 from worldmodels.errors import ConfigError, StoreError
-from worldmodels.executors.planning import store_config
+from worldmodels.planning import store_config
 from worldmodels.store import LocalStore
 
 ID, TOKEN = f"{small_run.RUN}/1", "a-token"

@@ -12,11 +12,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 import worldmodels
-from worldmodels import publishing
-from worldmodels.artifacts import Identity, Name
+from worldmodels.artifacts import Identity, Name, publishing
 from worldmodels.config import resolve
 from worldmodels.context import Checkpoints, StoreWorkspace
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 from worldmodels.store.s3.store import S3Store, make_client
 
 POLICY = Path(worldmodels.__file__).parents[1] / "k8s/s3-worker-policy.json"

@@ -2,12 +2,12 @@ import api
 import pytest
 from api import Api
 
-from worldmodels import publishing
+from worldmodels.artifacts import publishing
 from worldmodels.config import resolve
 from worldmodels.errors import Conflict, WorkFailed
 from worldmodels.executors import pipeline
 from worldmodels.executors.kubernetes.job_spec import Pipeline
-from worldmodels.runner import Task, TaskState
+from worldmodels.planning import Task, TaskState
 from worldmodels.stages import STAGES
 from worldmodels.store import LocalStore
 

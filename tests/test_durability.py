@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from worldmodels import artifacts, publishing
-from worldmodels.artifacts import Name
+from worldmodels import artifacts
+from worldmodels.artifacts import Name, publishing
 from worldmodels.config import Config
 from worldmodels.errors import StoreError
 from worldmodels.store import LocalStore

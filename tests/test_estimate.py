@@ -3,8 +3,8 @@
 import pytest
 
 from worldmodels.config import resolve
-from worldmodels.executors.estimate import estimate
-from worldmodels.runner import Task
+from worldmodels.planning import Task
+from worldmodels.planning.estimate import estimate
 from worldmodels.stages import STAGES
 
 

@@ -13,17 +13,17 @@ from textwrap import indent
 import pytest
 import small_run
 
+from worldmodels import planning
 from worldmodels.config import resolve
-from worldmodels.executors import planning
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 from worldmodels.store import LocalStore
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = dict(re.findall(r"^```python (.+?)\n(.*?)^```$", (ROOT / "docs/extending.md").read_text(), re.DOTALL | re.M))
 # Where the recipe puts a block: before this text; and what stands between them.
 PLACES = {
-    "worldmodels/config.py: section": ("class Execution(Section):", "\n\n\n"),
-    "worldmodels/config.py: field": ("    execution: Execution = Execution()", "\n"),
+    "worldmodels/config/models.py: section": ("class Execution(Section):", "\n\n\n"),
+    "worldmodels/config/models.py: field": ("    execution: Execution = Execution()", "\n"),
     "worldmodels/stages.py: entry": ('        Stage(\n            name="report",', ",\n"),
 }
 

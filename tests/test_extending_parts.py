@@ -18,8 +18,8 @@ import pytest
 import test_store
 from command import Wm
 
-from worldmodels import artifacts, parts, publishing
-from worldmodels.artifacts import Name
+from worldmodels import artifacts, parts
+from worldmodels.artifacts import Name, publishing
 from worldmodels.config import Architecture, resolve
 from worldmodels.control.evolution import Evolution, Settings
 from worldmodels.envs.car_racing import SPEC

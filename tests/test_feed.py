@@ -22,7 +22,7 @@ from worldmodels.rollouts import episodes
 from worldmodels.store import LocalStore
 from worldmodels.store.disk_cache import ALIVE, Disk, scratch
 from worldmodels.store.s3.store import CHUNK_BYTES, PARTS_AT_ONCE, S3Store
-from worldmodels.vision import data
+from worldmodels.training import stream as data
 
 
 def held(folder):

@@ -16,11 +16,11 @@ import pytest
 from fire import FAULTS, Fire
 from processes import kill_one_of
 
-from worldmodels import artifacts, publishing, runner
-from worldmodels.artifacts import Name
+from worldmodels import artifacts, planning, runner
+from worldmodels.artifacts import Name, publishing
 from worldmodels.config import resolve
 from worldmodels.context import ProgressReporter
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 from worldmodels.stages import STAGES
 from worldmodels.store import LocalStore
 from worldmodels.store.s3.retry import DEADLINE_SECONDS
@@ -100,7 +100,7 @@ def test_64_workers_with_the_same_work_all_succeed(reopen):
     manifests = together(lambda i: runner.run(reopen(), task, 0, 1, ProgressReporter(quiet)))
     assert len(manifests) == WRITERS
     assert all(manifest == manifests[0] for manifest in manifests)
-    assert runner.find(reopen(), task.name, task.config) == manifests[0]
+    assert planning.find(reopen(), task.name, task.config) == manifests[0]
 
 
 # Calls that go wrong.

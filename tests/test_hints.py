@@ -18,7 +18,7 @@ from wm.main import COMMANDS, cli
 import worldmodels
 from worldmodels import hints
 from worldmodels.executors import worker
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 
 ROOT = Path(worldmodels.__file__).parents[1]
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from small_run import RUN
 from wm import machine, main
 
-from worldmodels import artifacts, config, npz, runner, stored
+from worldmodels import artifacts, config, npz, planning, stored
 from worldmodels.artifacts import Name
 from worldmodels.context import Checkpoints
 from worldmodels.control.records import pack, unpack
@@ -352,12 +352,12 @@ def test_a_lease_that_no_process_renews_ends_as_one_that_says_nothing(endpoint, 
 
 
 def test_damaged_records_are_dropped_by_redo_and_by_nothing_else(store):
-    task = runner.Task(RUN, 1, "rollouts", small_run.config()[0])
-    work = runner.TaskState(store, task).identity
+    task = planning.Task(RUN, 1, "rollouts", small_run.config()[0])
+    work = planning.TaskState(store, task).identity
     change(store, work.shard_key(0), lambda record: record.update(digest="0" * 64), seal=False)
     with pytest.raises(CorruptArtifact, match=r"shards/00000\.json"):
         artifacts.read_record(store, work.shard_key(0))
-    from worldmodels import publishing
+    from worldmodels.artifacts import publishing
 
     publishing.drop_failed_shards(store, work)
     assert [entry.key for entry in store.entries(work.work_key("shards/"))] == [work.shard_key(1)]
@@ -368,7 +368,7 @@ def test_damaged_records_are_dropped_by_redo_and_by_nothing_else(store):
     ["workers/abc", "generations/00005/results/99999", "generations/00005/claims/x", "generations/00005/odd", "x"],
 )
 def test_names_that_wm_never_gives_do_not_disturb_an_evolution(store, key):
-    task = runner.Task(RUN, 1, "controller", small_run.config()[0])
+    task = planning.Task(RUN, 1, "controller", small_run.config()[0])
     work = small_run.state(store, "controller").identity
     before = {entry.key: store.get(entry.key) for entry in store.entries(CONTROLLER.key("data/"))}
     for entry in store.entries(work.work_key("generations/00006")):

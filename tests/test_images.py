@@ -21,7 +21,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import worldmodels
-from worldmodels import runner
+from worldmodels import planning
+from worldmodels.artifacts import provenance
 from worldmodels.config import Config
 
 ROOT = Path(worldmodels.__file__).parents[1]
@@ -171,11 +172,11 @@ def test_make_stops_at_once_where_packages_have_no_wheels(version, machine, word
 
 def test_an_image_knows_its_revision_without_git(tmp_path):
     (tmp_path / "_revision").write_text("abc123")
-    assert runner.git_revision(tmp_path) == "abc123"
+    assert provenance.git_revision(tmp_path) == "abc123"
 
 
 def test_a_stage_in_the_wrong_image_says_so(tmp_path):
-    task = runner.Task("tiny", 1, "rollouts", Config())
+    task = planning.Task("tiny", 1, "rollouts", Config())
     (tmp_path / "zstandard.py").write_text("raise ModuleNotFoundError(name='zstandard')")
     paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"WM_TASK": task.to_json(), "WM_STORE": str(tmp_path / "store"), "PYTHONPATH": paths}

@@ -11,7 +11,7 @@ import pytest
 import worldmodels
 from worldmodels.config import resolve
 from worldmodels.executors.kubernetes import job_spec
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 from worldmodels.stages import STAGES
 
 ROOT = Path(worldmodels.__file__).parents[1]

@@ -6,7 +6,7 @@ import pytest
 from worldmodels.config import resolve
 from worldmodels.errors import ConfigError
 from worldmodels.executors.kubernetes import job_spec
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 from worldmodels.stages import STAGES
 
 STORE = "s3://bucket/prefix"

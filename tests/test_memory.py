@@ -262,11 +262,11 @@ def test_half_precision_predicts_about_the_same_and_plays_in_float32(precision):
     import tensorflow as tf
 
     from worldmodels.memory.model import Memory
-    from worldmodels.vision import training
+    from worldmodels.training import devices
 
     fix_threads()
     plain = Memory(Z, 3, 8, 2)
-    half = Memory(Z, 3, 8, 2, dtype=training.policy(precision))
+    half = Memory(Z, 3, 8, 2, dtype=devices.policy(precision))
     half.set_weights(plain.get_weights())
     z, a = tf.random.stateless_normal((2, 5, Z), (0, 0)), tf.zeros((2, 5, 3))
     (_, mu, _), (h, c) = half.predict_sequence(z, a, half.zero_state(2))

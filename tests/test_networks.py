@@ -29,9 +29,9 @@ def inputs():
 def networks(tmp_path_factory):
     from worldmodels.memory.model import Memory
     from worldmodels.memory.model import play_functions as of_memory
+    from worldmodels.training.export import convert
     from worldmodels.vision.model import Vae
     from worldmodels.vision.model import play_functions as of_vae
-    from worldmodels.vision.training import convert
 
     fix_threads()
     folder, vae, memory = tmp_path_factory.mktemp("networks"), Vae(Z, 0.25), Memory(Z, 3, H, 2)

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from worldmodels import runner
+from worldmodels import planning, runner
 from worldmodels.config import resolve
 from worldmodels.context import ProgressReporter
 from worldmodels.errors import Conflict
@@ -69,7 +69,7 @@ def test_a_worker_refuses_a_mixture_itself(copy, stage, iteration):
     for manifest in (copy.store / f"tiny/iter-1/{stage}").glob("manifest*") if iteration == 1 else []:
         manifest.unlink()
     config, _ = resolve(None, [copy.toml], ["vae.epochs=2"], iteration=iteration)
-    store, task = LocalStore(copy.store), runner.Task("tiny", iteration, stage, config)
+    store, task = LocalStore(copy.store), planning.Task("tiny", iteration, stage, config)
     with pytest.raises(Conflict, match="do not belong together"):
         runner.run(store, task, 0, 1, ProgressReporter(logging.getLogger("mixture")))
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from worldmodels import artifacts, publishing
-from worldmodels.artifacts import Name
+from worldmodels import artifacts
+from worldmodels.artifacts import Name, publishing
 from worldmodels.config import resolve
 from worldmodels.errors import StoreError, WorkFailed
 from worldmodels.executors import patience, pod
 from worldmodels.executors.kubernetes import job_spec
-from worldmodels.runner import Task, TaskState
+from worldmodels.planning import Task, TaskState
 from worldmodels.store import LocalStore
 
 TASK = Task("demo", 1, "rollouts", resolve("demo")[0])

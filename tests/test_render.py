@@ -12,7 +12,7 @@ from wm.main import cli
 import worldmodels
 from worldmodels.config import resolve
 from worldmodels.executors.kubernetes import job_spec
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 from worldmodels.stages import STAGES
 
 JOBS = Path(worldmodels.__file__).parents[1] / "k8s" / "jobs"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldmodels import artifacts, durations, publishing
-from worldmodels.artifacts import Name
+from worldmodels import artifacts, durations
+from worldmodels.artifacts import Name, publishing
 from worldmodels.config import Config
 from worldmodels.context import Context, ProgressReporter
 from worldmodels.errors import CorruptArtifact

@@ -9,7 +9,7 @@ from worldmodels.errors import ClusterError
 from worldmodels.executors.kubernetes import job_spec
 from worldmodels.executors.kubernetes.scaling import pause, scale
 from worldmodels.executors.kubernetes.submission import KubernetesExecutor, Work
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 
 
 @pytest.fixture

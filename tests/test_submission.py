@@ -9,7 +9,7 @@ from worldmodels.config import resolve
 from worldmodels.errors import ClusterError, ConfigError, Conflict, Pending, WorkFailed
 from worldmodels.executors.kubernetes import job_spec, job_status, submission
 from worldmodels.executors.kubernetes.submission import KubernetesExecutor, Pods, Work
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 
 STORE = "s3://bucket"
 ENDED = {"conditions": [api.condition("Complete")]}

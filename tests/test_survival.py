@@ -9,7 +9,7 @@ import time
 import pytest
 from processes import Pods, alive, kill_one_of, workers
 
-from worldmodels import runner
+from worldmodels import planning
 from worldmodels.config import resolve
 from worldmodels.stages import STAGES
 
@@ -83,7 +83,7 @@ def evolve(wm, count, chance=None):
 
     Returns rewards.csv, the artifact's digest, the processes begun, and the seconds of CPU time.
     """
-    task = runner.Task("tiny", 1, "controller", resolve(None, [wm.toml], EVOLUTION)[0])
+    task = planning.Task("tiny", 1, "controller", resolve(None, [wm.toml], EVOLUTION)[0])
     before = cpu_seconds()
     pods = Pods(task.to_json(), str(wm.store), count, wm.environment())
     while chance and pods.begun < count + EVOLUTION_KILLS:

@@ -10,7 +10,8 @@ from worldmodels.config import resolve
 from worldmodels.errors import ConfigError, Stopped, WorkFailed
 from worldmodels.networks import Decoder, Encoder
 from worldmodels.stages import stage
-from worldmodels.vision import data, latents
+from worldmodels.training import stream as data
+from worldmodels.vision import latents
 
 TINY = {
     "vae.z": 4, "vae.width": 0.0625, "vae.batch": 8, "vae.epochs": 3, "vae.learning_rate": 0.003,
@@ -264,8 +265,8 @@ def test_a_warm_start_from_another_network_says_how_to_go_on(trained, episodes, 
 
 
 def test_a_network_that_plays_otherwise_is_refused(tmp_path):
+    from worldmodels.training.export import export_tflite
     from worldmodels.vision.model import Vae, play_functions
-    from worldmodels.vision.training import export_tflite
 
     class Off(Decoder):
         def run(self, *inputs):
@@ -298,15 +299,16 @@ def test_half_precision_trains_float32_weights_that_play_as_any_others(precision
     import keras
     import tensorflow as tf
 
-    from worldmodels.vision import train, training
+    from worldmodels.training import devices
+    from worldmodels.vision import train
     from worldmodels.vision.model import Vae
 
     fix_threads()
     frames = np.full((8, 64, 64, 3), 220, np.uint8)
-    vae = Vae(4, 0.125, 1, training.policy(precision))
+    vae = Vae(4, 0.125, 1, devices.policy(precision))
     assert {weight.dtype for weight in vae.get_weights()} == {np.dtype(np.float32)}
     assert vae.convolutions[0].compute_dtype == precision
-    optimizer = training.scaled(keras.optimizers.Adam(1e-3), precision)
+    optimizer = devices.scaled(keras.optimizers.Adam(1e-3), precision)
     optimizer.build(vae.trainable_variables)
     step = train.make_step(vae, optimizer, 1, 0.5)
     losses = [float(step(frames, tf.constant(number))[0]) for number in range(20)]
@@ -336,12 +338,13 @@ def test_precision_is_part_of_what_was_trained_and_absent_where_nobody_chose_it(
     ],
 )
 def test_a_gpu_that_is_not_used_is_told_with_the_reason(tmp_path, monkeypatch, there, visible, cuda, words):
-    from worldmodels.vision import training
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    from worldmodels.training import devices
+
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     if there:
         (tmp_path / "nvidia0").touch()
-    said = training.why_no_gpu(cuda, tmp_path / "nvidia0")
+    said = devices.why_no_gpu(cuda, tmp_path / "nvidia0")
     assert words in said and bool(said) == there

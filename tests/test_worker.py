@@ -9,7 +9,7 @@ import pytest
 
 from worldmodels.config import resolve
 from worldmodels.context import ProgressReporter
-from worldmodels.runner import Task
+from worldmodels.planning import Task
 
 
 @pytest.mark.parametrize(("pods", "said"), [({"WM_PODS": "4"}, "next: wm submit"), ({}, "next: wm run")])

@@ -190,7 +190,7 @@ class ProgressReporter:
 
 @dataclass
 class Outlook:
-    """The facts about a task that are known before it begins (see `preflight.py`).
+    """The facts about a task that are known before it begins (see `planning/preflight.py`).
 
     `inputs` are committed artifacts by stage, oldest first, without those that the same command makes first. `area` is
     the task's workspace, or None if the same command makes an input first.

@@ -1,8 +1,8 @@
 """Models of stored JSON, and its only parser: a reader names the model that the JSON must fit.
 
 Any process that can write to the store may write any bytes. So a model bounds size, depth, numbers, texts and names.
-A key is a relative path of plain names; `artifacts.py` checks its folder. `encode` adds a checksum, so that a flipped
-bit is detected in every field; JSON of earlier versions has no checksum.
+A key is a relative path of plain names; `artifacts/manifest.py` checks its folder. `encode` adds a checksum, so that a
+flipped bit is detected in every field; JSON of earlier versions has no checksum.
 """
 
 import hashlib
@@ -148,7 +148,7 @@ class Sections(TypedDict):
 
 @with_config(_STRICT)
 class StoredConfig(TypedDict):
-    """The settings with which a run was last started, by section (see `config.py`), and the source of each."""
+    """The settings with which a run was last started, by section (see `config/`), and the source of each."""
 
     config: Annotated[Sections, AfterValidator(_bounded)]
     origins: Annotated[dict[Setting, Annotated[str, Field(max_length=5000)]], Field(max_length=1000)]

@@ -11,7 +11,7 @@ from wm.out import echo
 from wm.progress import Bar, Screen
 
 if TYPE_CHECKING:
-    from worldmodels.cluster_settings import ClusterSettings
+    from worldmodels.config.cluster import ClusterSettings
     from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.executors.kubernetes.job_status import View
     from worldmodels.executors.kubernetes.submission import Pods, Work

@@ -103,7 +103,7 @@ def import_rollouts(source: str, given: options.RunOptions) -> None:
     import shlex
 
     from wm.progress import bar, status
-    from worldmodels.executors import planning
+    from worldmodels import planning
     from worldmodels.interchange import importing, sources
 
     run_name = given.run_name

@@ -13,11 +13,10 @@ from wm.out import echo
 
 if TYPE_CHECKING:
     from wm.selection import Selection
-    from worldmodels.cluster_settings import ClusterSettings
+    from worldmodels.config.cluster import ClusterSettings
     from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.executors.kubernetes.submission import Work
-    from worldmodels.executors.planning import PlannedStage
-    from worldmodels.runner import Task
+    from worldmodels.planning import PlannedStage, Task
     from worldmodels.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,7 +84,7 @@ def submit(names: tuple[str, ...], given: options.RunOptions, iterations: int | 
 
 
 def _stages(wanted: "Selection", how: How) -> None:
-    from worldmodels.executors import planning
+    from worldmodels import planning
     from worldmodels.executors.kubernetes import job_spec
 
     store, run, settings = wanted.given.store, wanted.given.run, wanted.config.kubernetes
@@ -113,8 +112,8 @@ def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool)
 
     `later`: the command submits another stage before this one.
     """
+    from worldmodels import planning
     from worldmodels.errors import MissingInput
-    from worldmodels.executors import planning
     from worldmodels.executors.kubernetes import submission
 
     try:
@@ -130,7 +129,7 @@ def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool)
 
 
 def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
-    from worldmodels.executors import planning
+    from worldmodels import planning
     from worldmodels.executors.kubernetes import job_spec
     from worldmodels.executors.kubernetes.job_spec import Pipeline
 
@@ -252,7 +251,7 @@ def _hints(settings: "ClusterSettings", work: "Work", pods: int) -> str:
 
 def _estimate(tasks: "Iterable[Task]", how: How) -> None:
     """Print the estimated time of each stage, and its cost if prices are set, before the submission."""
-    from worldmodels.executors.estimate import estimate
+    from worldmodels.planning.estimate import estimate
 
     for task in tasks:
         if not how.as_json:
@@ -284,7 +283,7 @@ def attach(
     wm attach pipeline
     """
     from wm.attach import follow
-    from worldmodels import runner
+    from worldmodels import planning
 
     store, run, iteration = given.store, given.run, given.iteration
     name = options.stage_or_pipeline(stage_name)
@@ -304,8 +303,8 @@ def attach(
         )  # fmt: skip
         return
     if name != "pipeline":
-        task = runner.Task(run, iteration, name, config)
-        if runner.find(store, task.name, config):
+        task = planning.Task(run, iteration, name, config)
+        if planning.find(store, task.name, config):
             _committed(str(task.name), as_json)
             return
     raise submission.no_job(cluster, store, run, name)

@@ -11,7 +11,7 @@ from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.artifacts import Name
-    from worldmodels.cluster_settings import ClusterSettings
+    from worldmodels.config.cluster import ClusterSettings
     from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.store import Store
 

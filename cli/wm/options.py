@@ -24,8 +24,8 @@ from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.api import Which
-    from worldmodels.cluster_settings import ClusterSettings
     from worldmodels.config import Config, Origins
+    from worldmodels.config.cluster import ClusterSettings
     from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.store import Store
 
@@ -59,8 +59,7 @@ class RunOptions:
 
     def resolve(self) -> "tuple[Config, Origins]":
         """Return the config of the run's last start, or of the preset if one is named, and each value's origin."""
-        from worldmodels import config
-        from worldmodels.executors import planning
+        from worldmodels import config, planning
 
         stored = None
         for i in (self.iteration, self.iteration - 1):

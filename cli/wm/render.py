@@ -60,7 +60,7 @@ def text(what: str, given: options.RunOptions) -> str:
 def _stage(name: str, run: str, configs: "list[Config]", store_uri: str) -> dict[str, Any]:
     from worldmodels import stages
     from worldmodels.executors.kubernetes import job_spec
-    from worldmodels.runner import Task
+    from worldmodels.planning import Task
 
     stage, iteration = stages.stage(name), len(configs)
     stage.inputs(configs[-1], iteration)  # raises ConfigError if the iteration cannot have them

@@ -13,8 +13,7 @@ from worldmodels.stages import STAGES
 
 if TYPE_CHECKING:
     from wm.selection import Selection
-    from worldmodels.executors.planning import PlannedStage
-    from worldmodels.runner import Task
+    from worldmodels.planning import PlannedStage, Task
 
 
 @click.command()
@@ -65,8 +64,9 @@ def _work(wanted: "Selection", steps: "list[PlannedStage]", *, redo: bool, as_js
     """Execute the steps. Store the settings once it is certain that the work can begin."""
     from wm.machine import Events
     from wm.progress import Screen
-    from worldmodels import preflight
-    from worldmodels.executors import local, planning
+    from worldmodels import planning
+    from worldmodels.executors import local
+    from worldmodels.planning import preflight
 
     for step in steps:
         if step.state != "committed":

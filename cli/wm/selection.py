@@ -12,8 +12,7 @@ from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.config import Config, Origins
-    from worldmodels.executors.planning import PlannedStage
-    from worldmodels.runner import Task
+    from worldmodels.planning import PlannedStage, Task
     from worldmodels.store import Store
     from worldmodels.stored import Scores
 
@@ -39,7 +38,7 @@ class Selection:
     def tasks(self) -> "list[Task]":
         """Return the tasks of the chosen stages and of their inputs."""
         from worldmodels import stages
-        from worldmodels.runner import Task
+        from worldmodels.planning import Task
 
         order = list(stages.STAGES)
         last = max(order.index(stage) for stage in self.chosen)
@@ -47,7 +46,7 @@ class Selection:
 
     def begin(self, *, redo: bool) -> "list[PlannedStage]":
         """Plan the steps; raise Conflict if they would undo an artifact, and all other errors that can be foreseen."""
-        from worldmodels.executors import planning
+        from worldmodels import planning
 
         steps = planning.plan(self.given.store, self.tasks, verify=redo)
         unfit = [step for step in steps if not redo or step.task.stage not in self.chosen]
@@ -58,13 +57,13 @@ class Selection:
 
     def remember(self) -> None:
         """Store this config, which later commands on the run use."""
-        from worldmodels.executors import planning
+        from worldmodels import planning
 
         planning.store_config(self.given.store, self.given.run, self.given.iteration, self.config, self.origins)
 
     def show(self, *, redo: bool, as_json: bool = False) -> None:
         """Print the plan without executing it."""
-        from worldmodels.executors import planning
+        from worldmodels import planning
 
         steps = planning.plan(self.given.store, self.tasks, verify=redo)
         if as_json:
@@ -94,10 +93,10 @@ def select(names: Sequence[str], given: options.RunOptions) -> Selection:
 
 def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) -> None:
     """Print the score and the report's place, if their stages were chosen."""
-    from worldmodels import artifacts, runner
+    from worldmodels import artifacts, planning
 
     for task in tasks:
-        manifest = runner.find(store, task.name, task.config)
+        manifest = planning.find(store, task.name, task.config)
         if manifest is None:
             continue
         if task.stage == "evaluate":

@@ -136,7 +136,7 @@ def _words(row: dict[str, Any]) -> str:
         return f"committed  {digest[:12]}"
     if job and evolution is None:
         return _state(job)
-    from worldmodels.executors import underway
+    from worldmodels.planning import underway
 
     if job:
         return f"{_state(job)}\n    {underway.words(evolution)}"

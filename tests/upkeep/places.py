@@ -2,8 +2,8 @@
 
 import buckets
 
-from worldmodels import artifacts, publishing
-from worldmodels.artifacts import Name
+from worldmodels import artifacts
+from worldmodels.artifacts import Name, publishing
 from worldmodels.config import resolve
 
 VAE, ROLLOUTS, CONTROLLER = (Name("run", 1, stage) for stage in ("vae", "rollouts", "controller"))

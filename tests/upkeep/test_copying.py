@@ -8,9 +8,8 @@ import time
 import pytest
 from places import CONTROLLER, VAE, WORK, commit, commit_shards, keys
 
-from worldmodels import artifacts, stored
+from worldmodels import artifacts, planning, stored
 from worldmodels.errors import ConfigError, Conflict, CorruptArtifact, MissingInput, StoreError
-from worldmodels.executors import planning
 from worldmodels.store import LocalStore
 from worldmodels.upkeep import copying
 from worldmodels.upkeep.entries import runs

@@ -10,7 +10,8 @@ import pytest
 from faults import fine, refused
 from places import PREFIX, ROLLOUTS, VAE, WORK, Careless, commit, commit_shards, keys
 
-from worldmodels import artifacts, publishing, runner
+from worldmodels import artifacts, planning, runner
+from worldmodels.artifacts import publishing
 from worldmodels.config import resolve
 from worldmodels.context import ProgressReporter
 from worldmodels.errors import CorruptArtifact, StoreError
@@ -135,7 +136,7 @@ def test_superseded_work_is_counted_and_stays(store, tmp_path):
     commit(store, tmp_path, override="seed=2")
     config = resolve("demo", (), ())[0]
     store.put("run/iter-1/config.json", json.dumps({"config": config.model_dump(), "origins": {}}).encode())
-    needed = runner.TaskState(store, runner.Task("run", 1, "rollouts", config)).identity.work
+    needed = planning.TaskState(store, planning.Task("run", 1, "rollouts", config)).identity.work
     for work in (WORK, needed):
         store.put(ROLLOUTS.key(work, "checkpoints", "1.npz"), b"12345")
     found = collect(store)
@@ -240,7 +241,7 @@ class Remembering(LocalStore):
 def test_a_task_says_that_it_lives_before_it_stores_anything(tmp_path):
     store, small = Remembering(tmp_path / "store"), ("episodes=2", "shard_episodes=1", "steps=10")
     config = resolve("demo", (), [f"rollouts.{one}" for one in small])[0]
-    runner.run(store, runner.Task("run", 1, "rollouts", config), 0, 1, ProgressReporter(logging.getLogger("wm.test")))
+    runner.run(store, planning.Task("run", 1, "rollouts", config), 0, 1, ProgressReporter(logging.getLogger("wm.test")))
     first, *rest = store.written
     assert first.startswith(runner.alive_key(ROLLOUTS, "")) and len(rest) >= 2
     assert keys(store, runner.alive_key(ROLLOUTS, "")) == []

@@ -11,9 +11,9 @@ from typing import Any
 from .. import artifacts
 from ..config import Config
 from ..errors import CorruptArtifact
-from ..executors.estimate import estimate
 from ..executors.kubernetes.job_spec import cores
-from ..runner import Task
+from ..planning import Task
+from ..planning.estimate import estimate
 from ..store import Store, read
 from .reading import Iteration, Stage
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..executors import underway
+from ..planning import underway
 from ..terminal import plain
 from .reading import Iteration, Stage
 

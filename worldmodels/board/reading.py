@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from math import isnan
 from typing import Any, Literal
 
-from .. import artifacts, config, runner, stages, stored
+from .. import artifacts, config, planning, runner, stages, stored
 from ..artifacts import Name
 from ..config import Config
 from ..errors import ConfigError, CorruptArtifact
-from ..executors import planning, underway
-from ..executors.underway import Underway
+from ..planning import underway
+from ..planning.underway import Underway
 from ..store import Store, read
 
 State = Literal["committed", "at work", "stopped", "waits", "not begun", "damaged"]
@@ -101,7 +101,7 @@ class Stage:
             return
         kind = stages.stage(self.name.stage).kind
         if kind != "single" and self._inputs != inputs:
-            task = runner.Task(self.name.run, self.name.iteration, self.name.stage, settled)
+            task = planning.Task(self.name.run, self.name.iteration, self.name.stage, settled)
             self._inputs, self._task = inputs, underway.of(store, task)
         if self._task and kind == "sharded":
             self.shards = self._task.shards()

@@ -2,7 +2,7 @@
 
 from typing import Protocol, TypeVar
 
-from ..runner import TaskState
+from ..planning import TaskState
 
 Work = TypeVar("Work")
 Report_contra = TypeVar("Report_contra", contravariant=True)

@@ -19,9 +19,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from .. import errors, runner, stages
+from .. import errors, stages
+from ..artifacts import provenance
 from ..errors import Killed, Stopped, WmError
-from ..runner import Task, TaskState
+from ..planning import Task, TaskState
 
 STOP_SECONDS = 10.0
 TRIES = 3
@@ -81,7 +82,7 @@ class Snapshot:
 def processes(task: Task) -> int:
     """Return the number of worker processes for the task on one machine, or in one pod."""
     single = stages.stage(task.stage).kind == "single"
-    return 1 if single else task.config.execution.workers or runner.cores()
+    return 1 if single else task.config.execution.workers or provenance.cores()
 
 
 @dataclass(frozen=True)

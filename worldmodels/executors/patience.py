@@ -11,7 +11,7 @@ from typing import Any
 from .. import stored
 from ..artifacts import Identity
 from ..errors import WorkFailed
-from ..runner import Task, TaskState
+from ..planning import Task, TaskState
 from ..stages import stage
 from ..store import Store
 

@@ -17,12 +17,11 @@ from contextlib import contextmanager
 if __name__ == "__main__":  # process 1 ignores a signal without a handler, and the imports below take a while
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
 
-from .. import hints
+from .. import hints, planning
 from ..errors import Stopped, WmError
-from ..runner import Task
+from ..planning import Task
 from ..store import Store, open_store
 from ..terminal import Formatter
-from . import planning
 from .kubernetes import submission
 from .kubernetes.client import KubernetesClient, connect
 from .kubernetes.job_spec import Pipeline

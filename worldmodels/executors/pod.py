@@ -1,7 +1,7 @@
 """A pod's program, `python -m worldmodels.executors.pod`: one worker, or one for each core that the pod may use.
 
 Environment variables (and those of `worker.py`):
-    WM_TASK                the task as JSON (`runner.Task`)
+    WM_TASK                the task as JSON (`planning.Task`)
     WM_STORE               the store's URI
     WM_PODS                how many pods the task had when it was submitted
     JOB_COMPLETION_INDEX   this pod's index, from 0
@@ -20,7 +20,7 @@ if __name__ == "__main__":  # process 1 ignores a signal without a handler, and 
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
 
 from ..errors import Stopped, WmError
-from ..runner import Task
+from ..planning import Task
 from ..store import open_store
 from . import local, patience, worker
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import artifacts, evaluation, npz, runner
-from ..artifacts import Artifact, Name
+from .. import artifacts, evaluation, npz, planning
+from ..artifacts import Artifact, Name, provenance
 from ..config import Architecture
 from ..errors import CorruptArtifact, MissingInput
 from ..rollouts.stage import load_parameters
@@ -46,7 +46,7 @@ def score(
             **{part.stage: part.digest for part in (controller, vae, memory)},
         }
         paths = [str(vae.path("encoder.tflite")), str(memory.path("step.tflite")), str(parameters)]
-        count = min(workers or runner.cores(), len(tracks))
+        count = min(workers or provenance.cores(), len(tracks))
         with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _quiet) as pool:
             shares = [tracks[i::count] for i in range(count)]
             parts = pool.map(partial(_score, paths, controller.env, controller.architecture, renderer), shares)
@@ -81,7 +81,7 @@ def network(store: Store, controller: Artifact, stage: str, scratch: Path) -> Ar
     """
     name = Name(controller.name.run, controller.name.iteration, stage)
     digest = controller.manifest["inputs"].get(name.input, "")
-    manifest = runner.by_digest(store, name, digest)
+    manifest = planning.by_digest(store, name, digest)
     file = {"vae": "encoder.tflite", "memory": "step.tflite"}[stage]
     try:
         if manifest:
@@ -93,5 +93,5 @@ def network(store: Store, controller: Artifact, stage: str, scratch: Path) -> Ar
             raise
     raise MissingInput(
         f"{controller.name} {controller.digest[:12]} was evolved with {name} {digest[:12]}, which is gone",
-        next=runner.renew_command(controller.name),
+        next=planning.renew_command(controller.name),
     )

@@ -1,7 +1,7 @@
 """One worker of one task: `python -m worldmodels.executors.worker`, the same on a laptop and in a pod.
 
 Environment variables:
-    WM_TASK                the task as JSON (`runner.Task`)
+    WM_TASK                the task as JSON (`planning.Task`)
     WM_STORE               the store's URI
     WM_WORKERS             how many workers the task has
     JOB_COMPLETION_INDEX   this worker's index, from 0
@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import hints, runner
+from .. import hints, planning, runner
 from ..context import ProgressReporter
 from ..errors import ConfigError, Hung, Stopped, WmError
 from ..stages import STAGES
@@ -39,7 +39,7 @@ LOG_FORMAT, LOG_DATE = "%(asctime)s %(levelname).1s %(message)s", "%Y-%m-%d %H:%
 
 
 def main(environment: Mapping[str, str]) -> int:
-    task = runner.Task.from_json(environment["WM_TASK"])
+    task = planning.Task.from_json(environment["WM_TASK"])
     worker, workers = int(environment.get("JOB_COMPLETION_INDEX", "0")), int(environment.get("WM_WORKERS", "1"))
     store = open_store(environment["WM_STORE"])
     log, lines = _logger()
@@ -76,7 +76,7 @@ def main(environment: Mapping[str, str]) -> int:
     return 0
 
 
-def command(text: str, environment: Mapping[str, str], task: runner.Task) -> str:
+def command(text: str, environment: Mapping[str, str], task: planning.Task) -> str:
     """Return a command for the log with run, store and iteration; in a pod, `wm submit` in place of `wm run`."""
     if "WM_PODS" in environment:
         text = text.replace("wm run", "wm submit")
@@ -85,7 +85,7 @@ def command(text: str, environment: Mapping[str, str], task: runner.Task) -> str
     return hints.complete(text, given)
 
 
-def _run(store: Store, task: runner.Task, worker: int, workers: int, pulse: ProgressReporter) -> None:
+def _run(store: Store, task: planning.Task, worker: int, workers: int, pulse: ProgressReporter) -> None:
     try:
         runner.run(store, task, worker, workers, pulse)
     except ModuleNotFoundError as error:

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from .. import artifacts, publishing, runner
-from ..artifacts import Identity
+from .. import artifacts, runner
+from ..artifacts import Identity, provenance, publishing
 from ..config import SHARD_FRAMES, Config
 from ..errors import ConfigError, Conflict, CorruptArtifact
+from ..planning import Task, TaskState
 from ..rollouts import episodes
-from ..runner import Task, TaskState
 from ..store import Store
 from ..stored import Manifest, Record
 from .sources import Source, Survey
@@ -59,7 +59,7 @@ def bring(
             report((index + 1) * config.rollouts.shard_episodes)
         if len(shards) * config.rollouts.shard_episodes != config.rollouts.episodes:
             raise ConfigError(f"{source.words} changed while it was read", next=again)
-        made = runner.provenance(started) | {"attempt": attempt, "workers": 1, "failed_shards": []}
+        made = provenance.record(started) | {"attempt": attempt, "workers": 1, "failed_shards": []}
         made["notes"] = {"imported": f"from {source.words[:10_000]}"}
         return publishing.commit(
             store, work, files={}, telemetry={}, shards=shards, resolved=config.storable(), made=made

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..context import Shard
+from ..training.stream import READERS, START, Cache, Mark, Position, ahead, walk
 from ..vision import latents
-from ..vision.data import READERS, START, Cache, Mark, Position, ahead, walk
 from ..vision.latents import Latents
 
 T = TypeVar("T")

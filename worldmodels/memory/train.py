@@ -14,8 +14,8 @@ from ..context import Context
 from ..envs import base
 from ..errors import WorkFailed
 from ..networks import Dream, Step
-from ..vision import data as frames
-from ..vision import training
+from ..training import checkpoints, devices, export
+from ..training import stream as frames
 from ..vision.latents import Latents
 from . import baselines
 from .data import Episodes, Window, cut, windows
@@ -33,7 +33,7 @@ def train(ctx: Context) -> None:
     WorkFailed if no episode is left to train on.
     """
     config = ctx.config.memory
-    training.prepare(config.threads, ctx.log)
+    devices.prepare(config.threads, ctx.log)
     cache = ctx.config.execution.cache_mb << 20
     actions, shards = base.spec(ctx.config.env).actions, ctx.one("latents").shards
     episodes = Episodes(shards, actions, ctx.config.seed, config.held_out, cache, partial(_beat, ctx))
@@ -43,10 +43,10 @@ def train(ctx: Context) -> None:
             next=f"wm run memory --run {ctx.run} -o rollouts.episodes={2 * ctx.config.rollouts.shard_episodes}",
         )
     z = episodes.load([0])[0][0].mean.shape[1]
-    dtype = training.policy(config.precision)
+    dtype = devices.policy(config.precision)
     memory = Memory(z, actions, config.hidden, config.mixtures, ctx.config.seed, dtype)
     if config.warm_start and ctx.inputs.get("memory"):
-        training.warm_start(memory, ctx.one("memory").path("memory.weights.h5"), "memory")
+        checkpoints.warm_start(memory, ctx.one("memory").path("memory.weights.h5"), "memory")
     trainer = Trainer(ctx, memory, episodes)
     steps = trainer.fit()
     best = trainer.best
@@ -110,7 +110,7 @@ class Trainer:
         self.config = ctx.config.memory
         self.sequence = min(self.config.sequence, episodes.longest())
         adam = keras.optimizers.Adam(self.config.learning_rate, global_clipnorm=self.config.clip)
-        self.optimizer = training.scaled(adam, self.config.precision)
+        self.optimizer = devices.scaled(adam, self.config.precision)
         self.optimizer.build(memory.trainable_variables)
         self.best = Best()
         self._train, self._nll = self._functions()
@@ -150,10 +150,10 @@ class Trainer:
         """Train from the latest checkpoint to the end; set `best` to the best epoch; return the number of steps."""
         ctx, config = self.ctx, self.config
         variables = [*self.memory.variables, *self.optimizer.variables]
-        checkpoint = training.Checkpoint(ctx, variables, COLUMNS)
+        checkpoint = checkpoints.Checkpoint(ctx, variables, COLUMNS)
         position = frames.Position(*map(int, checkpoint.extra.get("position", (0, 0, 0))))
         h, c = checkpoint.extra.get("h"), checkpoint.extra.get("c")
-        number, meter = checkpoint.step, training.Meter()
+        number, meter = checkpoint.step, checkpoints.Meter()
         losses = [float(loss) for loss in checkpoint.extra.get("losses", ())]
         self.best = Best.of(checkpoint.extra)
 
@@ -171,13 +171,13 @@ class Trainer:
                 loss, h, c = self.step(window, h, c, number)
                 number, position = number + 1, mark.after
                 losses.append(float(loss))
-                training.require_finite(ctx, number, "the loss", losses[-1])
+                checkpoints.require_finite(ctx, number, "the loss", losses[-1])
                 speed = meter(int(window.mask.sum()))
                 if mark.last_of_epoch or number % ROW_STEPS == 0:
                     row = {"step": number, "epoch": mark.done, "loss": float(np.mean(losses)), "learning_rate": rate}
                     if mark.last_of_epoch:
                         row["held_out"] = self.held_out()
-                        training.require_finite(ctx, number, "the held-out likelihood", row["held_out"])
+                        checkpoints.require_finite(ctx, number, "the held-out likelihood", row["held_out"])
                         self.best.offer(row["held_out"], round(mark.done), self.memory)
                         row["best_epoch"] = self.best.epoch
                     checkpoint.log.row(**row, frames_per_s=speed)
@@ -229,17 +229,17 @@ class Trainer:
 def _write(ctx: Context, memory: Memory, episodes: Episodes, best: Best, steps: int) -> None:
     functions = play_functions(memory)
     inputs = _real_inputs(memory, episodes)
-    training.export_tflite(ctx.results / "step.tflite", functions["step.tflite"], Step, inputs)
-    training.export_tflite(ctx.results / "dream.tflite", functions["dream.tflite"], Dream, inputs)
+    export.export_tflite(ctx.results / "step.tflite", functions["step.tflite"], Step, inputs)
+    export.export_tflite(ctx.results / "dream.tflite", functions["dream.tflite"], Dream, inputs)
     memory.save_weights(ctx.results / "memory.weights.h5")
     sizes = {"z": memory.z, "hidden": memory.hidden, "mixtures": memory.mixtures}
     trained = {"parameters": memory.count_params(), "steps": steps, "epoch": best.epoch}
-    training.write_json(ctx.results / "memory.json", {**sizes, **trained})
+    checkpoints.write_json(ctx.results / "memory.json", {**sizes, **trained})
     trivial = baselines.fit(episodes.all_training())
     held = [(len(z) - 1, *trivial.nll(z)) for _, z in episodes.held_out()]
     count, unchanged, gaussian = np.sum(held, axis=0)
     figures = {"mdn_rnn": best.held_out, "unchanged": unchanged / count, "gaussian": gaussian / count}
-    training.write_json(ctx.results / "heldout.json", {**figures, "frames": int(count), "episodes": episodes.held})
+    checkpoints.write_json(ctx.results / "heldout.json", {**figures, "frames": int(count), "episodes": episodes.held})
     ctx.log.info("held out, nats per frame: %s", "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
 
 

@@ -13,7 +13,7 @@ from .. import artifacts, runner, stages, stored
 from ..artifacts import Identity, Name
 from ..config import Config
 from ..errors import CorruptArtifact, WmError
-from ..runner import Task, TaskState
+from ..planning import Task, TaskState
 from ..store import Entry, Leftover, Store, process_identity
 from ..stored import Manifest, Record
 from .entries import split, works

@@ -16,7 +16,7 @@ from ..envs import spec
 from ..errors import CorruptArtifact, ShardFailed
 from ..networks import Encoder
 from ..rollouts import episodes
-from .data import ahead
+from ..training.stream import ahead
 
 Floats = NDArray[np.float32]
 FILE = "latents.npz"

@@ -12,7 +12,8 @@ from PIL import Image
 from ..context import Context, Shard
 from ..networks import Decoder, Encoder
 from ..rollouts import episodes
-from . import data, training
+from ..training import checkpoints, devices, export
+from ..training import stream as data
 from .model import SIDE, Vae, play_functions
 
 COLUMNS = ("step", "epoch", "loss", "squared_error", "kl", "images_per_s")
@@ -23,10 +24,10 @@ SAMPLE = 16
 def train(ctx: Context) -> None:
     """Write encoder.tflite, decoder.tflite, vae.weights.h5 and vae.json; continue from the latest checkpoint."""
     config = ctx.config.vae
-    training.prepare(config.threads, ctx.log)
-    vae = Vae(config.z, config.width, ctx.config.seed, training.policy(config.precision))
+    devices.prepare(config.threads, ctx.log)
+    vae = Vae(config.z, config.width, ctx.config.seed, devices.policy(config.precision))
     if config.warm_start and ctx.inputs.get("vae"):
-        training.warm_start(vae, ctx.one("vae").path("vae.weights.h5"), "vae")
+        checkpoints.warm_start(vae, ctx.one("vae").path("vae.weights.h5"), "vae")
     shards = _shards(ctx)
     sample = _sample(shards)
     step = _fit(ctx, vae, shards, sample)
@@ -81,12 +82,12 @@ def stream(ctx: Context, shards: Sequence[Shard], start: data.Position) -> Itera
 
 def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uint8]) -> int:
     config, seed = ctx.config.vae, ctx.config.seed
-    optimizer = training.scaled(keras.optimizers.Adam(config.learning_rate), config.precision)
+    optimizer = devices.scaled(keras.optimizers.Adam(config.learning_rate), config.precision)
     optimizer.build(vae.trainable_variables)
-    checkpoint = training.Checkpoint(ctx, [*vae.variables, *optimizer.variables], COLUMNS)
+    checkpoint = checkpoints.Checkpoint(ctx, [*vae.variables, *optimizer.variables], COLUMNS)
     position = data.Position(*map(int, checkpoint.extra.get("position", (0, 0, 0))))
     step = make_step(vae, optimizer, seed, config.kl_tolerance)
-    number, meter = checkpoint.step, training.Meter()
+    number, meter = checkpoint.step, checkpoints.Meter()
     figures: list[Any] = list(checkpoint.extra.get("figures", ()))
 
     def save() -> None:
@@ -96,7 +97,7 @@ def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uin
     try:
         for frames, mark in batches:
             figures.append([float(x) for x in step(frames, tf.constant(number, tf.int32))])
-            training.require_finite(ctx, number + 1, "the loss", figures[-1])
+            checkpoints.require_finite(ctx, number + 1, "the loss", figures[-1])
             number, position = number + 1, mark.after
             rate = meter(len(frames))
             loss, error, kl = map(float, np.mean(figures, axis=0))
@@ -115,7 +116,7 @@ def _fit(ctx: Context, vae: Vae, shards: Sequence[Shard], sample: NDArray[np.uin
             )  # fmt: skip
     finally:
         batches.close()
-    training.require_finite(ctx, number, "a weight", *(variable.numpy() for variable in vae.variables))
+    checkpoints.require_finite(ctx, number, "a weight", *(variable.numpy() for variable in vae.variables))
     ctx.log.info("waited %.1f s for frames", batches.waited)
     return number
 
@@ -135,9 +136,9 @@ def _write(ctx: Context, vae: Vae, sample: NDArray[np.uint8], steps: int) -> Non
     draw(ctx, vae, sample)
     functions = play_functions(vae)
     encoder, decoder = functions["encoder.tflite"], functions["decoder.tflite"]
-    training.export_tflite(ctx.results / "encoder.tflite", encoder, Encoder, [sample])
+    export.export_tflite(ctx.results / "encoder.tflite", encoder, Encoder, [sample])
     mean = vae.encode(tf.constant(sample))[0].numpy()
-    training.export_tflite(ctx.results / "decoder.tflite", decoder, Decoder, [mean])
+    export.export_tflite(ctx.results / "decoder.tflite", decoder, Decoder, [mean])
     vae.save_weights(ctx.results / "vae.weights.h5")
     sizes = {"z": vae.z, "width": ctx.config.vae.width, "parameters": vae.count_params(), "steps": steps}
-    training.write_json(ctx.results / "vae.json", sizes)
+    checkpoints.write_json(ctx.results / "vae.json", sizes)

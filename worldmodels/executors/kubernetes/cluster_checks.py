@@ -14,10 +14,10 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from ...cluster_settings import ClusterSettings, Pool
 from ...config import Config
+from ...config.cluster import ClusterSettings, Pool
 from ...errors import ClusterError
-from ...runner import Task
+from ...planning import Task
 from ...stages import STAGES
 from ...upkeep.checks import Check, Finding, examine, fail, ok, warn
 from . import job_spec, job_status, submission

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from ... import artifacts, stages
 from ...artifacts import digest
-from ...cluster_settings import SUBMITTERS, ClusterSettings, Resources
 from ...config import Config
+from ...config.cluster import SUBMITTERS, ClusterSettings, Resources
 from ...errors import ConfigError
-from ...runner import Task, misunderstood
+from ...planning import Task, misunderstood
 from ...store.address import bucket_and_prefix
 
 Dict = dict[str, Any]
@@ -166,10 +166,6 @@ def to_yaml(manifest: Mapping[str, Any]) -> str:
             "YAML needs the package PyYAML, which is not installed", next="pip install --editable '.[kubernetes]'"
         ) from None
     return str(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120))
-
-
-def cores(quantity: str) -> float:
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def _carried(task: Task) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ... import runner
+from ... import planning
+from ...config.base import flatten
 from ...errors import ClusterError, Conflict, Pending, WorkFailed
-from ...runner import Task, TaskState
-from ...settings import flatten
+from ...planning import Task, TaskState
 from ...stages import STAGES
 from ...store import Store
 from . import job_spec, job_status
@@ -95,7 +95,7 @@ def _all_committed(store: Store, pipeline: Pipeline) -> Callable[[], bool]:
     left = pipeline_tasks(pipeline)
 
     def committed() -> bool:
-        while left and runner.find(store, left[0].name, left[0].config):
+        while left and planning.find(store, left[0].name, left[0].config):
             del left[0]
         return not left
 

@@ -1,10 +1,8 @@
-"""Shared parts of both trainings: threads, checkpoints, the training log, and the export to LiteRT."""
+"""Checkpoints and logs of both trainings."""
 
 import csv
 import io
 import json
-import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,58 +10,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from ..context import Context
 from ..errors import ConfigError, WorkFailed
-
-LOG = logging.getLogger("wm")
-TOLERANCE = 1e-5
-"""Largest deviation of an exported network from the trained one, relative to values above 1."""
-
-
-def policy(precision: str) -> str:
-    """Return Keras' policy for layers that compute with that precision and keep float32 weights."""
-    return precision if precision == "float32" else f"mixed_{precision}"
-
-
-def scaled(optimizer: keras.optimizers.Optimizer, precision: str) -> keras.optimizers.Optimizer:
-    """Return the optimizer; for float16 with loss scaling (`scale_loss`), since small gradients would vanish."""
-    return keras.optimizers.LossScaleOptimizer(optimizer) if precision == "float16" else optimizer
-
-
-def prepare(threads: int, log: logging.Logger = LOG) -> None:
-    """Fix TensorFlow's threads, because their number changes the order of sums; log a GPU, used or unused.
-
-    Raise WorkFailed if TensorFlow already runs with another number of threads.
-    """
-    config = tf.config
-    if (config.threading.get_intra_op_parallelism_threads(), config.threading.get_inter_op_parallelism_threads()) != (
-        threads,
-        threads,
-    ):
-        try:
-            config.threading.set_intra_op_parallelism_threads(threads)
-            config.threading.set_inter_op_parallelism_threads(threads)
-        except RuntimeError:
-            raise WorkFailed(f"TensorFlow runs already, with other than {threads} threads, in this process") from None
-    if gpus := config.list_physical_devices("GPU"):
-        config.experimental.enable_op_determinism()
-        names = [config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
-        log.info("computes on %s", ", ".join(names))
-    elif why := why_no_gpu(tf.test.is_built_with_cuda()):
-        log.warning("this machine has a GPU, and TensorFlow computes on the CPU: %s", why)
-
-
-def why_no_gpu(built_with_cuda: bool, device: Path = Path("/dev/nvidia0")) -> str:
-    """Return why TensorFlow does not find this machine's GPU; empty if the machine has none."""
-    if not device.exists():
-        return ""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return "CUDA_VISIBLE_DEVICES hides it"
-    if not built_with_cuda:
-        return "it is built for CPUs; pip install 'tensorflow[and-cuda]'"
-    return "it does not find CUDA's libraries or a driver that is new enough; nvidia-smi"
 
 
 def warm_start(model: keras.Model, path: Path, setting: str) -> None:
@@ -177,42 +126,6 @@ class Checkpoint:
         self._ctx.checkpoints.save(step, {**arrays, **extra})
         self.step = step
         self._saved = time.monotonic()
-
-
-def convert(function: Any) -> bytes:
-    """Return the `.tflite` of a concrete function."""
-    absl = logging.getLogger("absl")
-    level = absl.level
-    absl.setLevel(logging.ERROR)  # it recommends a second argument, which would silently drop the weights
-    try:
-        return bytes(tf.lite.TFLiteConverter.from_concrete_functions([function]).convert())
-    finally:
-        absl.setLevel(level)
-
-
-def export_tflite(
-    path: Path, function: Any, open_network: Callable[[Path], Any], inputs: Sequence[np.ndarray[Any, Any]]
-) -> None:
-    """Convert, write, and run the network on `inputs`. Raise WorkFailed if it deviates from TensorFlow."""
-    path.write_bytes(convert(function))
-    expected = [np.asarray(tensor) for tensor in tf.nest.flatten(function(*map(tf.constant, inputs)))]
-    played = open_network(path).run(*inputs)
-    deviation = float(np.max([_deviation(*pair) for pair in zip(played, expected, strict=False)]))
-    if len(played) != len(expected) or not deviation <= 1:
-        raise WorkFailed(
-            f"{path.name} plays otherwise than it was trained: it deviates {deviation:.3g} times as much as is allowed",
-            next="pip show tensorflow ai-edge-litert",
-        )
-
-
-def _deviation(played: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """Return the largest deviation in units of the tolerance: one grey level, or TOLERANCE."""
-    if played.shape != expected.shape or played.dtype != expected.dtype:
-        return float("inf")
-    difference = np.abs(played.astype(np.float64) - expected)
-    if expected.dtype == np.uint8:
-        return float(difference.max())
-    return float((difference / (TOLERANCE * np.maximum(1, np.abs(expected)))).max())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, create_model, field_validator
 
-from .settings import MOST, Count, Section
-from .stages import STAGES
+from ..stages import STAGES
+from .base import MOST, Count, Section
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/ and …/reference/kubernetes-api/…/quantity
 LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -31,6 +31,11 @@ class Resources(Section):
     cpu_limit: Quantity | Literal[""] = Field("", description="cores at most; empty: as many as it asks for")
     memory: Quantity = Field("2Gi", description="memory; a pod that needs more is killed")
     disk: Quantity = Field("4Gi", description="ephemeral storage, /tmp included")
+
+    @property
+    def cores(self) -> float:
+        """Return `cpu` as a number."""
+        return float(self.cpu[:-1]) / 1000 if self.cpu.endswith("m") else float(self.cpu)
 
 
 RESOURCES = {name: Resources(**stage.resources) for name, stage in STAGES.items()}

@@ -1,15 +1,15 @@
 """Checks of a stage's settings and inputs before the command retires an artifact or begins a stage.
 
-The models in `config.py` check settings by themselves. The checks here depend on other artifacts and on installed
+The models in `config/models.py` check settings alone. The checks here depend on other artifacts and on installed
 packages.
 """
 
 import contextlib
 import importlib.util
 
-from . import stages, stored
-from .context import Outlook, chosen_episodes
-from .errors import ConfigError, MissingInput
+from .. import stages, stored
+from ..context import Outlook, chosen_episodes
+from ..errors import ConfigError, MissingInput
 
 
 def check(outlook: Outlook) -> None:
@@ -34,7 +34,7 @@ def rollouts(outlook: Outlook) -> None:
             next=f"wm import SOURCE --run {outlook.run}",
         )
     if isinstance(which, int) and "controller" in outlook.inputs:
-        from .rollouts.stage import load_parameters
+        from ..rollouts.stage import load_parameters
 
         load_parameters(outlook.inputs["controller"][-1], which)
 
@@ -84,8 +84,8 @@ def _same_network(outlook: Outlook, stage: str, **sizes: float) -> None:
 
 
 def controller(outlook: Outlook) -> None:
-    from .envs import spec
-    from .networks import build
+    from ..envs import spec
+    from ..networks import build
 
     config, start = outlook.config, outlook.config.controller.start_from
     length = build(spec(config.env), config.controller, config.vae.z, config.memory.hidden).parameters
@@ -108,7 +108,7 @@ def controller(outlook: Outlook) -> None:
             f"controller.start_from = {start}: V or M is made first, and no evolution with them can have begun",
             next="wm run controller -o controller.start_from=none",
         )
-    from .control.replay import ancestry
-    from .control.stage import settings
+    from ..control.replay import ancestry
+    from ..control.stage import settings
 
     ancestry(outlook.area, settings(config, length))

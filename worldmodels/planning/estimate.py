@@ -6,9 +6,8 @@ on a GPU, so stages on GPUs have no hours.
 
 from dataclasses import dataclass
 
-from ..runner import Task
 from ..stages import stage
-from .kubernetes.job_spec import cores
+from .tasks import Task
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def estimate(task: Task) -> Estimate:
     """Return the estimate of the whole task, as if nothing of it were done."""
     settings, what = task.config.kubernetes, stage(task.stage)
     pods, on_gpu = settings.pods_of(task.stage), what.gpu and settings.gpus
-    each = cores(settings.resources_of(task.stage).cpu)
+    each = settings.resources_of(task.stage).cores
     price = settings.prices.gpu_hour if on_gpu else each * settings.prices.cpu_hour
     hours = None if on_gpu else what.core_seconds(task.config) / 3600 / pods / max(each, 1e-3)
     return Estimate(pods, hours, price)

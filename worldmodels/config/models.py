@@ -1,22 +1,13 @@
-"""The settings of a run: frozen models with units and bounds, three presets, TOML files, `-o section.key=value`."""
+"""The settings of a run: one frozen model per section, with units and bounds."""
 
-import difflib
-import shlex
-import tomllib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from . import parts, stored
-from .cluster_settings import ClusterSettings
-from .errors import ConfigError
-from .settings import EXECUTION, EXTENT, LATER, MOST, Count, Positive, Section, fields, flatten, leaves
-from .stages import NO_INPUTS
-from .stored import SHARDS
-
-__all__ = ["EXECUTION", "EXTENT", "LATER", "Config", "Origins", "fields", "flatten", "leaves", "resolve"]
+from .. import parts, stored
+from ..stored import SHARDS
+from .base import EXECUTION, EXTENT, LATER, MOST, Count, Positive, Section
+from .cluster import ClusterSettings
 
 Renderer = Literal["fast", "gymnasium"]
 Iterations = Literal["all", "latest"]
@@ -34,8 +25,6 @@ SHARD_FRAMES = 100_000
 """The most frames of a shard, 1.2 GB; readers refuse more (`rollouts/episodes.py`)."""
 EPISODES = stored.MOST_BLOCKS
 """The most episodes of one generation."""
-CONFIG_BYTES = 2**20
-DEEPEST_KEY, LONGEST_VALUE = 10, 500
 
 
 class Rollouts(Section):
@@ -335,179 +324,6 @@ class Config(Section):
         return self.model_dump(exclude=set(PERSONAL))
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "demo": {
-        "rollouts": {"episodes": 128, "steps": 400},
-        "vae": {"width": 0.5, "epochs": 2, "learning_rate": 1e-3},
-        "memory": {"epochs": 15},
-        "controller": {
-            "steps": 600, "generations": 16, "evaluate_every": 3, "average": 3,
-            "growth": [
-                {"score": 300.0, "tracks": 3, "steps": 800, "sigma": 0.06},
-                {"score": 600.0, "tracks": 4, "steps": 1000, "sigma": 0.04},
-            ],
-        },
-    },
-    "laptop": {
-        "rollouts": {"episodes": 400, "steps": 500},
-        "vae": {"width": 0.5, "epochs": 3, "learning_rate": 1e-3},
-        "memory": {"epochs": 12},
-        "controller": {
-            "tracks": 4, "generations": 120, "evaluate_every": 5, "evaluate_tracks": 24,
-            "average": 10, "select": "best",
-        },
-    },
-    "paper": {
-        "rollouts": {"episodes": 10_000, "steps": 1000, "shard_episodes": 10},
-        "vae": {"epochs": 10},
-        "memory": {"epochs": 20, "batch": 100, "sequence": 1000, "decay": 1.0},
-        "controller": {
-            "population": 64, "tracks": 16, "generations": 1800, "patience": 0,
-            "evaluate_every": 25, "evaluate_tracks": 1000,
-        },
-    },
-}  # fmt: skip
-
-Origins = dict[str, str]
-SHOW = "wm config --preset demo"
-"""The command that lists every setting, even if typed or stored settings are wrong."""
-
-
-ITERATION_TWO = {"rollouts": {"controller": "mean", "source": ""}, "vae": {"warm_start": True}}
-"""Defaults of iteration 2 and later: the controller drives, and V starts from its previous weights."""
-
-
-def resolve(
-    preset: str | None = None,
-    files: Iterable[Path] = (),
-    overrides: Iterable[str] = (),
-    *,
-    iteration: int = 1,
-    stored: tuple[Mapping[str, Any], Origins] | None = None,
-) -> tuple[Config, Origins]:
-    """Return the config, and the source of each value.
-
-    Later sources win: defaults, `stored` (the run's own config) or the preset, changes of iteration 2 and later, files,
-    overrides. Without a preset and a stored config, the preset is the demo.
-
-    Raise ConfigError for an unknown preset or key (with the nearest right one), a wrong type or a value out of bounds.
-    """
-    origins = {key: "default" for key, _ in leaves(Config)}
-    layers: list[tuple[str, Mapping[str, Any]]] = []
-    if preset is None and stored:
-        origins |= {key: origin for key, origin in stored[1].items() if key in origins and not personal(key)}
-        layers.append(("", {name: section for name, section in stored[0].items() if name not in PERSONAL}))
-    else:
-        layers.append((f"preset {preset or 'demo'}", _preset(preset or "demo")))
-    if iteration > 1 and not (stored and preset is None and stored[0]["rollouts"]["controller"] not in NO_INPUTS):
-        layers.append((f"iteration {iteration}", ITERATION_TWO))
-    layers += [(str(path), _read_toml(path)) for path in files]
-    layers += [(f"-o {text[:LONGEST_VALUE]}", _parse_override(text)) for text in overrides]
-    values = Config().model_dump()
-    for origin, layer in layers:
-        for key, value in flatten(layer, origins):
-            if key not in origins and not origin:
-                continue  # a setting of an earlier version, whose artifacts differ anyway
-            if key not in origins:
-                raise ConfigError(f"{origin}: there is no setting {key!r}{_nearest(key, origins)}", next=SHOW)
-            origins[key] = origin or origins[key]
-            *sections, name = key.split(".")
-            at = values
-            for section in sections:
-                at = at[section]
-            at[name] = value
-    try:
-        return Config.model_validate(values), origins
-    except ValidationError as error:
-        raise ConfigError(_explain(error, origins), next=SHOW) from None
-
-
-def names() -> list[str]:
-    """Return the full name of every setting."""
-    return [key for key, _ in leaves(Config)]
-
-
-def without_personal(remembered: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's stored {"config", "origins"} without personal settings: earlier versions stored them, too."""
-    return {
-        "config": {name: section for name, section in remembered["config"].items() if name not in PERSONAL},
-        "origins": {key: origin for key, origin in remembered["origins"].items() if not personal(key)},
-    }
-
-
 def personal(key: str) -> bool:
     """Return whether a setting, by its full name, belongs to a personal section."""
     return key.partition(".")[0] in PERSONAL
-
-
-def _preset(name: str) -> Mapping[str, Any]:
-    if name not in PRESETS:
-        raise ConfigError(f"there is no preset {name!r}{_nearest(name, PRESETS)}", next="wm config --preset demo")
-    return PRESETS[name]
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    key = key.strip()
-    if not equals or not key:
-        raise ConfigError(f"-o {text!r} is not of the form section.key=value", next="wm run -o vae.epochs=2")
-    if key.count(".") > DEEPEST_KEY:
-        raise ConfigError(f"there is no setting {key[:100]!r}", next="wm config")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        parsed = value.strip()
-    except ValueError as error:  # a number of thousands of digits
-        raise ConfigError(f"-o {text[:100]!r}: {error}", next=f"wm config | grep {shlex.quote(key)}") from None
-    if parsed == "none" and _may_be_none(key):
-        parsed = None
-    tree: Any = parsed
-    for part in reversed(key.split(".")):
-        tree = {part: tree}
-    return dict(tree)
-
-
-def _may_be_none(key: str) -> bool:
-    section, _, name = key.partition(".")
-    model = Config.model_fields[section].annotation if section in Config.model_fields else None
-    return isinstance(model, type) and issubclass(model, Section) and getattr(model(), name, "") is None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(CONFIG_BYTES + 1)
-        if len(data) > CONFIG_BYTES:
-            raise ConfigError(f"{path} has more than {CONFIG_BYTES} bytes: no settings are that long", f"ls -l {path}")
-        return tomllib.loads(data.decode())
-    except FileNotFoundError:
-        raise ConfigError(f"there is no config file {path}", next="wm config > wm.toml") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}", next=f"edit {path}") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", next=f"ls -l {path}") from None
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integers of more than 4,300 digits
-        text = "a number of thousands of digits"
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
-
-
-def _nearest(word: str, among: Iterable[str]) -> str:
-    known = list(among)
-    by_leaf = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]]
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5) or by_leaf[:1]
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
-
-
-def _explain(error: ValidationError, origins: Origins) -> str:
-    lines = []
-    for detail in error.errors():
-        parts = [str(part) for part in detail["loc"]]
-        starts = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
-        key = next((start for start in starts if start in origins), starts[0])
-        lines.append(f"{key} = {_shown(detail['input'])} ({origins.get(key, 'together')}): {detail['msg']}")
-    return "; ".join(dict.fromkeys(lines))

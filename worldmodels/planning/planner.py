@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from .. import artifacts, preflight, publishing, runner, stored
-from ..artifacts import Name, config_key
+from .. import artifacts, stored
+from ..artifacts import Name, config_key, publishing
 from ..config import Config, personal
 from ..errors import Busy, Conflict, CorruptArtifact
-from ..runner import Task, TaskState
 from ..store import Store
 from ..stored import Manifest
-from .base import Executor, Work
+from . import preflight
+from .tasks import Task, TaskState, belong_together, find
+
+if TYPE_CHECKING:
+    from ..executors.base import Executor
 
 LOCK_PAUSE_SECONDS = 2.0
+Work = TypeVar("Work")
 Report = TypeVar("Report")
 State = Literal["committed", "missing", "differs", "follows", "damaged"]
 
@@ -54,7 +58,7 @@ def plan(store: Store, tasks: Sequence[Task], *, verify: bool = False) -> list[P
 def _step(found: TaskState, made: Mapping[Name, State], verify: bool) -> PlannedStage:
     """Plan a task after the earlier steps; `made` has the states of those that would be made first."""
     try:
-        manifest = runner.find(found.store, found.task.name, found.task.config)
+        manifest = find(found.store, found.task.name, found.task.config)
     except CorruptArtifact as error:
         if not verify:
             raise
@@ -116,7 +120,7 @@ def check(store: Store, steps: Sequence[PlannedStage], planned: Sequence[Planned
         inputs = (found := step.found.given(made)).inputs
         if step.state == "committed":
             continue
-        runner.belong_together(store, inputs)
+        belong_together(store, inputs)
         for name, manifest in inputs.items() if step.manifest else ():
             if name not in sound and (damage := _changed(store, name, manifest)):
                 raise CorruptArtifact(f"{step.task.name} cannot be made: {damage}", next=artifacts.repair_command(name))
@@ -128,7 +132,7 @@ def check(store: Store, steps: Sequence[PlannedStage], planned: Sequence[Planned
 def execute(
     store: Store,
     steps: Sequence[PlannedStage],
-    executor: Executor[Work, Report],
+    executor: "Executor[Work, Report]",
     watch: Callable[[Task], AbstractContextManager[Report]],
     *,
     redo: bool,
@@ -175,7 +179,7 @@ def lock(store: Store, run: str, seconds: float) -> Iterator[None]:
 def _renew(found: TaskState, step: PlannedStage) -> None:
     """Retire the artifact if it is damaged or does not fit; forget shards that failed or are damaged."""
     damaged, store = step.state == "damaged", found.store
-    manifest = step.manifest if damaged else runner.find(store, found.task.name, found.task.config)
+    manifest = step.manifest if damaged else find(store, found.task.name, found.task.config)
     if damaged and manifest:
         _drop_damaged_shards(store, found.identity, manifest)
     if damaged or manifest is None:

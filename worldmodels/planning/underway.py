@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from .. import config, durations, stages
+from .. import config, durations, planning, stages
 from ..artifacts import Name
 from ..context import Context
 from ..control import Description, describe
 from ..errors import ConfigError, Conflict, CorruptArtifact, MissingInput
-from ..runner import Task, TaskState
 from ..store import Store
-from . import planning
+from .tasks import Task, TaskState
 
 SILENT_SECONDS = 60.0  # without a new claim or result: no worker counts as active
 

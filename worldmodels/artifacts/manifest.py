@@ -1,4 +1,4 @@
-"""Names, keys, digests and manifests of artifacts, and their reading; `publishing.py` commits them.
+"""Manifests and shard records of artifacts, and their reading; `publishing.py` commits them.
 
     <run>/iter-<n>/<stage>/manifest[-<extent>].json  the manifest: one atomic write commits the artifact
     <run>/iter-<n>/<stage>/data/<attempt>/<name>     its files, under a key that no other attempt uses
@@ -10,248 +10,21 @@ An *artifact digest* covers the config, the inputs' digests and the content of e
 hosts or versions. So the same config gives the same digest on every machine, with or without interruptions.
 """
 
-import hashlib
-import io
-import json
-import os
-import re
 import tempfile
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from . import parts, stored
-from .config import EXECUTION, EXTENT, LATER, Architecture, Config, fields, flatten
-from .errors import ConfigError, CorruptArtifact, MissingInput, StoreError
-from .store import Store, bounded, read
-from .store.causes import explain
-from .store.disk_cache import Disk
-from .stored import File, Manifest, Record
-
-Files = dict[str, File]
-RUN_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?")
-ITERATION = re.compile(r"iter-([1-9][0-9]?)")
-
-
-def digest(value: Any) -> str:
-    """Return the SHA-256 of a value's canonical JSON, or of bytes."""
-    data = value if isinstance(value, bytes) else json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(data).hexdigest()
-
-
-@dataclass(frozen=True)
-class Name:
-    """Name of a stage in one run and iteration, and prefix of its keys. Raises ConfigError for an invalid run name."""
-
-    run: str
-    iteration: int
-    stage: str
-
-    def __post_init__(self) -> None:
-        if not RUN_NAME.fullmatch(self.run):
-            raise ConfigError(
-                f"run name {self.run!r}: use 1 to 48 of a-z 0-9 . _ - beginning and ending with a letter or digit",
-                next="wm run --run my-run",
-            )
-
-    def __str__(self) -> str:
-        return f"{self.run}/{self.input}"
-
-    @property
-    def input(self) -> str:
-        """Return the artifact's name in manifests of the same run."""
-        return f"iter-{self.iteration}/{self.stage}"
-
-    def key(self, *parts: str) -> str:
-        return "/".join((str(self), *parts))
-
-    @classmethod
-    def of(cls, key: str) -> "Name":
-        """Return the name whose prefix the key has."""
-        run, iteration, stage = key.split("/")[:3]
-        return cls(run, int(iteration.removeprefix("iter-")), stage)
-
-
-@dataclass(frozen=True)
-class Identity:
-    """The settings (`config` and `extent`) and the inputs' digests that decide a stage's artifact."""
-
-    name: Name
-    config: Mapping[str, Any]
-    extent: Mapping[str, Any]
-    inputs: Mapping[str, str]
-
-    @property
-    def work(self) -> str:
-        """Return the workspace's name, which excludes the extent: a larger extent continues in the same workspace."""
-        return digest({"config": self.config, "inputs": self.inputs})[:16]
-
-    @property
-    def manifest_key(self) -> str:
-        """Return the manifest's key, with the extent: its first setting as the value alone, others with their names."""
-        (_, value), *others = self.extent.items() or [("", None)]
-        words = [] if value is None else [str(value).replace(":", "to")]
-        words += [f"{key.rpartition('.')[2]}{value!r}".removesuffix(".0") for key, value in others]
-        return self.name.key(f"{'-'.join(['manifest', *words])}.json")
-
-    def work_key(self, *parts: str) -> str:
-        return self.name.key(self.work, *parts)
-
-    def shard_key(self, index: int) -> str:
-        return self.work_key("shards", f"{index:05d}.json")
-
-    def digest_of(self, files: Iterable[tuple[str, str]]) -> str:
-        """Return the artifact digest, from (logical name, SHA-256) of every result file."""
-        return digest([{**self.config, **self.extent}, dict(self.inputs), sorted(files)])
-
-    def differences(self, manifest: Mapping[str, Any]) -> list[str]:
-        """List the differences between this identity and a committed manifest as messages."""
-        there = {**manifest["config"], **manifest["extent"]}
-        here = {**self.config, **self.extent}
-        words = [
-            f"{key} was {there.get(key)!r} and is now {here.get(key)!r}"
-            for key in sorted({*there, *here})
-            if there.get(key) != here.get(key)
-        ]
-        if not words:
-            before, now = manifest["inputs"], self.inputs
-            words = [
-                f"its input {key} was {before.get(key, 'none')[:12]} and is now {now.get(key, 'none')[:12]}"
-                for key in sorted({*before, *now})
-                if before.get(key) != now.get(key)
-            ]
-        return words
-
-
-def identity(name: Name, config: Config, sections: Iterable[str], inputs: Mapping[str, str]) -> Identity:
-    """Return the identity of a stage's artifact under `config`; `inputs` are digests by `iter-<n>/<stage>`."""
-    config_part: dict[str, Any] = {"seed": config.seed}
-    if config.env != environment({}):
-        config_part["env"] = config.env
-    extent: dict[str, Any] = {}
-    for section in sections:
-        model = getattr(config, section)
-        roles = {role["role"]: set(fields(type(model), role=role["role"])) for role in (EXECUTION, EXTENT, LATER)}
-        usual = type(model)().model_dump()
-        for key, value in flatten(model.model_dump()):
-            if key in roles["extent"]:
-                if value is not None:
-                    extent[f"{section}.{key}"] = value
-            elif key not in roles["execution"] and not (key in roles["later"] and value == usual[key]):
-                config_part[f"{section}.{key}"] = value
-    return Identity(name, config_part, extent, inputs)
-
-
-def environment(config: Mapping[str, Any]) -> Any:
-    """Return the environment of a manifest's config, which omits the default."""
-    return config.get("env", Config.model_fields["env"].default)
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How stored files are read: folder for copies, disk cache for files that are read again, callback per chunk."""
-
-    scratch: Path
-    disk: Disk | None = None
-    heard: Callable[[], None] = lambda: None
-
-
-@dataclass
-class FileSet:
-    """Stored files by logical name; each read is checked against the manifest's SHA-256.
-
-    `path` and `read` raise MissingInput if the manifest names no such file, CorruptArtifact if its bytes are gone or
-    changed, StoreError if the store or the disk fails.
-    """
-
-    store: Store
-    reading: Reading
-    label: str
-    files: Files
-    next: str
-    _verified: dict[str, Path] = field(default_factory=dict)
-
-    def path(self, name: str) -> Path:
-        """Return the path of a copy in scratch that stays until the attempt ends.
-
-        The copy gets this name after the check; its folder is named by its SHA-256.
-        """
-        if name in self._verified:
-            return self._verified[name]
-        entry, scratch = self._entry(name), self.reading.scratch
-        target = scratch / str(entry["sha256"]) / PurePosixPath(name).name
-        part = scratch / f".{entry['sha256']}.{uuid.uuid4().hex}"
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.save(name, part)
-            os.replace(part, target)
-        except OSError as error:
-            reason, command = explain(error, str(scratch))
-            raise StoreError(
-                f"store {self.store.uri}: cannot copy {entry['key']} to {scratch}: {reason}", next=command
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
-        self._verified[name] = target
-        return target
-
-    def save(self, name: str, path: Path) -> None:
-        """Write the content to a new file and check it; the file remains if the check raises CorruptArtifact."""
-        entry = self._entry(name)
-        with open(path, "xb") as file:
-            if not self.store.receive(entry["key"], self._arriving(file, entry)):
-                raise self._gone(entry)
-            size = file.tell()
-        self._check(entry, size, sha256(path) if size == entry["size"] else "")
-
-    def read(self, name: str) -> bytes:
-        """Return the content. A bucket's files are also cached on disk while it has room; each read is checked."""
-        entry, disk = self._entry(name), self.reading.disk
-        key = entry["key"]
-        if disk and (copy := disk.get(key)) is not None and digest(copy) == entry["sha256"]:
-            self.reading.heard()
-            return copy
-        arriving = io.BytesIO()
-        if not self.store.receive(key, self._arriving(arriving, entry)):
-            raise self._gone(entry)
-        data = arriving.getvalue()
-        self._check(entry, len(data), digest(data))
-        if disk:
-            disk.put(key, data)
-        return data
-
-    def _entry(self, name: str) -> File:
-        entry = self.files.get(name)
-        if entry is None:
-            raise MissingInput(
-                f"{self.label} has no file {name!r}; it has {', '.join(sorted(self.files))}", next=self.next
-            )
-        return entry
-
-    def _arriving(self, sink: IO[bytes], entry: File) -> IO[bytes]:
-        """Return `sink`, limited to the manifest's size: more bytes raise CorruptArtifact."""
-        words = f"{self.label}: {entry['key']} has more than the {entry['size']} bytes that it had"
-        return bounded(sink, entry["size"], CorruptArtifact(words, next=self.next), self.reading.heard)
-
-    def _gone(self, entry: File) -> CorruptArtifact:
-        return CorruptArtifact(f"{self.label}: the file {entry['key']} is gone from {self.store.uri}", next=self.next)
-
-    def _check(self, entry: File, size: int, found: str) -> None:
-        if size != entry["size"]:
-            raise CorruptArtifact(f"{self.label}: {entry['key']} has {size} bytes, not {entry['size']}", next=self.next)
-        if found != entry["sha256"]:
-            raise CorruptArtifact(
-                f"{self.label}: {entry['key']} has changed since it was committed (SHA-256)", next=self.next
-            )
+from .. import parts, stored
+from ..config import Architecture
+from ..errors import CorruptArtifact
+from ..store import Store, read
+from ..stored import File, Manifest, Record
+from .files import Files, FileSet, Reading
+from .names import ITERATION, Identity, Name, digest, environment
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,15 +1,17 @@
-"""Upload, commit and retirement of artifacts. `artifacts.py` describes their names and layout."""
+"""Upload, commit and retirement of artifacts; `manifest.py` reads them."""
 
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import artifacts, stored
-from .artifacts import Files, Identity, Name
-from .errors import Conflict, CorruptArtifact
-from .store import Store
-from .stored import File, Made, Manifest, Record
+from .. import stored
+from ..errors import Conflict, CorruptArtifact
+from ..store import Store
+from ..stored import File, Made, Manifest, Record
+from .files import Files, sha256
+from .manifest import contents, parse_manifest, read_manifest, read_record, repair_command, shard_digest
+from .names import Identity, Name, digest
 
 
 def upload(store: Store, name: Name, attempt: str, folder: Path, prefix: str = "") -> Files:
@@ -25,7 +27,7 @@ def upload(store: Store, name: Name, attempt: str, folder: Path, prefix: str = "
 
 def _stored(store: Store, path: Path, key: str) -> File:
     store.upload(key, path)
-    return {"key": key, "size": path.stat().st_size, "sha256": artifacts.sha256(path)}
+    return {"key": key, "size": path.stat().st_size, "sha256": sha256(path)}
 
 
 def commit_shard(store: Store, work: Identity, index: int, attempt: str, content: Mapping[str, bytes]) -> None:
@@ -34,8 +36,8 @@ def commit_shard(store: Store, work: Identity, index: int, attempt: str, content
     for name, data in content.items():
         key = work.name.key("data", attempt, f"shard-{index:05d}", name)
         store.put(key, data)
-        files[name] = {"key": key, "size": len(data), "sha256": artifacts.digest(data)}
-    record: Record = {"index": index, "digest": artifacts.shard_digest(files), "files": files}
+        files[name] = {"key": key, "size": len(data), "sha256": digest(data)}
+    record: Record = {"index": index, "digest": shard_digest(files), "files": files}
     store.create(work.shard_key(index), stored.encode(record))
 
 
@@ -48,7 +50,7 @@ def drop_failed_shards(store: Store, work: Identity) -> None:
     """Delete the records of failed shards, and damaged records, so that workers make these shards again."""
     for entry in store.entries(work.work_key("shards/")):
         try:
-            record = artifacts.read_record(store, entry.key)
+            record = read_record(store, entry.key)
             failed = record is not None and "failed" in record
         except CorruptArtifact:
             failed = True
@@ -69,7 +71,7 @@ def commit(
     """Create the manifest, or accept an equal one. Return the committed one; raise Conflict if that differs."""
     manifest: Manifest = {
         "artifact": str(work.name),
-        "digest": work.digest_of(artifacts.contents(files, shards)),
+        "digest": work.digest_of(contents(files, shards)),
         "config": dict(work.config),
         "extent": dict(work.extent),
         "inputs": dict(work.inputs),
@@ -80,10 +82,10 @@ def commit(
         "made": made,
     }
     data = stored.encode(manifest, indent=1)
-    artifacts.parse_manifest(data, work.manifest_key, store.uri)  # readers would reject an invalid manifest
+    parse_manifest(data, work.manifest_key, store.uri)  # readers would reject an invalid manifest
     if store.create(work.manifest_key, data):
         return manifest
-    there = artifacts.read_manifest(store, work.manifest_key)
+    there = read_manifest(store, work.manifest_key)
     if there is None:
         return commit(
             store, work, files=files, telemetry=telemetry, shards=shards, resolved=resolved, made=made
@@ -91,7 +93,7 @@ def commit(
     if differences := work.differences(there):
         raise Conflict(
             f"{work.name} was committed by another process meanwhile, and differs: {'; '.join(differences)}",
-            next=artifacts.repair_command(work.name),
+            next=repair_command(work.name),
         )
     return there
 
