@@ -59,8 +59,8 @@ def test_a_new_stage_is_planned_estimated_run_and_shown(extended):
     wm, python = extended
     assert "returns" in wm("run", "--help") and "[returns]" in wm("config")
     assert re.search(r"^returns +to do$", wm("run", "returns", "--dry-run"), re.M)
-    estimate = "from worldmodels.executors.estimate import estimate; from worldmodels.runner import Task, Config;"
-    assert "1 pod, about" in python(f"{estimate} print(estimate(Task('small', 1, 'returns', Config())))")
+    estimate = "from worldmodels.planning import estimate, Task; from worldmodels.config import Config;"
+    assert "1 pod, about" in python(f"{estimate} print(estimate.estimate(Task('small', 1, 'returns', Config())))")
     job = wm("render", "returns", "--store", "s3://bucket", "-o", "kubernetes.resources.returns.memory=3Gi")
     assert "memory: 3Gi" in job and "wm-returns-" in job
     wm("run", "returns", "-o", "returns.most=3")

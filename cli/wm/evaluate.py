@@ -23,10 +23,15 @@ MOST_TRACKS = 100_000
     help="Who draws the frames: wm's renderer, or unmodified Gymnasium, some 40 times slower.",
 )
 @options.controller
+@click.option(
+    "--vary",
+    is_flag=True,
+    help="Score also with less grip and gas, noise, other colours, and a bar across the picture.",
+)
 @click.option("--workers", type=click.IntRange(0, 256), default=0, metavar="N", help="Processes; 0: one per core.")
 @options.as_json
 def evaluate(
-    given: options.RunOptions, seeds: str, renderer: str, which: str | int, workers: int, as_json: bool
+    given: options.RunOptions, seeds: str, renderer: str, which: str | int, vary: bool, workers: int, as_json: bool
 ) -> None:
     """Score a run's controller on chosen tracks; commit nothing.
 
@@ -38,11 +43,12 @@ def evaluate(
     \b
     wm evaluate --run demo --seeds 0:20 --controller best
     wm evaluate --run demo --seeds 300000000:300000010 --renderer gymnasium --json
+    wm evaluate --run demo --seeds 300000000:300000050 --vary
     """
     from worldmodels.executors import scoring
 
     tracks = _range(seeds)
-    scores = scoring.score(given.store, given.run, given.iteration, tracks, renderer, workers, which)
+    scores = scoring.score(given.store, given.run, given.iteration, tracks, renderer, workers, which, vary=vary)
     if as_json:
         machine.document(**scores)
         return
@@ -53,6 +59,19 @@ def evaluate(
         f"mean {scores['mean']:.1f} ± {scores['std']:.1f}, {spread(scores)}; "
         f"{scores['env']} of Gymnasium {scores['gymnasium']}, {renderer} renderer, its seeds {seeds}"
     )
+    if vary:
+        _print_variations(scores)
+
+
+def _print_variations(scores: Mapping[str, Any]) -> None:
+    echo(f"\n{'':32}  {'mean':>6}   {'sd':>5}  {'laps':>4}  difference, 95 % interval")
+    echo(f"{'plain':32}  {scores['mean']:6.1f} ± {scores['std']:5.1f}  {scores['laps']:4}")
+    for name, found in scores["variations"].items():
+        low, high = found["difference_interval"]
+        echo(
+            f"{name:32}  {found['mean']:6.1f} ± {found['std']:5.1f}  {found['laps']:4}"
+            f"  {found['difference']:+.1f}, {low:+.1f} to {high:+.1f}"
+        )
 
 
 def spread(scores: Mapping[str, Any]) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from .. import artifacts
 from ..config import Config
 from ..errors import CorruptArtifact
-from ..executors.kubernetes.job_spec import cores
 from ..planning import Task
 from ..planning.estimate import estimate
 from ..store import Store, read
@@ -183,7 +182,7 @@ class Details:
             return None
         config = settled.model_copy(update={"kubernetes": kubernetes})
         each = estimate(Task(stage.name.run, stage.name.iteration, stage.name.stage, config))
-        processes = max(1, int(cores(getattr(kubernetes.resources, stage.name.stage).cpu)))  # of one pod
+        processes = max(1, int(getattr(kubernetes.resources, stage.name.stage).cores))  # of one pod
         return -(-workers // processes) * each.price * seconds / 3600 if each.price else None
 
 

@@ -233,9 +233,6 @@ class Exchange:
             self._enqueue(blocks.generation, index)
         return False
 
-    def _most(self, waiting: int) -> int:
-        return min(self._lanes, max(FEWEST_EPISODES, waiting))
-
     def _enqueue(self, now: Generation, index: int) -> None:
         block = now.blocks[index]
         mean = block.candidate == MEAN

@@ -4,8 +4,8 @@ A *lane* is an environment slot: it holds one episode. A *track* is the seed of 
 time limit; the caller ends episodes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Protocol, cast
 
@@ -80,6 +80,9 @@ class EnvSpec:
     """Renderers of its frames: fast, and gymnasium if there is a reference to compare scores with."""
 
     steps_per_second: int = 50
+
+    variations: Mapping[str, Callable[[Lanes], Lanes]] = field(default_factory=dict)
+    """Further variations for `wm evaluate --vary`, beside those of all environments (`variations.py`)."""
 
     def lanes(self, renderer: str, count: int) -> Lanes:
         """Create `count` lanes. Raise ConfigError for a renderer that the environment lacks."""

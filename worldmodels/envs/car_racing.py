@@ -15,6 +15,9 @@ are visited, or when the car leaves the field (reward -100).
 import numpy as np
 
 from .base import EnvSpec, Floats, Lanes
+from .variations import Varied
+
+GRIP, GAS = 0.8, 0.8  # factors of the variations
 
 
 def make(renderer: str, lanes: int) -> Lanes:
@@ -57,4 +60,25 @@ def random_actions(rng: np.random.Generator, steps: int, hold: float) -> Floats:
     return np.asarray(held[np.cumsum(changes) - 1])
 
 
-SPEC = EnvSpec(actions=3, squash=squash, random_actions=random_actions, make=make, renderers=("fast", "gymnasium"))
+class LessGrip(Varied):
+    """Reduces the friction of the road; Gymnasium's grass keeps its 0.6."""
+
+    def begin(self, lane: int, chance: np.random.Generator) -> None:
+        self._lanes.set_grip(lane, GRIP)
+
+
+class LessGas(Varied):
+    """Reduces every action's gas."""
+
+    def acted(self, actions: Floats) -> Floats:
+        return actions * np.array([1, GAS, 1], np.float32)
+
+
+SPEC = EnvSpec(
+    actions=3,
+    squash=squash,
+    random_actions=random_actions,
+    make=make,
+    renderers=("fast", "gymnasium"),
+    variations={f"{GRIP:.0%} of the grip": LessGrip, f"{GAS:.0%} of the gas": LessGas},
+)

@@ -105,6 +105,11 @@ class EnvironmentPerLane:
         env = self._envs[lane].unwrapped
         return env.tile_visited_count, len(env.track)
 
+    def set_grip(self, lane: int, factor: float) -> None:
+        """Set the friction of the episode's road, in units of Gymnasium's."""
+        for tile in self._envs[lane].unwrapped.road:
+            tile.road_friction = factor
+
     def picture(self, lane: int) -> NDArray[np.uint8]:
         """Draw the lane's episode for people [400, 600, 3], as Gymnasium does, without changing the episode."""
         picture: NDArray[np.uint8] = self._envs[lane].unwrapped._render("rgb_array")

@@ -1,5 +1,5 @@
 """The mean controller's score on tracks that training and selection never used."""
 
-from .scoring import TrackScore, comparison, score, summary
+from .scoring import TrackScore, comparison, difference, score, summary
 
-__all__ = ["TrackScore", "comparison", "score", "summary"]
+__all__ = ["TrackScore", "comparison", "difference", "score", "summary"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..envs import describe
+from ..envs import Lanes, describe
 from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeResult, EpisodeSpec, play
 from ..rollouts.policies import WorldPolicy
@@ -45,14 +45,16 @@ def score(
     steps: int = 1000,
     lanes: int = 8,
     on_step: Callable[[int], None] | None = None,
+    vary: Callable[[Lanes], Lanes] = lambda lanes: lanes,
 ) -> list[TrackScore]:
     """Drive every track once with parameters [P]; return the scores in the order of `tracks`.
 
-    `on_step` receives the number of steps just taken. Raise EpisodeFailed if an episode cannot begin.
+    `on_step` receives the number of steps just taken; `vary` wraps the environment. Raise EpisodeFailed if an episode
+    cannot begin.
     """
     specs = (EpisodeSpec(i, track, parameters) for i, track in enumerate(tracks))
     count = min(lanes, len(tracks))
-    environments, policy = driver.env.lanes(renderer, count), WorldPolicy(driver, count)
+    environments, policy = vary(driver.env.lanes(renderer, count)), WorldPolicy(driver, count)
     try:
         outcomes = play(environments, policy, lambda: next(specs, None), steps=steps, on_step=on_step)
         found = {outcome.spec.key: TrackScore.of(outcome) for outcome in outcomes}
@@ -95,12 +97,16 @@ def summary(rows: Sequence[TrackScore], env: str, renderer: str) -> dict[str, An
 def comparison(fast: Sequence[TrackScore], reference: Sequence[TrackScore], env: str) -> dict[str, Any]:
     """Compare one controller's scores with both renderers on the tracks of `reference`; ready for JSON."""
     by_track = {row.track: row.score for row in fast}
-    pairs = [(row.score, by_track[row.track]) for row in reference]
-    differences = [there - here for there, here in pairs]
     return {
         **summary(reference, env, "gymnasium"),
-        "fast_mean": fmean([here for _, here in pairs]),
-        "difference": fmean(differences),
-        "difference_interval": list(interval_95(differences)),
+        "fast_mean": fmean([by_track[row.track] for row in reference]),
+        **difference(fast, reference),
         "difference_is": "gymnasium minus fast, mean over the same tracks, with its 95 % confidence interval",
     }
+
+
+def difference(plain: Sequence[TrackScore], other: Sequence[TrackScore]) -> dict[str, Any]:
+    """Return the mean difference of scores on the tracks of `other`, other minus plain, and its 95 % interval."""
+    by_track = {row.track: row.score for row in plain}
+    differences = [row.score - by_track[row.track] for row in other]
+    return {"difference": fmean(differences), "difference_interval": list(interval_95(differences))}

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,14 @@ import numpy as np
 from .. import artifacts, evaluation, npz, planning
 from ..artifacts import Artifact, Name, provenance
 from ..config import Architecture
+from ..envs import Lanes, spec
+from ..envs.variations import PICTURES
 from ..errors import CorruptArtifact, MissingInput
+from ..evaluation import TrackScore
 from ..rollouts.stage import load_parameters
 from ..store import Store
+
+PLAIN = "plain"
 
 
 def score(
@@ -26,11 +32,14 @@ def score(
     renderer: str,
     workers: int,
     which: str | int = "mean",
+    *,
+    vary: bool = False,
 ) -> dict[str, Any]:
     """Score a controller with the V and M that it was evolved with; return the figures of an evaluation's scores.json.
 
     `which` is "mean", "best", or the generation whose mean is scored; `scored` of the result names the parameters, and
-    C, V and M by digest. Raise MissingInput if one of them is missing or deleted.
+    C, V and M by digest. With `vary`, `variations` has the same figures for each variation of the environment, and the
+    difference to the plain scores. Raise MissingInput if one of C, V and M is missing or deleted.
     """
     with tempfile.TemporaryDirectory(prefix="wm-evaluate-") as scratch:
         controller = _latest(store, Name(run, iteration, "controller"), Path(scratch))
@@ -47,19 +56,35 @@ def score(
         }
         paths = [str(vae.path("encoder.tflite")), str(memory.path("step.tflite")), str(parameters)]
         count = min(workers or provenance.cores(), len(tracks))
+        names = [PLAIN, *(variations(controller.env) if vary else ())]
+        one = partial(_score, paths, controller.env, controller.architecture, renderer)
         with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _quiet) as pool:
-            shares = [tracks[i::count] for i in range(count)]
-            parts = pool.map(partial(_score, paths, controller.env, controller.architecture, renderer), shares)
-            scores = [row for part in parts for row in part]
-    return {"scored": scored, **evaluation.summary(sorted(scores, key=lambda row: row.track), controller.env, renderer)}
+            parts = {n: [pool.submit(one, tracks[i::count], n) for i in range(count)] for n in names}
+            found = {n: sorted((row for part in each for row in part.result()), key=lambda row: row.track)
+                     for n, each in parts.items()}  # fmt: skip
+
+    def summary(rows: list[TrackScore]) -> dict[str, Any]:
+        return evaluation.summary(rows, controller.env, renderer)
+
+    plain = found.pop(PLAIN)
+    varied = {n: summary(rows) | evaluation.difference(plain, rows) for n, rows in found.items()}
+    return {"scored": scored, **summary(plain), **({"variations": varied} if vary else {})}
 
 
-def _score(paths: list[str], env: str, architecture: Architecture, renderer: str, tracks: list[int]) -> list[Any]:
+def variations(env: str) -> dict[str, Callable[[Lanes], Lanes]]:
+    """Return the variations of an environment: those of all, and its own."""
+    return {**PICTURES, **spec(env).variations}
+
+
+def _score(
+    paths: list[str], env: str, architecture: Architecture, renderer: str, tracks: list[int], variation: str
+) -> list[TrackScore]:
     from ..networks import Encoder, Step
     from ..rollouts.driver import Driver
 
     driver = Driver.of(env, architecture, Encoder(paths[0]), Step(paths[1]))
-    return evaluation.score(driver, npz.read(Path(paths[2])), tracks, renderer)
+    vary = {PLAIN: lambda lanes: lanes, **variations(env)}[variation]
+    return evaluation.score(driver, npz.read(Path(paths[2])), tracks, renderer, vary=vary)
 
 
 def _quiet() -> None:
