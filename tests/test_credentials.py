@@ -185,7 +185,8 @@ def test_a_worker_without_credentials_is_worth_another_try(bucket, endpoint, tmp
     code = (
         "import os, sys\n"
         "import worldmodels.store.s3.store as s3; s3.S3Store.__init__.__kwdefaults__['deadline'] = 1\n"
-        "from worldmodels.config import Config; from worldmodels.executors import pod; from worldmodels.planning import Task\n"
+        "from worldmodels.config import Config; from worldmodels.executors import pod\n"
+        "from worldmodels.planning import Task\n"
         "task = Task('demo', 1, 'rollouts', Config(execution={'workers': 1})).to_json()\n"
         "sys.exit(pod.main(dict(os.environ, WM_TASK=task, WM_STORE='s3://bucket/x')))"
     )
