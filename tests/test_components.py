@@ -42,7 +42,7 @@ def episodes(count: int = 5, steps: int = 60) -> Iterator[Latents]:
 
 
 def seen(step: Step) -> np.ndarray:
-    return np.concatenate([components._seen(episode, step) for episode in episodes()])
+    return np.concatenate([components.seen(episode, step) for episode in episodes()])
 
 
 def test_components_are_uncorrelated_and_as_large_as_the_root_of_their_deviation() -> None:

@@ -91,8 +91,10 @@ def _warm(stage: str, wanted: bool, iteration: int) -> Inputs:
 
 
 def _controller_inputs(config: "Config", iteration: int) -> Inputs:
-    latents = [("latents", iteration)] if config.controller.components else []
-    return [("vae", iteration), ("memory", iteration), *latents]
+    own = [("vae", iteration), ("memory", iteration)]
+    if config.controller.warm_start and iteration > 1:
+        return [*_driver(iteration - 1), ("rollouts", iteration), *own]
+    return [*own, *([("latents", iteration)] if config.controller.components else [])]
 
 
 def _driver(iteration: int) -> Inputs:
@@ -189,7 +191,7 @@ STAGES: dict[str, Stage] = {
             pods=4,
             pods_are="pods of the evolution",
             rounds="generations/",
-            resumes=(r"(inputs|settings|components)", r"generations/\d+/params", r"final/.*"),
+            resumes=(r"(inputs|settings|components|start)", r"generations/\d+/params", r"final/.*"),
         ),
         Stage(
             name="evaluate",

@@ -215,6 +215,7 @@ class Evolution(TypedDict):
     sigma_bound: NotRequired[bool]
     strategy: NotRequired[Word]
     components: NotRequired[Annotated[int, Field(ge=1, le=10**6)]]
+    warm_start: NotRequired[bool]
     architecture: NotRequired[Annotated[dict[Word, Word | int], Field(min_length=1, max_length=100)]]
     checksum: NotRequired[Sha256]
 

@@ -161,6 +161,11 @@ class Controller(Architecture):
         description="search in so many principal components of z and h, each scaled; 0: in C's parameters themselves",
         json_schema_extra=LATER,
     )
+    warm_start: bool = Field(
+        False,
+        description="begin with the previous iteration's C, fitted to the new V and M",
+        json_schema_extra=LATER,
+    )
     sigma: Positive = Field(0.1, le=1000, description="first step size of the search")
     sigma_bound: bool = Field(
         False,
@@ -222,8 +227,9 @@ class Controller(Architecture):
 
     @model_validator(mode="after")
     def _components_of_a_linear_controller(self) -> "Controller":
-        if self.components and self.changed():
-            raise ValueError("components need a linear C of z and h: set neither network, inputs nor hidden")
+        for name in ("components", "warm_start"):
+            if getattr(self, name) and self.changed():
+                raise ValueError(f"{name} needs a linear C of z and h: set neither network, inputs nor hidden")
         return self
 
     @model_validator(mode="after")

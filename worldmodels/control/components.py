@@ -6,7 +6,7 @@ deviation, and small components, which are mostly noise, are left out.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -70,32 +70,39 @@ class Components(NamedTuple):
         return found
 
 
-def obtain(ctx: Context, step: Step, count: int) -> Components:
-    """Return the evolution's components: those of the evolution that it continues, or of the stored latents.
+def obtain(ctx: Context, step: Step, count: int, episodes: Iterator[Latents] | None = None) -> Components:
+    """Return the evolution's components: those of the evolution that it continues, or along `episodes`.
+
+    Without `episodes`, they follow from the first stored latents.
 
     The first worker that has them creates the object `components` in the workspace; all workers use it. Raise
     CorruptArtifact if it is damaged, MissingInput if the evolution to continue is gone.
     """
-    area, start = ctx.area, ctx.config.controller.start_from
-    data = area.get(KEY)
-    if data is None and start is not None:
-        data = area.parent(start).get(KEY)
-    if data is None:
-        data = compute(_episodes(ctx.one("latents"), spec(ctx.config.env).actions), step, count).encode()
-    if not area.create(KEY, data):
-        data = area.get(KEY) or b""
+    along = episodes or _episodes(ctx.one("latents"), spec(ctx.config.env).actions)
+    data = shared(ctx, KEY, lambda: compute(along, step, count).encode())
     return Components.decode(data, ctx.config.vae.z + step.hidden, count)
+
+
+def shared(ctx: Context, key: str, make: Callable[[], bytes]) -> bytes:
+    """Return the evolution's object `key`: its own, that of the evolution it continues, or else a new one."""
+    start = ctx.config.controller.start_from
+    data = ctx.area.get(key)
+    if data is None and start is not None:
+        data = ctx.area.parent(start).get(key)
+    if data is None:
+        data = make()
+    return data if ctx.area.create(key, data) else ctx.area.get(key) or b""
 
 
 def compute(episodes: Iterator[Latents], step: Step, count: int) -> Components:
     """Return the first `count` principal components of [z, h] along the episodes, the largest first."""
-    seen = np.concatenate([_seen(episode, step) for episode in episodes]).astype(np.float64)  # [N, I]
+    x = np.concatenate([seen(episode, step) for episode in episodes]).astype(np.float64)  # [N, I]
     with threadpool_limits(1, user_api="blas"):  # another number of threads may sum in another order
-        values, vectors = np.linalg.eigh(np.cov(seen, rowvar=False))
+        values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
     sizes = np.sqrt(np.maximum(values[::-1], 0.0))[:count]
     sizes = np.maximum(sizes, SMALLEST * sizes[0])
     scale = np.sqrt(sizes.mean() / sizes)
-    return Components(seen.mean(axis=0), np.ascontiguousarray(vectors[:, ::-1][:, :count].T * scale[:, None]))
+    return Components(x.mean(axis=0), np.ascontiguousarray(vectors[:, ::-1][:, :count].T * scale[:, None]))
 
 
 def _episodes(stored: Artifact, actions: int) -> Iterator[Latents]:
@@ -103,7 +110,7 @@ def _episodes(stored: Artifact, actions: int) -> Iterator[Latents]:
     return islice(found, EPISODES)
 
 
-def _seen(episode: Latents, step: Step) -> np.ndarray:
+def seen(episode: Latents, step: Step) -> np.ndarray:
     """Return [z, h] float32 [T, I] along an episode, as C sees them."""
     h = c = np.zeros((1, step.hidden), np.float32)
     rows = []

@@ -35,7 +35,7 @@ class Settings:
     the number of generations whose means are averaged to the validated parameters. `sigma_bound`: sigma never exceeds
     the initial one of the evolution, or of its level. `architecture`: the settings of C's architecture that do not have
     their default. `components`: the number of principal components that the search's coordinates are; 0: the parameters
-    themselves.
+    themselves. `warm_start`: it begins with the previous iteration's C.
     """
 
     seed: int
@@ -51,6 +51,7 @@ class Settings:
     architecture: Mapping[str, str | int] = field(default_factory=dict)
     strategy: str = "cma-es"
     components: int = 0
+    warm_start: bool = False
 
     def encode(self) -> bytes:
         value = asdict(self)
@@ -58,7 +59,7 @@ class Settings:
             del value["growth"]  # the format of versions without it
         if self.average == 1:
             del value["average"]
-        for name in ("sigma_bound", "architecture", "components"):
+        for name in ("sigma_bound", "architecture", "components", "warm_start"):
             if not value[name]:
                 del value[name]
         if self.strategy == "cma-es":
@@ -99,7 +100,9 @@ class Settings:
         """Return the settings that an evolution shares with those that continue it."""
         usual = Architecture()
         drives = {name: self.architecture.get(name, getattr(usual, name)) for name in Architecture.model_fields}
-        search = {name: getattr(self, name) for name in ("strategy", "population", "covariance", "components")}
+        search = {
+            name: getattr(self, name) for name in ("strategy", "population", "covariance", "components", "warm_start")
+        }
         return {**search, **drives}
 
 
@@ -141,15 +144,15 @@ class Strategy(Protocol):
 
 
 class InCoordinates:
-    """A strategy whose coordinates y [D] stand for the parameters y @ matrix [P]."""
+    """A strategy whose coordinates y [D] stand for the parameters origin + y @ matrix [P]."""
 
-    def __init__(self, inner: Strategy, matrix: np.ndarray) -> None:
-        self._inner, self._matrix = inner, matrix
+    def __init__(self, inner: Strategy, matrix: np.ndarray, origin: np.ndarray) -> None:
+        self._inner, self._matrix, self._origin = inner, matrix, origin
         self._inverse = np.linalg.pinv(matrix)
 
     @property
     def mean(self) -> np.ndarray:
-        return np.asarray(self._inner.mean @ self._matrix)
+        return np.asarray(self._origin + self._inner.mean @ self._matrix)
 
     @property
     def sigma(self) -> float:
@@ -160,10 +163,10 @@ class InCoordinates:
         self._inner.sigma = sigma
 
     def ask(self, noise: np.random.Generator) -> np.ndarray:
-        return np.asarray(self._inner.ask(noise) @ self._matrix)
+        return np.asarray(self._origin + self._inner.ask(noise) @ self._matrix)
 
     def tell(self, candidates: np.ndarray, scores: np.ndarray) -> None:
-        self._inner.tell(candidates @ self._inverse, scores)
+        self._inner.tell((candidates - self._origin) @ self._inverse, scores)
 
 
 class Evolution:
@@ -173,17 +176,22 @@ class Evolution:
     same next candidates, bit for bit.
     """
 
-    def __init__(self, settings: Settings, matrix: np.ndarray | None = None) -> None:
-        """Begin; `matrix` [D, P] has the parameters that a unit of each coordinate of the search adds."""
+    def __init__(self, settings: Settings, matrix: np.ndarray | None = None, origin: np.ndarray | None = None) -> None:
+        """Begin with the parameters `origin` [P], by default zeros.
+
+        `matrix` [D, P] has the parameters that a unit of each coordinate of the search adds, by default one each.
+        """
         # Always one BLAS thread: another count may sum in another order, and driving occupies all cores anyway.
         threadpool_limits(1, user_api="blas")
         self.generation = 1
         create = parts.load(parts.STRATEGIES, settings.strategy)
         self._strategy: Strategy
-        if matrix is None:
+        if matrix is None and origin is None:
             self._strategy = create(settings)
         else:
-            self._strategy = InCoordinates(create(replace(settings, parameters=len(matrix))), matrix)
+            matrix = np.eye(settings.parameters) if matrix is None else matrix
+            inner = create(replace(settings, parameters=len(matrix)))
+            self._strategy = InCoordinates(inner, matrix, np.zeros(matrix.shape[1]) if origin is None else origin)
 
     @property
     def mean(self) -> np.ndarray:

@@ -3,15 +3,18 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from ..config import Config
 from ..context import Context
-from ..envs import tracks
+from ..envs import spec, tracks
 from ..networks import Encoder, Step
 from ..rollouts.driver import Driver
 from ..rollouts.player import EpisodeResult, EpisodeSpec, play
 from ..rollouts.policies import WorldPolicy
-from . import components, history
+from . import components, history, warm_start
 from .episode_queue import Limits
 from .evolution import Evolution, Level, Settings
 from .exchange import EvolutionPlan, Exchange, run
@@ -28,9 +31,7 @@ def work(ctx: Context) -> None:
     driver = Driver.of(ctx.config.env, ctx.config.controller, encoder, step)
     lanes = driver.env.lanes(ctx.config.controller.renderer, ctx.lanes)
     policy, evolution = WorldPolicy(driver, ctx.lanes), plan(ctx, driver.controller.parameters)
-    if count := ctx.config.controller.components:
-        found = components.obtain(ctx, step, count)
-        evolution = replace(evolution, evolution=partial(Evolution, matrix=found.matrix(driver.env.actions)))
+    evolution = replace(evolution, evolution=partial(Evolution, **_search_space(ctx, encoder, step)))
     exchange = Exchange(
         ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, on_generation=lambda rows: _show(ctx, rows)
     )
@@ -61,6 +62,18 @@ def work(ctx: Context) -> None:
     ctx.progress(exchange.done, exchange.done, "generations", 0.0, **_figures(exchange.latest))
 
 
+def _search_space(ctx: Context, encoder: Encoder, step: Step) -> dict[str, Any]:
+    """Return where the search begins and its coordinates, as Evolution's `origin` and `matrix`."""
+    space: dict[str, np.ndarray] = {}
+    count, warm = ctx.config.controller.components, bool(ctx.inputs.get("controller"))
+    if warm:
+        space["origin"] = warm_start.obtain(ctx)
+    if count:
+        found = components.obtain(ctx, step, count, warm_start.latents(ctx, encoder) if warm else None)
+        space["matrix"] = found.matrix(spec(ctx.config.env).actions)
+    return space
+
+
 def settings(config: Config, length: int) -> Settings:
     """Return the settings that determine an evolution of candidates of `length` parameters."""
     c = config.controller
@@ -79,6 +92,7 @@ def settings(config: Config, length: int) -> Settings:
         c.changed(),
         c.strategy,
         c.components,
+        c.warm_start,
     )
 
 

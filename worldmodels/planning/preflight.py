@@ -101,6 +101,12 @@ def controller(outlook: Outlook) -> None:
             f"controller.components = {config.controller.components}: z and h have {most} numbers together",
             next=f"wm run controller -o controller.components={most}",
         )
+    for before in outlook.inputs.get("controller", ()):
+        if changed := before.architecture.changed():
+            raise ConfigError(
+                f"controller.warm_start: {before.name} is not linear in z and h, but has {changed}",
+                next="wm run controller -o controller.warm_start=false",
+            )
     if start is None:
         return
     if outlook.area is None:

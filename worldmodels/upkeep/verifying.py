@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 from .. import artifacts, npz, stages, stored
 from ..artifacts import Identity, Name
-from ..control import components
+from ..control import components, warm_start
 from ..control.records import BlockResult, Generation, unpack
 from ..errors import CorruptArtifact
 from ..store import GET_BYTES, Store, bounded, read, too_large
@@ -140,6 +140,8 @@ def _work(store: Store, name: Name, work: str) -> Iterator[Check]:
             yield key, partial(_read, store, key, partial(_inputs, store, name, work))
         elif rest == components.KEY:
             yield key, partial(_read, store, key, _components)
+        elif rest == warm_start.KEY:
+            yield key, partial(_read, store, key, _start)
 
 
 def _read(store: Store, key: str, look: Callable[[bytes, str], object], limit: int = GET_BYTES) -> int:
@@ -233,6 +235,12 @@ def _components(data: bytes, label: str) -> None:
     arrays = npz.load(data, "mean", "directions")
     if components.Components(**arrays).encode() != data:
         raise ValueError("its bytes are not those of its arrays")
+
+
+def _start(data: bytes, label: str) -> None:
+    """Raise ValueError if the bytes are no array, or other bytes than those of their array."""
+    if warm_start.encoded(npz.load(data, "parameters")["parameters"]) != data:
+        raise ValueError("its bytes are not those of its array")
 
 
 def _inputs(store: Store, name: Name, work: str, data: bytes, label: str) -> None:

@@ -41,7 +41,7 @@ def shards(ctx: Context, todo: Sequence[int]) -> Iterator[tuple[int, dict[str, b
     for done, (index, found) in enumerate(ahead(todo, lambda index: _episodes(sources[index], index, actions))):
         encoded = []
         for episode in found:
-            encoded.append(Latents(*_encode(encoder, episode.frames), episode.actions))
+            encoded.append(Latents(*encode(encoder, episode.frames), episode.actions))
             frames += len(episode.frames)
             seconds, part = time.monotonic() - began, done + len(encoded) / len(found)
             ctx.progress(part, len(todo), "shards", part / seconds, frames_per_s=frames / seconds)
@@ -55,7 +55,8 @@ def _episodes(source: Shard, index: int, actions: int) -> list[episodes.Episode]
         raise ShardFailed(index, error.message, error.next) from error
 
 
-def _encode(encoder: Encoder, frames: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+def encode(encoder: Encoder, frames: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """Return mean and log-variance [T, Z] of frames [T, 64, 64, 3]."""
     parts = [encoder(frames[i : i + CHUNK]) for i in range(0, len(frames), CHUNK)]
     mean, logvar = (np.concatenate(moments) for moments in zip(*parts, strict=True))
     return mean, logvar

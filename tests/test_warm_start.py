@@ -1,0 +1,87 @@
+"""The warm start of C: its outputs survive a change of V and M."""
+
+import numpy as np
+import pytest
+
+from worldmodels import npz
+from worldmodels.config import Architecture, Controller
+from worldmodels.control import warm_start
+from worldmodels.control.evolution import Evolution, Settings
+from worldmodels.envs import spec
+from worldmodels.errors import CorruptArtifact
+from worldmodels.networks import build
+from worldmodels.upkeep import verifying
+
+Z, H, ACTIONS = 4, 6, 3
+P = (Z + H + 1) * ACTIONS
+
+
+def test_a_c_fitted_to_other_numbers_of_the_same_frames_acts_the_same() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(500, Z + H)).astype(np.float32)
+    rotation, _ = np.linalg.qr(rng.normal(size=(Z + H, Z + H)))
+    now = (2 * before @ rotation + 3).astype(np.float32)  # another V and M saw the same
+    c = rng.normal(size=P).astype(np.float32)
+    outputs = before @ c[:-ACTIONS].reshape(ACTIONS, -1).T + c[-ACTIONS:]
+    fitted = warm_start.fit(now, outputs.astype(np.float64)).astype(np.float32)
+    controller = build(spec("CarRacing-v3"), Architecture(), Z, H)
+    acts = [
+        controller.act(np.tile(parameters, (500, 1)), x[:, :Z], x[:, Z:])
+        for parameters, x in ((c, before), (fitted, now))
+    ]
+    assert acts[1] == pytest.approx(acts[0], abs=0.02)
+
+
+def test_an_evolution_begins_at_its_origin_with_and_without_components() -> None:
+    origin = np.arange(P, dtype=np.float64)
+    matrix = np.random.default_rng(1).normal(size=(5, P))
+    for coordinates in (None, matrix):
+        evolution = Evolution(Settings(1, P, 8, 1, 0.1, warm_start=True), coordinates, origin)
+        assert (evolution.mean == origin.astype(np.float32)).all()
+        target = origin + matrix[0]
+        for _ in range(200):
+            candidates = evolution.ask(1)
+            evolution.tell(candidates, [-float(((x - target) ** 2).sum()) for x in candidates])
+        assert evolution.mean == pytest.approx(target, abs=0.05)
+
+
+def test_a_stored_start_is_the_same_and_damage_is_found() -> None:
+    data = warm_start.encoded(np.arange(P, dtype=np.float64))
+    assert (warm_start.decode(data, P) == np.arange(P)).all()
+    verifying._start(data, "start")
+    wrong = [warm_start.encoded(np.full(P, x)) for x in (np.nan, 1e300)]
+    for damaged in (b"", data[:-9], *wrong, warm_start.encoded(np.zeros(P - 1)), warm_start.encoded(np.zeros(P, "f4"))):
+        with pytest.raises(CorruptArtifact, match="start cannot be read"):
+            warm_start.decode(damaged, P)
+
+
+def test_settings_without_a_warm_start_are_written_as_ever_and_it_cannot_change_on_the_way() -> None:
+    plain, warm = Settings(1, P, 6, 1, 0.1), Settings(1, P, 6, 1, 0.1, warm_start=True)
+    assert b"warm_start" not in plain.encode() and Settings.decode(warm.encode()) == warm
+    with pytest.raises(Exception, match="warm_start = False"):
+        warm.continues(plain)
+
+
+def test_other_controllers_have_no_warm_start() -> None:
+    for changes in ({"hidden": 4}, {"inputs": "z"}):
+        with pytest.raises(ValueError, match="warm_start needs a linear C"):
+            Controller(warm_start=True, **changes)  # type: ignore[arg-type]
+
+
+def test_iteration_two_begins_with_the_c_of_iteration_one(copy):
+    copy.ok("--iteration", "2", "-o", "controller.warm_start=true", "-o", "controller.components=4")
+    (start,) = copy.store.glob("*/iter-2/controller/*/start")
+    parameters = npz.load(start.read_bytes(), "parameters")["parameters"]
+    assert np.abs(parameters).max() > 0
+    first = np.load(next(start.parent.glob("generations/00001/params")))
+    assert np.abs(first["mean"] - parameters).max() < 1e-6
+    assert copy("verify").returncode == 0
+
+
+def test_a_c_that_is_not_linear_is_no_start(copy, finished):
+    copy.ok("controller", "--redo", "-o", "controller.inputs=z")
+    refused = copy(
+        "run", "rollouts", "vae", "latents", "memory", "controller", "--iteration", "2",
+        "-o", "controller.warm_start=true", "-o", "controller.inputs=z h",
+    )  # fmt: skip
+    assert refused.returncode == 43 and "is not linear in z and h" in refused.stderr
