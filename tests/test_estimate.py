@@ -1,10 +1,12 @@
 """Estimates of a stage's cost, before it is submitted."""
 
+import re
+
 import pytest
 
 from worldmodels.config import resolve
 from worldmodels.planning import Task
-from worldmodels.planning.estimate import estimate
+from worldmodels.planning.estimate import estimate, needs
 from worldmodels.stages import STAGES
 
 
@@ -35,3 +37,12 @@ def test_it_is_told_in_pod_hours_and_money():
 def test_the_time_of_a_gpu_is_unknown():
     assert str(estimate(task("vae", "kubernetes.prices.gpu_hour=2.5"))) == "1 pod, 2.5 an hour"
     assert "about" in str(estimate(task("vae", "kubernetes.gpus=false")))
+
+
+def test_a_machine_needs_the_time_of_all_tasks_and_the_memory_of_the_largest():
+    tasks = [task(stage) for stage in STAGES]
+    all_of_them, half = needs(tasks, 2), needs(tasks, 1)
+    assert all_of_them.hours == pytest.approx(sum(STAGES[t.stage].core_seconds(t.config) for t in tasks) / 3600 / 2)
+    assert half.hours == pytest.approx(2 * all_of_them.hours)
+    assert needs(tasks[:1], 2).memory < all_of_them.memory == needs(tasks[1:2], 2).memory
+    assert re.fullmatch(r"about 8 minutes on 2 cores, 0.1 GB of disk and .* GB of memory; .*", str(all_of_them))

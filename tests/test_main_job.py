@@ -127,6 +127,18 @@ def test_iteration_two_drives_with_the_controller(copy):
     assert "nothing to do" in copy("run", "--iteration", "2").stdout
 
 
+def test_one_command_makes_all_iterations(wm):
+    shown = wm.run("--iterations", "2", "--dry-run").stdout
+    assert re.search(r"iteration 1\nrollouts +to do\n(.*\n)+controller +to do\niteration 2\nrollouts +to do\n", shown)
+    assert shown.count("report") == 1 and "GB of disk" in shown
+    said = wm.ok("--iterations", "2")
+    assert "controller 2: done" in said and said.count("score: ") == 1
+    done = wm("evaluate", "--run", "tiny", "--seeds", "7:8")
+    assert "of tiny/iter-2/controller" in done.stdout
+    assert "nothing to do" in wm.run("--iterations", "2").stdout
+    assert "--iterations goes with whole runs" in wm.run("vae", "--iterations", "2").stderr
+
+
 def test_a_missing_input_names_the_command_that_makes_it(wm):
     done = wm.run("memory")
     assert done.returncode == 11

@@ -77,8 +77,10 @@ class Runs:
         """
         return entries.runs(self._store)
 
-    def run(self, name: str, iteration: int = 1) -> "Run":
-        """Return one iteration of a run; raise MissingInput, with the runs that exist, if there is none.
+    def run(self, name: str, iteration: int | None = None) -> "Run":
+        """Return one iteration of a run, by default the last one whose controller is committed.
+
+        Raise MissingInput, with the runs that exist, if there is none.
 
         >>> worldmodels.open("runs").run("night")
         Traceback (most recent call last):
@@ -86,6 +88,8 @@ class Runs:
         """
         entries.runs(self._store, name)
         there = artifacts.iterations(self._store, name)
+        if iteration is None:
+            iteration = artifacts.last_evolved(self._store, name)
         if iteration not in there:
             raise MissingInput(
                 f"run {name!r} in {self._store.uri} has no iteration {iteration}; it has {', '.join(map(str, there))}",

@@ -27,6 +27,8 @@ RANDOM_STEPS, CLOSED_LOOP_STEPS, GYMNASIUM_STEPS = 2400.0, 2500.0, 110.0
 ENCODED_FRAMES, PREDICTED_FRAMES = 4000.0, 6000.0
 IMAGES = 200.0  # of a VAE of width 1, forward and backward; 2.6 times as many at width 0.5
 WIDTH_EXPONENT = -1.4
+FRAME_BYTES = 1000.0  # compressed: 810 of random driving, 1,140 of a C that drives well
+C_BYTES = 867 * 4  # one candidate of the linear C
 SURVIVAL = 0.67  # of the longest episode, for training episodes that patience may end early (mean of 4,800)
 
 
@@ -39,6 +41,7 @@ class Stage:
         inputs: returns (stage, iteration) of every artifact that the one of an iteration is made from, oldest first;
             raises ConfigError if the iteration cannot have these.
         core_seconds: returns the seconds that one core needs, an order of magnitude.
+        stored_bytes: returns the size of the artifact and its workspace, an order of magnitude.
         sections: the sections of the config that decide the result.
         count: returns the number of shards.
         collect: runs after all shards.
@@ -58,6 +61,7 @@ class Stage:
     summary: str
     inputs: "Callable[[Config, int], Inputs]"
     core_seconds: "Callable[[Config], float]"
+    stored_bytes: "Callable[[Config], float]" = lambda config: 10e6
     sections: tuple[str, ...] = ()
     count: "Callable[[Context], int]" = lambda ctx: 0
     collect: str = ""
@@ -133,6 +137,7 @@ STAGES: dict[str, Stage] = {
             check="worldmodels.planning.preflight:rollouts",
             count=lambda ctx: ctx.config.rollouts.episodes // ctx.config.rollouts.shard_episodes,
             core_seconds=lambda c: _frames(c) / RANDOM_STEPS,
+            stored_bytes=lambda c: _frames(c) * FRAME_BYTES,
             resources={"memory": "1Gi"},
             pods=4,
             pods_are="pods that drive",
@@ -160,6 +165,7 @@ STAGES: dict[str, Stage] = {
             check="worldmodels.planning.preflight:latents",
             count=lambda ctx: len(ctx.sources()),
             core_seconds=lambda c: _frames(c) / ENCODED_FRAMES,
+            stored_bytes=lambda c: _frames(c) * (2 * c.vae.z + 3) * 4,
             resources={"memory": "1Gi"},
             pods=4,
             pods_are="pods that encode",
@@ -187,6 +193,7 @@ STAGES: dict[str, Stage] = {
             check="worldmodels.planning.preflight:controller",
             packages=("cma",),
             core_seconds=_evolution_seconds,
+            stored_bytes=lambda c: 1.5 * c.controller.generations * c.controller.population * C_BYTES,
             resources={"memory": "1Gi", "disk": "2Gi"},
             pods=4,
             pods_are="pods of the evolution",

@@ -13,7 +13,7 @@ MOST_TRACKS = 100_000
 
 
 @click.command()
-@options.of_run()
+@options.gathered(options.run, options.store, options.evolved_iteration)
 @click.option("--seeds", default="300000000:300000010", show_default=True, metavar="A:B", help="From A to before B.")
 @click.option(
     "--renderer",

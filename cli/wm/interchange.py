@@ -57,7 +57,7 @@ FORMATS = ("onnx", "keras", "minari", "npz")
 
 
 @click.command()
-@options.of_runs(options.iteration)
+@options.of_runs(options.evolved_iteration)
 @click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), default=("onnx",), show_default=True,
               help="May be repeated. onnx and keras: the networks; minari and npz: the rollouts.")  # fmt: skip
 @options.controller
@@ -132,7 +132,7 @@ def import_rollouts(source: str, given: options.RunOptions) -> None:
 
 
 @click.command()
-@options.of_runs(options.iteration)
+@options.of_runs(options.evolved_iteration)
 @click.option("--seed", default=300_000_000, show_default=True, type=click.IntRange(0, 2**31 - 1), metavar="N",
               help="The track: a Gymnasium seed. Training never uses those from 300000000 on.")  # fmt: skip
 @options.controller

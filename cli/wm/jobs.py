@@ -52,7 +52,7 @@ def patience(command: F) -> F:
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="STAGE...", shell_complete=options.complete_stage)
 @options.of_run(options.settings)
-@click.option("--iterations", type=click.IntRange(1, 99), metavar="N", help="With `pipeline`: how many; by default 1.")
+@options.iterations
 @click.option("--wait", is_flag=True, help="Watch until the work is committed; Ctrl-C detaches.")
 @click.option("--dry-run", type=click.Choice(["client", "server"]), help="Print the Job, or let the cluster judge it.")
 @click.option("--replace", is_flag=True, help="Delete an active Job that has other settings, and submit this one.")
@@ -79,11 +79,12 @@ def submit(names: tuple[str, ...], given: options.RunOptions, iterations: int | 
         return
     if names != ("pipeline",) or given.iteration != 1 or how["redo"]:
         raise click.UsageError("`wm submit pipeline` takes no stage beside it, no --iteration and no --redo")
-    numbers = range(1, (iterations or 1) + 1)
+    numbers = range(1, (iterations or given.resolve()[0].iterations) + 1)
     _pipeline([select((), replace(given, iteration=number)) for number in numbers], How(**how))
 
 
 def _stages(wanted: "Selection", how: How) -> None:
+    from wm.selection import begin
     from worldmodels import planning
     from worldmodels.executors.kubernetes import job_spec
 
@@ -95,7 +96,7 @@ def _stages(wanted: "Selection", how: How) -> None:
         return
     told = _Told(options.cluster(settings), settings, how)
     with planning.lock(store, run, LOCK_SECONDS):
-        steps = wanted.begin(redo=how.redo)
+        steps = begin([wanted], redo=how.redo)
     for step in steps:
         with planning.lock(store, run, LOCK_SECONDS):
             if done := _submit(told, store, step, later=step is not steps[0]):

@@ -13,7 +13,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -41,7 +41,7 @@ class RunOptions:
 
     store_uri: str
     run_name: str | None = None
-    iteration: int = 1
+    iteration: int = 1  # 0, until `gathered` replaces it: the last one with a controller
     preset: str | None = None
     files: tuple[Path, ...] = ()
     overrides: tuple[str, ...] = ()
@@ -80,11 +80,18 @@ def gathered(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], Ca
     def add(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def call(**values: Any) -> None:
-            command(given=RunOptions(**{name: values.pop(name) for name in names & values.keys()}), **values)
+            given = RunOptions(**{name: values.pop(name) for name in names & values.keys()})
+            command(given=given if given.iteration else replace(given, iteration=_last(given)), **values)
 
         return functools.reduce(lambda inner, option: option(inner), reversed(options), call)
 
     return add
+
+
+def _last(given: RunOptions) -> int:
+    from worldmodels import artifacts
+
+    return artifacts.last_evolved(given.store, given.run)
 
 
 def of_run(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -129,6 +136,30 @@ def iteration(command: F) -> F:
         metavar="N",
         help="The first starts from random driving; later ones from the controller before.",
     )(command)
+
+
+def evolved_iteration(command: F) -> F:
+    return click.option(
+        "--iteration",
+        type=click.IntRange(1, 99),
+        metavar="N",
+        callback=lambda context, parameter, value: value or 0,
+        help="By default, the last one whose controller is committed.",
+    )(command)
+
+
+def iterations(command: F) -> F:
+    return click.option(
+        "--iterations",
+        type=click.IntRange(1, 99),
+        metavar="N",
+        help="How many, one after the other; by default as the preset says: laptop 2, others 1.",
+    )(command)
+
+
+def typed(name: str) -> bool:
+    """Return whether the user typed that option of the current command."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def settings(command: F) -> F:

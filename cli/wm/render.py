@@ -13,14 +13,9 @@ if TYPE_CHECKING:
     from worldmodels.config import Config
 
 
-iterations = click.option(
-    "--iterations", type=click.IntRange(1, 99), metavar="N", help="Those of the pipeline; by default one."
-)
-
-
 @click.command()
 @click.argument("what", metavar="STAGE|pipeline")
-@options.of_run(iterations, options.settings)
+@options.of_run(options.iterations, options.settings)
 def render(what: str, given: options.RunOptions, iterations: int | None) -> None:
     """Print the Job that `wm submit` sends, as YAML.
 
@@ -38,6 +33,10 @@ def render(what: str, given: options.RunOptions, iterations: int | None) -> None
         raise click.UsageError("The pipeline begins with iteration 1; say how many with --iterations N.")
     if what != PIPELINE and iterations:
         raise click.UsageError(f"Only the pipeline has --iterations; say which one of {what} with --iteration N.")
+    if what == PIPELINE:
+        from worldmodels.config import resolve
+
+        iterations = iterations or resolve(given.preset, given.files, given.overrides)[0].iterations
     echo(text(what, replace(given, iteration=iterations or given.iteration)), nl=False)
 
 

@@ -44,16 +44,10 @@ class Selection:
         last = max(order.index(stage) for stage in self.chosen)
         return [Task(self.given.run, self.given.iteration, stage, self.config) for stage in order[: last + 1]]
 
-    def begin(self, *, redo: bool) -> "list[PlannedStage]":
-        """Plan the steps; raise Conflict if they would undo an artifact, and all other errors that can be foreseen."""
-        from worldmodels import planning
-
-        steps = planning.plan(self.given.store, self.tasks, verify=redo)
-        unfit = [step for step in steps if not redo or step.task.stage not in self.chosen]
-        planning.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
-        chosen = [step for step in steps if step.task.stage in self.chosen]
-        planning.check(self.given.store, chosen, steps)
-        return chosen
+    @property
+    def asked_for(self) -> "list[Task]":
+        """Return the tasks of the chosen stages."""
+        return [task for task in self.tasks if task.stage in self.chosen]
 
     def remember(self) -> None:
         """Store this config, which later commands on the run use."""
@@ -61,25 +55,47 @@ class Selection:
 
         planning.store_config(self.given.store, self.given.run, self.given.iteration, self.config, self.origins)
 
-    def show(self, *, redo: bool, as_json: bool = False) -> None:
-        """Print the plan without executing it."""
-        from worldmodels import planning
 
-        steps = planning.plan(self.given.store, self.tasks, verify=redo)
-        if as_json:
-            rows = [
-                {"stage": each.task.stage, "state": each.state, "asked_for": each.task.stage in self.chosen,
-                 "reasons": list(each.reasons)}
-                for each in steps
-            ]  # fmt: skip
-            machine.document(stages=rows)
-            return
-        for step in steps:
-            note = "" if step.task.stage in self.chosen else "  (not asked for)"
-            echo(
-                f"{step.task.stage:12}{WORDS[step.state]}{note}"
-                + "".join(f"\n{'':12}  {reason}" for reason in step.reasons)
-            )
+def begin(selections: Sequence[Selection], *, redo: bool) -> "list[PlannedStage]":
+    """Plan the steps; raise Conflict if they would undo an artifact, and all other errors that can be foreseen."""
+    from worldmodels import planning
+
+    store, names = selections[0].given.store, {task.name for each in selections for task in each.asked_for}
+    steps = planning.plan(store, [task for each in selections for task in each.tasks], verify=redo)
+    unfit = [step for step in steps if not redo or step.task.name not in names]
+    planning.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
+    chosen = [step for step in steps if step.task.name in names]
+    planning.check(store, chosen, steps)
+    return chosen
+
+
+def show(selections: Sequence[Selection], *, redo: bool, as_json: bool = False) -> None:
+    """Print the plan without executing it, and an estimate of its time, disk and memory."""
+    from worldmodels import planning
+    from worldmodels.artifacts import provenance
+    from worldmodels.planning import estimate
+
+    names = {task.name for each in selections for task in each.asked_for}
+    steps = planning.plan(selections[0].given.store, [task for each in selections for task in each.tasks], verify=redo)
+    if as_json:
+        rows = [
+            {"iteration": each.task.iteration, "stage": each.task.stage, "state": each.state,
+             "asked_for": each.task.name in names, "reasons": list(each.reasons)}
+            for each in steps
+        ]  # fmt: skip
+        machine.document(stages=rows)
+        return
+    to_do = [step.task for step in steps if step.task.name in names and step.state != "committed"]
+    for step in steps:
+        if len(selections) > 1 and step.task.stage == "rollouts":
+            echo(f"iteration {step.task.iteration}")
+        note = "" if step.task.name in names else "  (not asked for)"
+        echo(
+            f"{step.task.stage:12}{WORDS[step.state]}{note}"
+            + "".join(f"\n{'':12}  {reason}" for reason in step.reasons)
+        )
+    if to_do:
+        echo(str(estimate.needs(to_do, provenance.cores())))
 
 
 def select(names: Sequence[str], given: options.RunOptions) -> Selection:

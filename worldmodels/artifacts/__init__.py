@@ -8,6 +8,7 @@ from .manifest import (
     contents,
     examined,
     iterations,
+    last_evolved,
     load,
     manifest_keys,
     manifests,
@@ -26,7 +27,7 @@ from .names import ITERATION, RUN_NAME, Identity, Name, digest, environment, ide
 
 __all__ = [
     "ITERATION", "RUN_NAME", "Artifact", "FileSet", "Identity", "Name", "Reading", "Shard", "config_key", "contents",
-    "digest", "environment", "examined", "identity", "iterations", "load", "manifest_keys", "manifests",
+    "digest", "environment", "examined", "identity", "iterations", "last_evolved", "load", "manifest_keys", "manifests",
     "parse_manifest", "parse_record", "read_json", "read_manifest", "read_record", "repair_command", "scores",
     "sha256", "shard_digest", "stored_files", "stored_scores",
 ]  # fmt: skip

@@ -226,6 +226,11 @@ def iterations(store: Store, run: str) -> list[int]:
     return sorted(int(found[1]) for f in store.folders(f"{run}/") if (found := ITERATION.fullmatch(f)))
 
 
+def last_evolved(store: Store, run: str) -> int:
+    """Return the run's last iteration whose controller is committed; 1 if there is none."""
+    return next((i for i in reversed(iterations(store, run)) if manifest_keys(store, Name(run, i, "controller"))), 1)
+
+
 def manifest_keys(store: Store, name: Name) -> list[str]:
     return [e.key for e in store.entries(name.key("manifest")) if e.key.endswith(".json")]
 

@@ -316,6 +316,9 @@ class Config(Section):
     env: Annotated[str, AfterValidator(parts.known(parts.ENVIRONMENTS))] = Field(
         "CarRacing-v3", description="environment: CarRacing-v3", json_schema_extra=LATER
     )
+    iterations: Annotated[int, Field(ge=1, le=99)] = Field(
+        1, description="iterations that `wm run` and `wm submit pipeline` make", json_schema_extra=EXECUTION
+    )
     rollouts: Rollouts = Rollouts()
     vae: Vae = Vae()
     latents: Latents = Latents()

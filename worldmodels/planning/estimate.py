@@ -1,13 +1,17 @@
-"""Estimates of a stage's pod-hours and costs, from its settings and measured rates: an order of magnitude.
+"""Estimates of a stage's time and cost, from its settings and measured rates: an order of magnitude.
 
-Cores differ by a factor of two, and the length of training episodes depends on what C has learned. No rate was measured
-on a GPU, so stages on GPUs have no hours.
+`needs` is for the processes of one machine, `estimate` for pods. Cores differ by a factor of two, and the length of
+training episodes depends on what C has learned. No rate was measured on a GPU, so stages on GPUs have no hours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..stages import stage
 from .tasks import Task
+
+PROCESS = 230e6  # bytes of memory of a process that drives, with 8 to 16 environment slots
+TRAINING = 1500e6  # of one that trains V at width 0.5, without its cache
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,36 @@ class Estimate:
         spent = self.pods * self.hours
         costs = f" × {self.price:.3g} = {spent * self.price:.2g}" if self.price else ""
         return f"{count}, about {spent:.2g} pod-hours{costs}"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Needs of several tasks, one after the other, on this machine; memory is the largest of any of them."""
+
+    hours: float
+    cores: int
+    disk: float  # bytes
+    memory: float  # bytes
+
+    def __str__(self) -> str:
+        time = f"{self.hours:.1f} hours" if self.hours >= 2 else f"{self.hours * 60:.0f} minutes"
+        return (
+            f"about {time} on {self.cores} core{'s' * (self.cores != 1)}, {self.disk / 1e9:.1f} GB of disk and"
+            f" {self.memory / 1e9:.1f} GB of memory; other processors differ by a factor of two"
+        )
+
+
+def needs(tasks: Sequence[Task], cores: int) -> Needs:
+    """Return what the tasks need on a machine with so many cores, as if nothing of them were done."""
+    seconds = disk = memory = 0.0
+    for task in tasks:
+        what, execution = stage(task.stage), task.config.execution
+        workers = execution.workers or cores
+        seconds += what.core_seconds(task.config) / (cores if what.kind == "single" else workers)
+        disk += what.stored_bytes(task.config)
+        trains = "tensorflow" in what.packages
+        memory = max(memory, TRAINING + execution.cache_mb * 2.0**20 if trains else workers * PROCESS)
+    return Needs(seconds / 3600, cores, disk, memory)
 
 
 def estimate(task: Task) -> Estimate:
