@@ -114,7 +114,9 @@ def test_a_run_tells_events_and_a_pipe_gets_no_colours(make_wm):
     here = make_wm(FORCE_COLOR="1")
     short = ("-o", "rollouts.episodes=4", "-o", "rollouts.steps=20", "--workers", "1")
     plan = json.loads(here.ok("rollouts", "--dry-run", "--json", *short))
-    assert plan["stages"] == [{"stage": "rollouts", "state": "missing", "asked_for": True, "reasons": []}]
+    assert plan["stages"] == [
+        {"iteration": 1, "stage": "rollouts", "state": "missing", "asked_for": True, "reasons": []}
+    ]
     told = lines(here.ok("rollouts", "--json", *short))
     assert [each["event"] for each in told if each["event"] != "progress"] == ["started", "committed"]
     assert [each["event"] for each in lines(here.ok("rollouts", "--json", *short))] == ["note"]
