@@ -170,6 +170,7 @@ class Exchange:
     def _drive(self, now: Generation) -> Generation:
         """Take part in a generation until the next one is committed; return the next one."""
         self.queue.begin(now.number)
+        self.done = float(now.number - 1)  # first: other threads read it once `begun`
         self._newest, self._row = now, None
         rank, key = self._rank(now.alive), params_key(now.number + 1)
         pace = Pace(now, self._lanes, now.steps or self._plan.training.steps, self._timing)
