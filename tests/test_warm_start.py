@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from worldmodels import npz
-from worldmodels.config import Architecture, Controller
+from worldmodels import npz, parts
+from worldmodels.config import Architecture, Config, Controller
 from worldmodels.control import warm_start
 from worldmodels.control.evolution import Evolution, Settings
 from worldmodels.envs import spec
 from worldmodels.errors import CorruptArtifact
 from worldmodels.networks import build
+from worldmodels.stages import STAGES
 from worldmodels.upkeep import verifying
 
 Z, H, ACTIONS = 4, 6, 3
@@ -62,14 +63,17 @@ def test_settings_without_a_warm_start_are_written_as_ever_and_it_cannot_change_
         warm.continues(plain)
 
 
-def test_other_controllers_have_no_warm_start() -> None:
-    for changes in ({"hidden": 4}, {"inputs": "z"}):
-        with pytest.raises(ValueError, match="warm_start needs a linear C"):
-            Controller(warm_start=True, **changes)  # type: ignore[arg-type]
+def test_a_network_of_ones_own_begins_with_zeros(monkeypatch) -> None:
+    monkeypatch.setitem(parts.CONTROLLERS, "own", "worldmodels.networks.controllers:Layers")
+    inputs = [
+        STAGES["controller"].inputs(Config(controller=Controller(warm_start=True, network=network)), 2)
+        for network in ("own", "layers")
+    ]
+    assert inputs[0] == [("vae", 2), ("memory", 2)] and ("controller", 1) in inputs[1]
 
 
 def test_iteration_two_begins_with_the_c_of_iteration_one(copy):
-    copy.ok("--iteration", "2", "-o", "controller.warm_start=true", "-o", "controller.components=4")
+    copy.ok("--iteration", "2", "-o", "controller.components=4")
     (start,) = copy.store.glob("*/iter-2/controller/*/start")
     parameters = npz.load(start.read_bytes(), "parameters")["parameters"]
     assert np.abs(parameters).max() > 0
@@ -78,10 +82,18 @@ def test_iteration_two_begins_with_the_c_of_iteration_one(copy):
     assert copy("verify").returncode == 0
 
 
-def test_a_c_that_is_not_linear_is_no_start(copy, finished):
+def test_a_hidden_layer_is_fitted_and_the_rest_kept(copy):
+    copy.ok("controller", "--redo", "-o", "controller.inputs=z", "-o", "controller.hidden=5")
+    before = max(copy.store.glob("tiny/iter-1/controller/data/*/mean.npy"), key=lambda path: path.stat().st_mtime)
+    copy.ok("--iteration", "2")
+    (start,) = copy.store.glob("tiny/iter-2/controller/*/start")
+    parameters, c = npz.load(start.read_bytes(), "parameters")["parameters"], np.load(before)
+    rest = 3 * (5 + 1)
+    assert parameters.shape == c.shape and (parameters[-rest:] == c[-rest:]).all()
+    assert not (parameters[:-rest] == c[:-rest]).any()
+
+
+def test_a_c_of_another_architecture_is_no_start(copy):
     copy.ok("controller", "--redo", "-o", "controller.inputs=z")
-    refused = copy(
-        "run", "rollouts", "vae", "latents", "memory", "controller", "--iteration", "2",
-        "-o", "controller.warm_start=true", "-o", "controller.inputs=z h",
-    )  # fmt: skip
-    assert refused.returncode == 43 and "is not linear in z and h" in refused.stderr
+    refused = copy("run", "--iteration", "2", "-o", "controller.inputs=z h")
+    assert refused.returncode == 43 and "'inputs': 'z'}, and C would have a linear one" in refused.stderr

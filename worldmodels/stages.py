@@ -95,10 +95,10 @@ def _warm(stage: str, wanted: bool, iteration: int) -> Inputs:
 
 
 def _controller_inputs(config: "Config", iteration: int) -> Inputs:
-    own = [("vae", iteration), ("memory", iteration)]
-    if config.controller.warm_start and iteration > 1:
+    own, c = [("vae", iteration), ("memory", iteration)], config.controller
+    if c.warm_start and c.network == "layers" and iteration > 1:
         return [*_driver(iteration - 1), ("rollouts", iteration), *own]
-    return [*own, *([("latents", iteration)] if config.controller.components else [])]
+    return [*own, *([("latents", iteration)] if c.components else [])]
 
 
 def _driver(iteration: int) -> Inputs:

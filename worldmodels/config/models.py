@@ -163,7 +163,7 @@ class Controller(Architecture):
     )
     warm_start: bool = Field(
         False,
-        description="begin with the previous iteration's C, fitted to the new V and M",
+        description="begin with the previous iteration's C, fitted to the new V and M; network = layers only",
         json_schema_extra=LATER,
     )
     sigma: Positive = Field(0.1, le=1000, description="first step size of the search")
@@ -227,9 +227,8 @@ class Controller(Architecture):
 
     @model_validator(mode="after")
     def _components_of_a_linear_controller(self) -> "Controller":
-        for name in ("components", "warm_start"):
-            if getattr(self, name) and self.changed():
-                raise ValueError(f"{name} needs a linear C of z and h: set neither network, inputs nor hidden")
+        if self.components and self.changed():
+            raise ValueError("components need a linear C of z and h: set neither network, inputs nor hidden")
         return self
 
     @model_validator(mode="after")

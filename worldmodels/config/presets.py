@@ -16,13 +16,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
     "laptop": {
-        "iterations": 2,
-        "rollouts": {"episodes": 200, "steps": 500},
+        "rollouts": {"episodes": 400, "steps": 500},
         "vae": {"width": 0.5, "epochs": 3, "learning_rate": 1e-3},
         "memory": {"epochs": 12},
         "controller": {
-            "tracks": 4, "generations": 40, "components": 96, "sigma": 0.15,
-            "evaluate_every": 5, "evaluate_tracks": 24, "average": 5, "select": "best",
+            "tracks": 4, "components": 96, "sigma": 0.15, "generations": 280,
+            "evaluate_every": 5, "evaluate_tracks": 24, "average": 10, "select": "best",
         },
     },
     "paper": {
@@ -36,17 +35,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-ITERATION_TWO = {"rollouts": {"controller": "mean", "source": ""}, "vae": {"warm_start": True}}
-"""Defaults of iteration 2 and later: the controller drives, and V starts from its previous weights."""
-
-LATER_ITERATIONS: dict[str, dict[str, Any]] = {
-    "laptop": {
-        "rollouts": {"steps": 1000},
-        "vae": {"epochs": 2},
-        "controller": {
-            "warm_start": True, "sigma": 0.12, "generations": 200, "evaluate_every": 10, "evaluate_tracks": 48,
-            "average": 10,
-        },
-    },
-}  # fmt: skip
-"""Changes of a preset in iteration 2 and later."""
+ITERATION_TWO = {
+    "rollouts": {"controller": "mean", "source": ""},
+    "vae": {"warm_start": True},
+    "controller": {"warm_start": True},
+}
+"""Defaults of iteration 2 and later: the controller drives; V and C start from their previous weights."""

@@ -1,8 +1,8 @@
 """Start of the search from the previous iteration's C, fitted to the new V and M.
 
 The V and M of two iterations encode the same frames as different numbers, so C's parameters mean nothing to the new
-ones. But a linear map of the new z and h can give nearly the same outputs. Ridge regression finds it along stored
-episodes (Hastie et al., "The Elements of Statistical Learning", section 3.4.1).
+ones. But another linear layer can give nearly the same outputs from the new numbers. Ridge regression finds it along
+stored episodes (Hastie et al., "The Elements of Statistical Learning", section 3.4.1). A second layer stays as it is.
 """
 
 import io
@@ -17,7 +17,7 @@ from .. import npz
 from ..context import Context
 from ..envs import spec
 from ..errors import CorruptArtifact
-from ..networks import Encoder, Step
+from ..networks import Encoder, Step, build
 from ..rollouts import episodes
 from ..rollouts.stage import load_parameters
 from ..vision.latents import Latents, encode
@@ -78,23 +78,30 @@ def decode(data: bytes, length: int) -> np.ndarray:
 
 
 def fit(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Return the parameters [A (I + 1)] of the linear C that maps inputs [N, I] to outputs [N, A] best."""
+    """Return the parameters [O (I + 1)] of the linear layer that maps inputs [N, I] to outputs [N, O] best."""
     with threadpool_limits(1, user_api="blas"):  # another number of threads may sum in another order
         x = np.asarray(inputs, np.float64)
         mean, bias = x.mean(axis=0), outputs.mean(axis=0)
         x = x - mean
-        weights = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (outputs - bias))  # [I, A]
+        weights = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (outputs - bias))  # [I, O]
         return np.concatenate([weights.T.ravel(), bias - mean @ weights])
 
 
 def _fitted(ctx: Context) -> np.ndarray:
     parameters = load_parameters(ctx.one("controller"), "mean").astype(np.float64)
-    before, now = ([seen(episode, pair.step) for episode in latents(ctx, pair.encoder)] for pair in networks(ctx))
-    x, actions = np.concatenate(before).astype(np.float64), spec(ctx.config.env).actions
-    weights, biases = parameters[:-actions].reshape(actions, -1), parameters[-actions:]
-    return fit(np.concatenate(now), np.einsum("ni,ai->na", x, weights) + biases)
+    c, actions = ctx.config.controller, spec(ctx.config.env).actions
+    before, now = (
+        np.concatenate([seen(episode, pair.step) for episode in latents(ctx, pair.encoder)])  # [N, Z + H]
+        for pair in networks(ctx)
+    )
+    if c.inputs == "z":
+        before, now = (x[:, : pair.encoder.z] for x, pair in zip((before, now), networks(ctx), strict=True))
+    outputs = c.hidden or actions
+    layer = np.split(parameters, [outputs * before.shape[1], outputs * (before.shape[1] + 1)])
+    weights, biases, rest = layer[0].reshape(outputs, -1), layer[1], layer[2]
+    return np.concatenate([fit(now, np.einsum("ni,oi->no", before.astype(np.float64), weights) + biases), rest])
 
 
 def _length(ctx: Context) -> int:
-    inputs = ctx.config.vae.z + ctx.config.memory.hidden
-    return (inputs + 1) * spec(ctx.config.env).actions
+    config = ctx.config
+    return build(spec(config.env), config.controller, config.vae.z, config.memory.hidden).parameters

@@ -102,9 +102,10 @@ def controller(outlook: Outlook) -> None:
             next=f"wm run controller -o controller.components={most}",
         )
     for before in outlook.inputs.get("controller", ()):
-        if changed := before.architecture.changed():
+        if (there := before.architecture.changed()) != (here := config.controller.changed()):
             raise ConfigError(
-                f"controller.warm_start: {before.name} is not linear in z and h, but has {changed}",
+                f"controller.warm_start: {before.name} has {there or 'a linear C of z and h'}, and C would have"
+                f" {here or 'a linear one'}",
                 next="wm run controller -o controller.warm_start=false",
             )
     if start is None:
