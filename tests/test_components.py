@@ -51,7 +51,16 @@ def test_components_are_uncorrelated_and_as_large_as_the_root_of_their_deviation
     assert np.cov(values.T) == pytest.approx(np.diag(values.var(axis=0, ddof=1)), abs=1e-5)
     sizes = values.std(axis=0) / np.linalg.norm(found.directions, axis=1)  # of unscaled components
     assert (np.diff(sizes) < 0).all()
-    assert values.std(axis=0) / np.sqrt(sizes) == pytest.approx(np.full(5, np.sqrt(sizes.mean())), rel=1e-3)
+    assert values.std(axis=0) / np.sqrt(sizes) == pytest.approx(np.full(5, 1 / np.sqrt(6 * sizes.mean())), rel=1e-2)
+
+
+def test_sigma_is_the_deviation_of_outputs_along_the_episodes() -> None:
+    found = components.compute(episodes(), Step(), 5)  # type: ignore[arg-type]
+    y = np.random.default_rng(3).normal(size=(2000, ACTIONS * 6)) * 0.3
+    parameters = (y @ found.matrix(ACTIONS)).reshape(2000, -1)
+    weights, biases = parameters[:, :-ACTIONS].reshape(2000, ACTIONS, Z + H), parameters[:, -ACTIONS:]
+    outputs = np.einsum("nai,ti->nta", weights, seen(Step())) + biases[:, None]
+    assert outputs.std(axis=0).mean() == pytest.approx(0.3, rel=0.1)
 
 
 def test_a_coordinate_is_a_weight_of_an_action_on_a_component_or_its_bias() -> None:
@@ -60,7 +69,7 @@ def test_a_coordinate_is_a_weight_of_an_action_on_a_component_or_its_bias() -> N
     y = np.random.default_rng(0).normal(size=ACTIONS * 6) * 0.1
     x = seen(Step())[:20]
     parameters = np.tile((y @ matrix).astype(np.float32), (20, 1))
-    weights, biases = y.reshape(ACTIONS, 6)[:, :5], y.reshape(ACTIONS, 6)[:, 5]
+    weights, biases = y.reshape(ACTIONS, 6)[:, :5], y.reshape(ACTIONS, 6)[:, 5] / np.sqrt(6)
     raw = (x - found.mean) @ found.directions.T @ weights.T + biases
     assert controller.act(parameters, x[:, :Z], x[:, Z:])[:, 0] == pytest.approx(np.tanh(raw[:, 0]), abs=1e-4)
 

@@ -52,7 +52,7 @@ def test_iteration_two_drives_with_the_controller_and_keeps_its_overrides():
     [
         ("vae.epoch=2", "did you mean 'vae.epochs'"),
         ("epochs=2", "vae.epochs"),
-        ("vae.epochs=0", "vae.epochs = 0"),
+        ("vae.epochs=-1", "vae.epochs = -1"),
         ("vae.epochs=two", "vae.epochs = 'two'"),
         ("vae.width=true", "vae.width"),
         ("vae.epochs", "section.key=value"),
@@ -107,3 +107,15 @@ def test_growth_is_a_list_of_levels():
 def test_configs_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         Config().seed = 2
+
+
+def test_a_preset_changes_in_iteration_two_however_the_run_is_resumed():
+    fresh, origins = resolve("laptop", iteration=2)
+    assert (fresh.rollouts.controller, fresh.rollouts.steps, fresh.controller.warm_start) == ("mean", 1000, True)
+    assert origins["rollouts.steps"] == "preset laptop, iteration 2"
+    first, told = resolve("laptop")
+    assert first.rollouts.controller == "random" and first.iterations == 2
+    assert resolve(iteration=2, stored=(first.storable(), told))[0] == fresh
+    second, told = resolve("laptop", (), ["vae.epochs=7"], iteration=2)
+    assert resolve(iteration=2, stored=(second.storable(), told))[0] == second
+    assert resolve("demo", iteration=2)[0].rollouts.steps == resolve("demo")[0].rollouts.steps

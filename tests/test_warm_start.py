@@ -1,5 +1,7 @@
 """The warm start of C: its outputs survive a change of V and M."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,19 @@ def test_a_c_of_another_architecture_is_no_start(copy):
     copy.ok("controller", "--redo", "-o", "controller.inputs=z")
     refused = copy("run", "--iteration", "2", "-o", "controller.inputs=z h")
     assert refused.returncode == 43 and "'inputs': 'z'}, and C would have a linear one" in refused.stderr
+
+
+def test_without_training_v_and_m_stay_and_c_goes_on(copy):
+    copy.ok("--iteration", "2", "-o", "vae.epochs=0", "-o", "memory.epochs=0", "-o", "memory.warm_start=true")
+    for stage, file in (("vae", "encoder.tflite"), ("memory", "step.tflite")):
+        before, now = (next(copy.store.glob(f"tiny/iter-{i}/{stage}/data/*/{file}")).read_bytes() for i in (1, 2))
+        assert before == now
+    (start,) = copy.store.glob("tiny/iter-2/controller/*/start")
+    c = np.load(next(copy.store.glob("tiny/iter-1/controller/data/*/mean.npy")))
+    assert npz.load(start.read_bytes(), "parameters")["parameters"] == pytest.approx(c, abs=1e-9)
+
+
+def test_an_m_without_training_is_exported_as_it_began(copy):
+    copy.ok("memory", "--redo", "-o", "memory.epochs=0")
+    held_out = max(copy.store.glob("tiny/iter-1/memory/data/*/heldout.json"), key=lambda path: path.stat().st_mtime)
+    assert json.loads(held_out.read_text())["mdn_rnn"] > 0

@@ -17,6 +17,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 PRECISION = "precision of layers while training; stored weights and driving are float32 always; the others are for GPUs"
 TEST_TRACKS = range(300_000_000, 400_000_000)
 """Seeds of the test tracks, disjoint from those of training and validation (see `envs/tracks.py`)."""
+Passes = Annotated[int, Field(ge=0, le=100_000)]
 Score = Annotated[float, Field(ge=-MOST, le=MOST)]
 
 GENERATIONS = 99_998
@@ -69,7 +70,7 @@ class Vae(Section):
 
     z: Count = Field(32, le=512, description="size of the latent vector")
     width: Positive = Field(1.0, le=4, description="factor on every layer's channels; 1.0 is the paper's network")
-    epochs: Count = Field(1, le=100_000, description="passes over all frames")
+    epochs: Passes = Field(1, description="passes over all frames; 0: the weights that it starts from")
     batch: Count = Field(100, le=100_000, description="frames per training step")
     learning_rate: Positive = Field(1e-4, le=100, description="Adam's step size")
     kl_tolerance: Annotated[float, Field(ge=0, le=1000)] = Field(0.5, description="free nats per latent dimension")
@@ -98,7 +99,7 @@ class Memory(Section):
 
     hidden: Count = Field(256, le=4096, description="LSTM units")
     mixtures: Count = Field(5, le=64, description="Gaussians per latent dimension")
-    epochs: Count = Field(20, le=100_000, description="passes over all training episodes")
+    epochs: Passes = Field(20, description="passes over all training episodes; 0: the weights that it starts from")
     batch: Count = Field(16, le=10_000, description="episodes per training step")
     sequence: Count = Field(
         100, le=10_000, description="steps of truncated back-propagation; the state is carried over"

@@ -16,11 +16,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
     "laptop": {
+        "iterations": 2,
         "rollouts": {"episodes": 400, "steps": 500},
         "vae": {"width": 0.5, "epochs": 3, "learning_rate": 1e-3},
         "memory": {"epochs": 12},
         "controller": {
-            "tracks": 4, "components": 96, "sigma": 0.15, "generations": 280,
+            "tracks": 4, "components": 96, "sigma": 0.3, "generations": 80,
             "evaluate_every": 5, "evaluate_tracks": 24, "average": 10, "select": "best",
         },
     },
@@ -41,3 +42,13 @@ ITERATION_TWO = {
     "controller": {"warm_start": True},
 }
 """Defaults of iteration 2 and later: the controller drives; V and C start from their previous weights."""
+
+LATER_ITERATIONS: dict[str, dict[str, Any]] = {
+    "laptop": {
+        "rollouts": {"episodes": 64, "steps": 1000},
+        "vae": {"epochs": 0},
+        "memory": {"epochs": 0, "warm_start": True},
+        "controller": {"sigma": 0.3, "generations": 200, "evaluate_every": 10, "evaluate_tracks": 48},
+    },
+}
+"""Changes of a preset in iteration 2 and later, beside those of every run."""

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..stages import NO_INPUTS
 from .base import Section, flatten, leaves
 from .models import PERSONAL, Config, personal
-from .presets import ITERATION_TWO, PRESETS
+from .presets import ITERATION_TWO, LATER_ITERATIONS, PRESETS
 
 CONFIG_BYTES = 2**20
 
@@ -49,6 +49,8 @@ def resolve(
         layers.append((f"preset {preset or 'demo'}", _preset(preset or "demo")))
     if iteration > 1 and not (stored and preset is None and stored[0]["rollouts"]["controller"] not in NO_INPUTS):
         layers.append((f"iteration {iteration}", ITERATION_TWO))
+        begun = preset or (_preset_of(stored[1]) if stored else "demo")
+        layers.append((f"preset {begun}, iteration {iteration}", LATER_ITERATIONS.get(begun, {})))
     layers += [(str(path), _read_toml(path)) for path in files]
     layers += [(f"-o {text[:LONGEST_VALUE]}", _parse_override(text)) for text in overrides]
     values = Config().model_dump()
@@ -87,6 +89,12 @@ def _preset(name: str) -> Mapping[str, Any]:
     if name not in PRESETS:
         raise ConfigError(f"there is no preset {name!r}{_nearest(name, PRESETS)}", next="wm config --preset demo")
     return PRESETS[name]
+
+
+def _preset_of(origins: Origins) -> str:
+    """Return the preset that a run was started with; empty if there was none."""
+    named = (origin.removeprefix("preset ") for origin in origins.values() if origin.startswith("preset "))
+    return next((name for name in named if name in PRESETS), "")
 
 
 def _parse_override(text: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Coordinates of the search: principal components of z and h, instead of C's weights.
 
 The components of z and h differ in size by a factor of thousands, so equal steps in all weights change actions mostly
-through a few of them. In these coordinates, a step along a component counts by the square root of its standard
-deviation, and small components, which are mostly noise, are left out.
+through a few of them. In these coordinates, a component changes actions by the square root of its standard deviation,
+and small components, which are mostly noise, are left out. The unit is such that candidates with a standard deviation
+of sigma in every coordinate have outputs with a standard deviation of sigma around the mean's.
 """
 
 import io
@@ -28,7 +29,7 @@ MOST = 1e6  # of any stored number: z and h are of order 1
 
 
 class Components(NamedTuple):
-    """The mean of [z, h] [I], and K directions [K, I], each divided by the square root of its standard deviation."""
+    """The mean of [z, h] [I], and K directions [K, I], each divided by the root of its standard deviation."""
 
     mean: np.ndarray
     directions: np.ndarray
@@ -44,7 +45,7 @@ class Components(NamedTuple):
         for action in range(actions):
             weights[action, :count, action * inputs : (action + 1) * inputs] = self.directions
             biases[action, :count, action] = -self.directions @ self.mean
-            biases[action, count, action] = 1.0
+            biases[action, count, action] = 1 / np.sqrt(count + 1)
         return matrix.reshape(-1, matrix.shape[-1])
 
     def encode(self) -> bytes:
@@ -101,7 +102,7 @@ def compute(episodes: Iterator[Latents], step: Step, count: int) -> Components:
         values, vectors = np.linalg.eigh(np.cov(x, rowvar=False))
     sizes = np.sqrt(np.maximum(values[::-1], 0.0))[:count]
     sizes = np.maximum(sizes, SMALLEST * sizes[0])
-    scale = np.sqrt(sizes.mean() / sizes)
+    scale = 1 / np.sqrt((count + 1) * sizes.mean() * sizes)  # with the bias, K + 1 shares of a variance of 1
     return Components(x.mean(axis=0), np.ascontiguousarray(vectors[:, ::-1][:, :count].T * scale[:, None]))
 
 
