@@ -361,7 +361,7 @@ def test_a_missing_package_is_named(monkeypatch, store):
     monkeypatch.setitem(sys.modules, "flask", None)
     with pytest.raises(ConfigError, match="needs the package flask") as caught:
         cli.main(["board", "--store", str(store.root)], standalone_mode=False)
-    assert caught.value.next == "pip install --editable '.[board]'"
+    assert caught.value.next == "pip install 'world-models-carracing[board]'"
 
 
 # A real browser.

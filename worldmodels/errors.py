@@ -18,6 +18,11 @@
 Other exit codes: 0 success, 2 usage (click), 130 Ctrl-C. Every error names its cause and the next command.
 """
 
+import re
+from importlib import metadata
+
+DISTRIBUTION = "world-models-carracing"
+
 
 class WmError(Exception):
     """Base of all errors. `message` names an object and its value; `next` is the command to type now, or empty."""
@@ -90,3 +95,22 @@ def of_code(code: int) -> type[WmError] | None:
     """Return the class of errors with that exit code, or None."""
     found = (kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, WmError))
     return next((kind for kind in found if kind.exit_code == code), None)
+
+
+def lacking(what: str, package: str | None) -> ConfigError:
+    """Return the error for work that needs a package which an extra of this distribution brings."""
+    return ConfigError(
+        f"{what} needs the package {package}, which is not installed here",
+        next=f"pip install '{DISTRIBUTION}[{extra_of(package or '')}]'",
+    )
+
+
+def extra_of(package: str) -> str:
+    """Return the extra that requires the package, by its name or that of its build for CPUs; otherwise `all`."""
+    name = re.escape(package.partition(".")[0])
+    wanted = re.compile(rf"{name}(-cpu)?\b(?!-).*extra == ['\"](?!all|dev|gpu)(\w+)['\"]", re.IGNORECASE)
+    try:
+        required = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # a copy of the source that was never installed
+        required = []
+    return next((found[2] for line in required if (found := wanted.match(line))), "all")

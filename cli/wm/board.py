@@ -34,16 +34,13 @@ def board(given: options.RunOptions, port: int, opened: bool, folder: Path | Non
     wm board --write ./board
     """
     from worldmodels.config import resolve
-    from worldmodels.errors import ConfigError, MissingInput
+    from worldmodels.errors import MissingInput, lacking
     from worldmodels.store import open_store
 
     try:
         from worldmodels.board import server, watching, writing
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the board needs the package {error.name}, which is not installed",
-            next="pip install --editable '.[board]'",
-        ) from error
+        raise lacking("the board", error.name) from error
     config, _ = resolve(None, given.files, given.overrides)
     bucket = {"deadline": DEADLINE_SECONDS} if given.store_uri.startswith("s3://") else {}
     store = open_store(given.store_uri, **bucket)

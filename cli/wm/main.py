@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from wm.out import echo
+from worldmodels import __version__
 
 GROUPS = {
     "On this machine": {
@@ -99,15 +100,22 @@ def _load(name: str) -> click.Command:
 
 
 def _completing(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the command's errors recommend commands that act on the same run, store and iteration."""
+    """Let the command's errors recommend commands that act on the same run, store and iteration.
+
+    A missing package becomes an error that names the extra which brings it.
+    """
 
     @functools.wraps(callback)
     def call(*args: Any, **kwargs: Any) -> Any:
         from wm import options
-        from worldmodels.errors import WmError
+        from worldmodels.errors import WmError, lacking
 
         try:
             return callback(*args, **kwargs)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in ("worldmodels", "wm"):
+                raise
+            raise lacking(f"`wm {click.get_current_context().info_name}`", error.name) from error
         except WmError as error:
             error.next = options.complete(error.next)
             raise
@@ -116,7 +124,7 @@ def _completing(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="wm")
+@click.version_option(__version__, prog_name="wm")
 def cli() -> None:
     """Train World Models: a VAE that sees, an MDN-RNN that predicts, a CMA-ES controller that drives CarRacing.
 

@@ -293,15 +293,12 @@ def cluster(settings: "ClusterSettings", first_seconds: float = 5.0) -> "Kuberne
     """
     from functools import partial
 
-    from worldmodels.errors import ConfigError
+    from worldmodels.errors import lacking
 
     try:
         from worldmodels.executors.kubernetes import client as kubernetes
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"a cluster needs the package {error.name}, which is not installed",
-            next="pip install --editable '.[kubernetes]'",
-        ) from error
+        raise lacking("a cluster", error.name) from error
 
     def say(words: str) -> None:
         echo(f"wm: {words}", err=True)

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from .. import __version__
 from ..stored import Cpu, Made
 
 PACKAGES = (
-    "wm", "numpy", "tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert",
+    "numpy", "tensorflow", "tensorflow-cpu", "keras", "ai-edge-litert",
     "gymnasium", "box2d", "numba", "cma", "pillow",
 )  # fmt: skip
 
@@ -35,6 +36,7 @@ def record(started: float) -> Made:
 
 
 def versions() -> Iterator[tuple[str, str]]:
+    yield "wm", __version__
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             yield package, metadata.version(package)
@@ -44,6 +46,8 @@ def git_revision(package: Path = Path(__file__).parents[1]) -> str:
     """Return the git revision of this code, from its image or its checkout; empty if there is neither."""
     with contextlib.suppress(OSError):
         return (package / "_revision").read_text()
+    if not (package.parent / ".git").exists():  # installed: a repository around it is not this project's
+        return ""
     command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -15,6 +15,8 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 
+SUPPORTED = "1.4.0"
+
 try:
     import Box2D
     from gymnasium.envs.box2d import car_dynamics, car_racing
@@ -22,14 +24,14 @@ except ModuleNotFoundError:
     raise  # the worker reports the missing package, and the image that has it
 except Exception as error:  # a broken shared object raises ImportError, Gymnasium DependencyNotInstalled
     raise ConfigError(
-        f"Gymnasium's CarRacing cannot be imported here: {type(error).__name__}: {error}", next="make clean install"
+        f"Gymnasium's CarRacing cannot be imported here: {type(error).__name__}: {error}",
+        next=f"pip install --force-reinstall 'gymnasium[box2d]=={SUPPORTED}'",
     ) from error
 
 __all__ = ["Box2D", "CarRacing"]
 
 CarRacing = car_racing.CarRacing
 
-SUPPORTED = "1.4.0"
 SOURCES = {
     car_racing: "f5be6dad0c570688846250185a201352fc7f0cdff37867c07b5ee6fada8469d1",
     car_dynamics: "df9d65d4d32a9d0189ca6672431b67cad84b195ef22c3908affc627bd29c4e56",

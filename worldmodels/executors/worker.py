@@ -27,7 +27,7 @@ from typing import Any
 
 from .. import hints, planning, runner
 from ..context import ProgressReporter
-from ..errors import ConfigError, Hung, Stopped, WmError
+from ..errors import ConfigError, Hung, Stopped, WmError, lacking
 from ..stages import STAGES
 from ..store import Store, open_store
 from ..store.causes import explain
@@ -90,11 +90,9 @@ def _run(store: Store, task: planning.Task, worker: int, workers: int, pulse: Pr
         runner.run(store, task, worker, workers, pulse)
     except ModuleNotFoundError as error:
         trains = " and ".join(name for name, stage in STAGES.items() if stage.gpu)
-        raise ConfigError(
-            f"{task.name} needs the package {error.name}, which is not installed here "
-            f"(images: wm-gpu is for {trains}, wm-cpu for everything else)",
-            next="make install",
-        ) from error
+        images = f"(images: wm-gpu is for {trains}, wm-cpu for everything else)"
+        reason = lacking(str(task.name), error.name)
+        raise ConfigError(f"{reason.message} {images}", next=reason.next) from error
 
 
 def _logger() -> tuple[logging.Logger, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
+from ..errors import lacking
 from . import checks, weights
 from .checks import Reference, Written
 from .weights import ACTIONS, Network
@@ -29,10 +29,7 @@ def write(reference: Reference, folder: Path) -> Iterator[Written]:
         import keras
         import tensorflow  # noqa: F401 - Keras' backend
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the export to Keras needs the package {error.name}, which is not installed here",
-            next="pip install --editable '.[train,export]'",
-        ) from error
+        raise lacking("the export to Keras", error.name) from error
     vision, memory = weights.vision(reference.vae), weights.memory(reference.memory)
     x = reference.inputs
     sequence = [x["z"][:, None], x["a"][:, None], x["h"], x["c"]]  # one step of each row

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..errors import ConfigError
+from ..errors import ConfigError, lacking
 from . import checks, graphs, weights
 from .checks import Reference, Written
 
@@ -22,10 +22,7 @@ def write(reference: Reference, folder: Path) -> list[Written]:
         import onnx
         import onnxruntime  # noqa: F401 - needed by the checks
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the export to ONNX needs the package {error.name}, which is not installed here",
-            next="pip install --editable '.[export]'",
-        ) from error
+        raise lacking("the export to ONNX", error.name) from error
     vision, memory = weights.vision(reference.vae), weights.memory(reference.memory)
     models = graphs.networks(vision, memory)
     try:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import npz
 from ..envs import FRAME_SHAPE, spec
-from ..errors import ConfigError, MissingInput, StoreError
+from ..errors import MissingInput, StoreError, lacking
 from ..rollouts import episodes
 from ..rollouts.episodes import Episode
 from ..store.causes import explain
@@ -54,10 +54,7 @@ def write_minari(reference: Reference, folder: Path) -> Iterator[Written]:
     try:
         import minari
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the export to Minari needs the package {error.name}, which is not installed here",
-            next="pip install --editable '.[export]'",
-        ) from error
+        raise lacking("the export to Minari", error.name) from error
     root, run = folder / "minari", reference.run
     name, unfinished = f"CarRacing/{run.name}-v0", folder / f".{os.getpid()}-minari"
     count = 0

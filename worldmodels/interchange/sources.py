@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import npz, stored
 from ..envs import FRAME_SHAPE
 from ..envs.preprocess import RAW, shrink
-from ..errors import ConfigError
+from ..errors import ConfigError, lacking
 from ..rollouts.episodes import Episode
 
 MOST_STEPS = 1000
@@ -123,10 +123,7 @@ class MinariEpisodes:
         try:
             import minari
         except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"{name} is no .npz; a Minari data set needs the package {error.name}, which is not installed here",
-                next="pip install --editable '.[export]'",
-            ) from error
+            raise lacking(f"{name} is no .npz; a Minari data set", error.name) from error
         try:
             place = Path(name, "data")
             self._data = minari.MinariDataset(place) if place.is_dir() else minari.load_dataset(name)

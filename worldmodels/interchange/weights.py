@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .. import stored
 from ..artifacts import Artifact
 from ..config import Memory, Vae
-from ..errors import ConfigError, CorruptArtifact
+from ..errors import CorruptArtifact, lacking
 
 Weights = dict[str, NDArray[np.float32]]
 ACTIONS = 3
@@ -95,10 +95,7 @@ def _read(artifact: Artifact, file: str, wanted: Mapping[str, tuple[str, tuple[i
     try:
         import h5py
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            "the export of networks needs the package h5py, which is not installed here",
-            next="pip install --editable '.[export]'",
-        ) from error
+        raise lacking("the export of networks", error.name) from error
     path = artifact.path(file)
     try:
         with h5py.File(path, "r") as weights:

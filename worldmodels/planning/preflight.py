@@ -9,7 +9,7 @@ import importlib.util
 
 from .. import stages, stored
 from ..context import Outlook, chosen_episodes
-from ..errors import ConfigError, MissingInput
+from ..errors import ConfigError, MissingInput, lacking
 
 
 def check(outlook: Outlook) -> None:
@@ -23,7 +23,7 @@ def installed(stage: str) -> None:
     """Raise ConfigError if a package that the stage needs is missing on this machine."""
     for package in stages.stage(stage).packages:
         if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"{stage} needs the package {package}, which is not installed here", next="make install")
+            raise lacking(stage, package)
 
 
 def rollouts(outlook: Outlook) -> None:

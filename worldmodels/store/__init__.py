@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, lacking
 from .base import GET_BYTES, Entry, Leftover, Store, bounded, read, too_large
 from .local import LocalStore
 
@@ -16,10 +16,7 @@ def open_store(uri: str, **options: Any) -> Store:
         try:
             from .s3 import store as s3
         except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"store {uri}: a bucket needs the package {error.name}, which is not installed",
-                next="pip install --editable '.[s3]'",
-            ) from error
+            raise lacking(f"store {uri}: a bucket", error.name) from error
         return s3.connect(uri, **options)
     if "://" in uri:
         raise ConfigError(

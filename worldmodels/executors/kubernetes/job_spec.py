@@ -15,7 +15,7 @@ from ... import artifacts, stages
 from ...artifacts import digest
 from ...config import Config
 from ...config.cluster import SUBMITTERS, ClusterSettings, Resources
-from ...errors import ConfigError
+from ...errors import ConfigError, lacking
 from ...planning import Task, misunderstood
 from ...store.address import bucket_and_prefix
 
@@ -162,9 +162,7 @@ def to_yaml(manifest: Mapping[str, Any]) -> str:
     try:
         import yaml
     except ModuleNotFoundError:
-        raise ConfigError(
-            "YAML needs the package PyYAML, which is not installed", next="pip install --editable '.[kubernetes]'"
-        ) from None
+        raise lacking("YAML", "PyYAML") from None
     return str(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=120))
 
 
