@@ -7,7 +7,7 @@ WM := $(BIN)/wm
 
 .PHONY: help install demo test test-slow test-fire test-fuzz test-cluster test-cluster-smoke lint types bench bench-feed bench-scale \
     bench-exchange bench-board docs manifests dev-s3 lock build-images push-images \
-    pin-base sbom clean
+    pin-base sbom pretrained clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -114,6 +114,9 @@ sbom: install  ## what is in each image, as CycloneDX, into ./sbom; with Debian'
 
 push-images:  ## push them to REGISTRY=host:port/path; writes images.toml
 	@$(PYTHON) images/build.py push $(IMAGE_OPTIONS) --registry '$(REGISTRY)'
+
+pretrained: install  ## pack a scored run (STORE=… RUN=… ITERATION=1) as the trained model in the package
+	$(BIN)/python -m wm.pretrained '$(STORE)' '$(RUN)' $(or $(ITERATION),1)
 
 clean:  ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -3,6 +3,7 @@
     import worldmodels
 
     run = worldmodels.open("runs").run("demo")    # or worldmodels.open("s3://bucket/prefix")
+    run = worldmodels.pretrained()                # the trained run in the package
     run.scores().mean                             # the evaluation's scores
     policy = run.policy()                         # drives gymnasium.make("CarRacing-v3")
 
@@ -36,12 +37,12 @@ from .rollouts.episodes import Episode
 from .rollouts.player import EpisodeSpec
 from .rollouts.policies import WorldPolicy
 from .rollouts.stage import load_parameters
-from .store import Store, open_store
+from .store import PackagedStore, Store, open_store, packaged
 from .upkeep import entries
 from .vision import latents
 from .vision.latents import Latents
 
-__all__ = ["Artifact", "Episode", "Latents", "Policy", "Prediction", "Run", "Runs", "Scores", "open"]
+__all__ = ["Artifact", "Episode", "Latents", "Policy", "Prediction", "Run", "Runs", "Scores", "open", "pretrained"]
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -56,6 +57,16 @@ def open(store: str | Path) -> "Runs":
     ['demo']
     """
     return Runs(open_store(str(store)))
+
+
+def pretrained() -> "Run":
+    """Return the trained run in the package: V, M, C, curves and scores, without episodes, latents and weights.
+
+    >>> worldmodels.pretrained().policy().act(np.zeros((64, 64, 3), np.uint8)).shape
+    (3,)
+    """
+    store = PackagedStore()
+    return Run(store, packaged.RUN, store.iteration)
 
 
 class Runs:

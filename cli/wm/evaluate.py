@@ -13,7 +13,7 @@ MOST_TRACKS = 100_000
 
 
 @click.command()
-@options.gathered(options.run, options.store, options.evolved_iteration)
+@options.gathered(options.run, options.store, options.evolved_iteration, options.pretrained)
 @click.option("--seeds", default="300000000:300000010", show_default=True, metavar="A:B", help="From A to before B.")
 @click.option(
     "--renderer",
@@ -42,6 +42,7 @@ def evaluate(
 
     \b
     wm evaluate --run demo --seeds 0:20 --controller best
+    wm evaluate --pretrained
     wm evaluate --run demo --seeds 300000000:300000010 --renderer gymnasium --json
     wm evaluate --run demo --seeds 300000000:300000050 --vary
     """

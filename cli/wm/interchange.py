@@ -132,7 +132,7 @@ def import_rollouts(source: str, given: options.RunOptions) -> None:
 
 
 @click.command()
-@options.of_runs(options.evolved_iteration)
+@options.of_runs(options.evolved_iteration, options.pretrained)
 @click.option("--seed", default=300_000_000, show_default=True, type=click.IntRange(0, 2**31 - 1), metavar="N",
               help="The track: a Gymnasium seed. Training never uses those from 300000000 on.")  # fmt: skip
 @options.controller
@@ -146,7 +146,7 @@ def drive(given: options.RunOptions, seed: int, which: "Which", steps: int, file
     prediction of it from the step before, the controls and the score.
 
     \b
-    wm drive demo
+    wm drive --pretrained
     wm drive demo --seed 42 --controller best --to best.webp
     """
     from wm.progress import bar

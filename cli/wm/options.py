@@ -80,6 +80,8 @@ def gathered(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], Ca
     def add(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def call(**values: Any) -> None:
+            if values.pop("pretrained", False):
+                values |= _packaged()
             given = RunOptions(**{name: values.pop(name) for name in names & values.keys()})
             command(given=given if given.iteration else replace(given, iteration=_last(given)), **values)
 
@@ -103,6 +105,22 @@ def of_runs(*more: Callable[..., Any]) -> Callable[[Callable[..., None]], Callab
     """Add the optional argument RUN, --store and `more`, as `gathered` does."""
     argument = click.argument("run_name", envvar="WM_RUN", required=False, metavar="[RUN]")
     return gathered(argument, store, *more)
+
+
+def pretrained(command: F) -> F:
+    """Add --pretrained, which replaces --run, --store and --iteration."""
+    return click.option("--pretrained", is_flag=True, help="Take the trained model that the package brings.")(command)
+
+
+def _packaged() -> dict[str, Any]:
+    """Return the values of RunOptions for the package's model; raise UsageError if the user typed another run."""
+    from worldmodels.store import PackagedStore, packaged
+
+    context = click.get_current_context()
+    for name, typed in (("run_name", "a run"), ("store_uri", "--store"), ("iteration", "--iteration")):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--pretrained names a run of its own; leave out {typed}, or --pretrained.")
+    return {"store_uri": packaged.ADDRESS, "run_name": packaged.RUN, "iteration": PackagedStore().iteration}
 
 
 def store(command: F) -> F:
@@ -267,7 +285,9 @@ def complete(hint: str) -> str:
         for name, value in context.params.items()
         if value and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    run = context.params.get("run_name") or typed.get("preset")
+    if typed.get("pretrained"):
+        typed |= _packaged()
+    run = typed.get("run_name") or context.params.get("run_name") or typed.get("preset")
     by_environment = context.get_parameter_source("run_name") is ParameterSource.ENVIRONMENT
     given: dict[str, list[str]] = {
         hints.RUN: [run] if run and run != DEFAULT_RUN and not by_environment else [],

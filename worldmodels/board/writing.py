@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from ..errors import ConfigError, CorruptArtifact, StoreError
+from ..errors import ConfigError, CorruptArtifact, MissingInput, StoreError
 from ..store.causes import explain
 from .server import ASSETS, POLICY
 from .watching import Watch
@@ -31,7 +31,7 @@ def write(watch: Watch, folder: Path) -> int:
             try:
                 found = watch.film(film["address"])
                 files[film["address"]] = found.read() if found else b""
-            except CorruptArtifact:
+            except (CorruptArtifact, MissingInput):
                 more["films"].remove(film)
     files["index.html"] = page.render(state=state, policy=POLICY).encode()
     try:

@@ -24,9 +24,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class View:
-    """One step: the picture for people, the frame, V's and M's versions of it [64, 64, 3], the action, the score."""
+    """One step: the frame, V's and M's versions of it [64, 64, 3], the action, the score.
 
-    picture: Frames
+    `picture` is for people; drawing it takes most of a step's time, so only each EVERY-th step has one.
+    """
+
+    picture: Frames | None
     frame: Frames
     reconstruction: Frames
     prediction: Frames
@@ -53,7 +56,7 @@ def drive(run: Run, which: Which, track: int, steps: int = 1000) -> Iterator[Vie
             _, _, *mixture = dream(z, action, h, c)
             predicted = Prediction(h, *mixture).mean
             h, c = driver.step(z, action, h, c)
-            seen, picture = frame, lanes.picture(0)
+            seen, picture = frame, lanes.picture(0) if step % EVERY == 1 else None
             (frame,), (reward,), (ended,) = lanes.step([0], action)
             score += float(reward)
             yield View(picture, seen, drawn[0], drawn[1], action[0], step, score)
@@ -70,8 +73,8 @@ def film(
     pictures = []
     for view in views:
         on_step(view)
-        if view.step % EVERY == 1:
-            pictures.append(_compose(view, title))
+        if view.picture is not None:
+            pictures.append(_compose(view, view.picture, title))
     out = io.BytesIO()
     pictures[0].save(
         out, "WEBP", save_all=True, append_images=pictures[1:], duration=1000 * EVERY // per_second, loop=0,
@@ -84,11 +87,11 @@ def steps_per_second(run: Run) -> int:
     return spec(run.artifact("controller").env).steps_per_second
 
 
-def _compose(view: View, title: str) -> Image.Image:
+def _compose(view: View, picture: Frames, title: str) -> Image.Image:
     """Return the picture above, the three frames below it, then score and controls."""
-    height = WIDTH * view.picture.shape[0] // view.picture.shape[1]
+    height = WIDTH * picture.shape[0] // picture.shape[1]
     canvas = Image.new("RGB", (WIDTH, height + PANEL + STRIP), PAPER)
-    canvas.paste(Image.fromarray(view.picture).resize((WIDTH, height), Image.Resampling.BILINEAR))
+    canvas.paste(Image.fromarray(picture).resize((WIDTH, height), Image.Resampling.BILINEAR))
     pen = ImageDraw.Draw(canvas)
     for place, (name, frame) in enumerate(zip(NAMES, (view.frame, view.reconstruction, view.prediction), strict=True)):
         shown = Image.fromarray(frame).resize((PANEL, PANEL), Image.Resampling.BICUBIC)

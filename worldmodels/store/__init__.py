@@ -1,4 +1,4 @@
-"""The stores of artifacts: a folder (`local.py`), or a bucket (`s3.py`, the only module that imports boto3)."""
+"""The stores of artifacts: a folder (`local.py`), a bucket (`s3/`, which alone imports boto3), the package's model."""
 
 from pathlib import Path
 from typing import Any
@@ -6,12 +6,26 @@ from typing import Any
 from ..errors import ConfigError, lacking
 from .base import GET_BYTES, Entry, Leftover, Store, bounded, read, too_large
 from .local import LocalStore
+from .packaged import ADDRESS, PackagedStore
 
-__all__ = ["GET_BYTES", "Entry", "Leftover", "LocalStore", "Store", "bounded", "open_store", "read", "too_large"]
+__all__ = [
+    "GET_BYTES",
+    "Entry",
+    "Leftover",
+    "LocalStore",
+    "PackagedStore",
+    "Store",
+    "bounded",
+    "open_store",
+    "read",
+    "too_large",
+]
 
 
 def open_store(uri: str, **options: Any) -> Store:
-    """Open the store at `uri`: a folder's path, or s3://bucket/prefix, which takes S3Store's `options`."""
+    """Open the store at `uri`: a folder's path, s3://bucket/prefix, which takes S3Store's `options`, or package:."""
+    if uri == ADDRESS:
+        return PackagedStore()
     if uri.startswith("s3://"):
         try:
             from .s3 import store as s3

@@ -18,7 +18,7 @@ from .. import artifacts, npz, stages, stored
 from ..artifacts import Identity, Name
 from ..control import components, warm_start
 from ..control.records import BlockResult, Generation, unpack
-from ..errors import CorruptArtifact
+from ..errors import CorruptArtifact, MissingInput
 from ..store import GET_BYTES, Store, bounded, read, too_large
 from .entries import works
 from .parallel import each
@@ -49,6 +49,8 @@ def verify(store: Store, run: str, *, said: Callable[[str], None] = lambda words
     found = Verdict()
     for where, checks in _places(store, run):
         for result in each(_verdict, _listed(where, checks)):
+            if result is None:
+                continue
             found.objects += 1
             if isinstance(result, Damage):
                 found.damage.append(result)
@@ -86,12 +88,15 @@ def _fail(error: CorruptArtifact) -> int:
     raise error
 
 
-def _verdict(check: Check) -> Damage | int:
+def _verdict(check: Check) -> Damage | int | None:
+    """Return the object's size, its damage, or None if the store leaves it out (`store/packaged.py`)."""
     key, look = check
     try:
         return look()
     except CorruptArtifact as error:
         return Damage(key, error.message)
+    except MissingInput:
+        return None
 
 
 def _config(store: Store, run: str, iteration: int) -> Iterator[Check]:
