@@ -54,7 +54,7 @@ def test_the_summary_of_every_command_is_complete():
 def test_help_names_every_command_and_exit_code():
     text = CliRunner().invoke(cli, ["--help"]).output
     assert all(name in text for name in COMMANDS)
-    assert all(f" {code} " in text for code in (0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 42, 43, 44, 45, 130))
+    assert all(f" {code} " in text for code in (0, 1, 2, 10, 11, 12, 13, 14, 15, 16, 42, 43, 44, 45, 46, 130))
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,12 @@ def test_help_names_every_command_and_exit_code():
         (["submit", "rolouts"], 43, "did you mean 'rollouts'"),
         (["submit", "pipeline", "vae"], 2, "no stage beside it"),
         (["submit", "vae", "--iterations", "2"], 2, "--iteration"),
+        (["run", "--max-hours", "0"], 2, "0 is not a positive number"),
+        (["run", "--max-cost", "nan"], 2, "nan is not a positive number"),
+        (["run", "--max-cost", "5"], 43, "kubernetes.prices.cpu_hour is 0"),
+        (["run", "--notify", "ftp://host"], 43, "begins with ftp:"),
+        (["submit", "vae", "--max-hours", "5"], 2, "go with `wm submit pipeline`"),
+        (["submit", "vae", "--notify", "https://host"], 2, "--notify needs --wait"),
         (["attach", "vaa"], 43, "did you mean 'vae'"),
         (["cancel"], 2, "--all"),
         (["logs", "pipeline"], 11, "no pods"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import buckets
 import pytest
 from api import Api
-from test_driver import commit
+from receiver import receiving
+from test_driver import commit, fail
 from wm import machine, main, options
 
 from worldmodels.store import open_store
@@ -65,6 +66,19 @@ def test_a_waiting_program_gets_a_line_for_each_event(wm, server):
     told = [(each["event"], each["work"].rpartition("/")[2]) for each in lines(said)]
     assert told == [("submitted", "rollouts"), ("committed", "rollouts"), ("submitted", "vae"), ("committed", "vae")]
     assert lines(wm("attach", "vae", "--json")[1])[0]["event"] == "committed"
+
+
+def test_a_command_that_waits_posts_what_its_jobs_do(wm, server):
+    server.made = lambda job: commit(wm.store, job)
+    with receiving() as receiver:
+        assert wm("submit", "rollouts", "vae", "--wait", "--notify", receiver.url)[0] == 0
+        server.made = fail
+        assert wm("submit", "latents", "--notify", receiver.url, "--wait")[0] == 42
+        assert wm("attach", "latents", "--notify", receiver.url)[0] == 42
+    assert [(each["stage"], each["event"]) for each in receiver.got] == [
+        ("rollouts", "committed"), ("vae", "committed"), (None, "finished"), *[("latents", "failed")] * 2
+    ]  # fmt: skip
+    assert receiver.got[-1]["next"].startswith("wm logs latents")
 
 
 def test_a_bucket_that_pods_would_look_for_elsewhere_is_warned_of_before(wm, capsys, monkeypatch):

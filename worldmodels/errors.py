@@ -13,6 +13,7 @@
     │   └── ShardFailed         one shard cannot succeed; the others go on
     ├── Hung               44   no progress for minutes; worth another attempt
     ├── Killed             45   a worker was killed three times, without progress in between
+    ├── LimitReached       46   --max-hours or --max-cost is reached; a higher limit goes on from there
     └── Stopped           143   stopped by SIGTERM; the same command resumes
 
 Other exit codes: 0 success, 2 usage (click), 130 Ctrl-C. Every error names its cause and the next command.
@@ -85,6 +86,10 @@ class Hung(WmError):
 
 class Killed(WmError):
     exit_code = 45
+
+
+class LimitReached(WmError):
+    exit_code = 46
 
 
 class Stopped(WmError):

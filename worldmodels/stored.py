@@ -180,6 +180,18 @@ class Starts(TypedDict):
     starts: NotRequired[Whole]
 
 
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+
+
+@with_config(_STRICT)
+class Spent(TypedDict):
+    """The time that one start of a stage used (`executors/budget.py`)."""
+
+    seconds: Seconds
+    core_seconds: Seconds
+    gpu_seconds: Seconds
+
+
 @with_config(_STRICT)
 class Result(TypedDict):
     """Result of a block: each episode's sum of rewards and environment steps; the worker, and its steps per second."""
@@ -289,7 +301,7 @@ class Model:
 
 
 MANIFEST, RECORD, CONFIG = Model(Manifest, JSON_BYTES), Model(Record, 2**18), Model(StoredConfig, 2**20)
-STARTS = Model(Starts, 2**13)
+STARTS, SPENT = Model(Starts, 2**13), Model(Spent, 2**13)
 SIGNATURE, LEASE = Model(Signature, 2**13), Model(Lease, 2**13)
 RESULT, EVOLUTION = (
     Model(Result, 2**22),

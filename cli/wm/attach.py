@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.executors.kubernetes.job_status import View
     from worldmodels.executors.kubernetes.submission import Pods, Work
+    from worldmodels.executors.notices import Notifier
 
 LINE_SECONDS, PLAIN_SECONDS = 10.0, 30.0
 
@@ -24,6 +25,7 @@ def follow(
     work: "Work",
     settings: "ClusterSettings",
     *,
+    notifier: "Notifier",
     pending_timeout: int | None,
     cancel_pending: bool,
     as_json: bool = False,
@@ -39,10 +41,17 @@ def follow(
     try:
         with machine.Events() if as_json else Screen() as screen:
             report = Told(cluster, work) if isinstance(screen, machine.Events) else Report(screen, cluster, work)
-            submission.KubernetesExecutor(
+
+            def both(seen: "View", pods: "Pods") -> None:
+                notifier.saw_job(seen)
+                report(seen, pods)
+
+            executor = submission.KubernetesExecutor(
                 cluster, screen.say,
                 pending_seconds=pending_timeout or settings.pending_seconds, queue_seconds=pending_timeout or math.inf,
-            ).wait(work, report)  # fmt: skip
+            )  # fmt: skip
+            with notifier.stage(work.artifact):
+                executor.wait(work, both)
             report.end(time.monotonic() - began)
     except KeyboardInterrupt:
         command = options.complete(work.command("attach"))

@@ -1,14 +1,14 @@
 """`wm submit`, `wm attach`, `wm cancel`: stages as Jobs on a cluster."""
 
 import shlex
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from wm import machine, options
+from wm import following, machine, options
 from wm.out import echo
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from worldmodels.config.cluster import ClusterSettings
     from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.executors.kubernetes.submission import Work
+    from worldmodels.executors.notices import Notifier
     from worldmodels.planning import PlannedStage, Task
     from worldmodels.store import Store
 
@@ -35,6 +36,9 @@ class How:
     pending_timeout: int | None
     cancel_pending: bool
     as_json: bool
+    max_hours: float | None
+    max_cost: float | None
+    notifier: "Notifier"
 
 
 def patience(command: F) -> F:
@@ -57,30 +61,50 @@ def patience(command: F) -> F:
 @click.option("--dry-run", type=click.Choice(["client", "server"]), help="Print the Job, or let the cluster judge it.")
 @click.option("--replace", is_flag=True, help="Delete an active Job that has other settings, and submit this one.")
 @click.option("--redo", is_flag=True, help="Make again what no longer fits or is damaged.")
+@following.limits
+@following.notify
 @patience
 @options.as_json
-def submit(names: tuple[str, ...], given: options.RunOptions, iterations: int | None, **how: Any) -> None:
+def submit(names: tuple[str, ...], given: options.RunOptions, iterations: int | None, url: str, **how: Any) -> None:
     """Run stages as Jobs on Kubernetes.
 
     The same command again finds the same Jobs. With --wait, several stages run one after the other; `pipeline` does
-    that for all of them in a Job of its own.
+    that for all of them in a Job of its own, which also stops at --max-hours and --max-cost. --notify needs --wait;
+    the pipeline posts to the URL in kubernetes.notify_secret.
 
     \b
     wm submit rollouts --wait
     wm submit pipeline --iterations 2 --preset demo --config cluster.toml
     wm submit vae --dry-run server
     """
+    pipeline = "pipeline" in names
+    if iterations and not pipeline:
+        raise click.UsageError("--iterations goes with `wm submit pipeline`; a stage takes --iteration")
+    if (how["max_hours"] or how["max_cost"]) and not pipeline:
+        raise click.UsageError("--max-hours and --max-cost go with `wm submit pipeline`, whose pod counts and stops")
+    if pipeline and (names != ("pipeline",) or given.iteration != 1 or how["redo"]):
+        raise click.UsageError("`wm submit pipeline` takes no stage beside it, no --iteration and no --redo")
+    with following.telling(_posted(url, how["wait"]), given) as notifier:
+        _submit_all(names, given, iterations, How(**how, notifier=notifier))
+
+
+def _posted(url: str, wait: bool) -> str:
+    """Return the URL if the command waits, since another one ends before its Jobs; refuse it if it was typed then."""
+    if wait or not url:
+        return url
+    if click.get_current_context().get_parameter_source("url") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--notify needs --wait; the pipeline's pod posts with -o kubernetes.notify_secret=NAME")
+    return ""
+
+
+def _submit_all(names: tuple[str, ...], given: options.RunOptions, iterations: int | None, how: How) -> None:
     from wm.selection import select
 
-    if "pipeline" not in names:
-        if iterations:
-            raise click.UsageError("--iterations goes with `wm submit pipeline`; a stage takes --iteration")
-        _stages(select(names, given), How(**how))
-        return
-    if names != ("pipeline",) or given.iteration != 1 or how["redo"]:
-        raise click.UsageError("`wm submit pipeline` takes no stage beside it, no --iteration and no --redo")
-    numbers = range(1, (iterations or given.resolve()[0].iterations) + 1)
-    _pipeline([select((), replace(given, iteration=number)) for number in numbers], How(**how))
+    if names == ("pipeline",):
+        numbers = range(1, (iterations or given.resolve()[0].iterations) + 1)
+        _pipeline([select((), replace(given, iteration=number)) for number in numbers], how)
+    else:
+        _stages(select(names, given), how)
 
 
 def _stages(wanted: "Selection", how: How) -> None:
@@ -106,6 +130,7 @@ def _stages(wanted: "Selection", how: How) -> None:
         else:
             told.committed(str(step.task.name), job_spec.name(step.task, store.uri))
     told.conclude(store, [step.task for step in steps])
+    how.notifier.finished([step.task.name for step in steps])
 
 
 def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool) -> "tuple[Work, str] | None":
@@ -122,7 +147,7 @@ def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool)
             return None
         work = submission.stage_work(found)
     except MissingInput as error:
-        again = shlex.join(["wm", *sys.argv[1:], "--wait"])  # so that each stage finds its inputs
+        again = shlex.join([*options.same_command(), "--wait"])  # so that each stage finds its inputs
         command = again if later and not told.how.wait else error.next.replace("wm run", "wm submit")
         raise MissingInput(error.message, next=command) from error
     _estimate([step.task], told.how)
@@ -138,16 +163,19 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
     store, settings = first.given.store, first.config.kubernetes
     _warn(store, settings)
     wanted = Pipeline(first.given.run, tuple(each.config for each in selections))
+    limited = following.limited(how.max_hours, how.max_cost, settings.prices)
+    limits = limited.to_json() if limited else ""
     if how.dry_run:
-        _dry_run(settings, [job_spec.pipeline_job(wanted, store.uri)], how)
+        _dry_run(settings, [job_spec.pipeline_job(wanted, store.uri, limits)], how)
         return
     told = _Told(options.cluster(settings), settings, how)
     from worldmodels.executors.kubernetes import submission
 
-    work, tasks = submission.pipeline_work(store, wanted), submission.pipeline_tasks(wanted)
+    work, tasks = submission.pipeline_work(store, wanted, limits), submission.pipeline_tasks(wanted)
     if submission.active(told.cluster, work.job):  # it holds the run's lock
         told.submitted(work, "attached")
         told.conclude(store, [])
+        how.notifier.finished([task.name for task in tasks])
         return
     with planning.lock(store, first.given.run, LOCK_SECONDS):
         planning.refuse(steps := planning.plan(store, tasks))
@@ -158,6 +186,7 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
         each.remember()
     told.submitted(work, outcome)
     told.conclude(store, tasks)
+    how.notifier.finished([task.name for task in tasks])
 
 
 def _warn(store: "Store", settings: "ClusterSettings") -> None:
@@ -217,7 +246,8 @@ class _Told:
         if how.wait:
             follow(
                 self.cluster, work, self._settings,
-                pending_timeout=how.pending_timeout, cancel_pending=how.cancel_pending, as_json=how.as_json,
+                notifier=how.notifier, pending_timeout=how.pending_timeout, cancel_pending=how.cancel_pending,
+                as_json=how.as_json,
             )  # fmt: skip
 
     def conclude(self, store: "Store", tasks: "Sequence[Task]") -> None:
@@ -267,12 +297,14 @@ def _say(words: str) -> None:
 @options.stage
 @options.of_run(options.overrides)
 @patience
+@following.notify
 @options.as_json
 def attach(
     stage_name: str,
     given: options.RunOptions,
     pending_timeout: int | None,
     cancel_pending: bool,
+    url: str,
     as_json: bool,
 ) -> None:
     """Watch a submitted Job until its work is committed.
@@ -298,10 +330,12 @@ def attach(
         if work.committed():
             _committed(str(work), as_json)
             return
-        follow(
-            cluster, work, config.kubernetes,
-            pending_timeout=pending_timeout, cancel_pending=cancel_pending, as_json=as_json,
-        )  # fmt: skip
+        with following.telling(url, given) as notifier:
+            follow(
+                cluster, work, config.kubernetes,
+                notifier=notifier, pending_timeout=pending_timeout, cancel_pending=cancel_pending, as_json=as_json,
+            )  # fmt: skip
+            notifier.finished([work.artifact])
         return
     if name != "pipeline":
         task = planning.Task(run, iteration, name, config)

@@ -60,9 +60,9 @@ Exit codes:
      differ (--redo)          43 wrong setting, stage or name
   11 an input is missing      44 a worker hung and was given up
   12 the run is being         45 a worker was killed again and again
-     worked on                130 Ctrl-C, 143 SIGTERM, SIGHUP: the
-  13 store unreadable,            same command goes on from there
-     unwritable or full
+     worked on                46 --max-hours, --max-cost: a higher limit
+  13 store unreadable,        130 Ctrl-C, 143 SIGTERM, SIGHUP: the
+     unwritable or full           same command goes on from there
 """
 
 

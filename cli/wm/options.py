@@ -301,9 +301,22 @@ def complete(hint: str) -> str:
     }
     if context.info_name == "submit":
         hint = hint.replace("wm run", "wm submit")
-    if hint.startswith("-o "):  # one more setting for the same command
-        return shlex.join(["wm", *sys.argv[1:], *shlex.split(hint)])
+    if hint.startswith(("-o ", "--max-")):  # one more option for the same command
+        words = shlex.split(hint)
+        return shlex.join([*same_command(*(word for word in words if word.startswith("--max-"))), *words])
     return hints.complete(hint, given)
+
+
+def same_command(*without: str) -> list[str]:
+    """Return the words that the user typed, without some options, and without --notify: its URL may be a secret."""
+    words, kept = iter(sys.argv[1:]), ["wm"]
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name not in ("--notify", *without):
+            kept.append(word)
+        elif not equals:
+            next(words, "")
+    return kept
 
 
 def cluster(settings: "ClusterSettings", first_seconds: float = 5.0) -> "KubernetesClient":

@@ -47,7 +47,9 @@ def _parts(store: Store, run: str, iteration: int, scratch: Path) -> Iterator[Ar
     for stage in ("controller", "evaluate"):
         name = Name(run, iteration, stage)
         if not (found := artifacts.manifests(store, name)):
-            raise MissingInput(f"{name} is not committed in {store.uri}", next=f"wm run --run {run} --store {store.uri}")
+            raise MissingInput(
+                f"{name} is not committed in {store.uri}", next=f"wm run --run {run} --store {store.uri}"
+            )
         newest[stage] = artifacts.load(store, name, found[-1], scratch)
     controller, evaluation = newest["controller"], newest["evaluate"]
     if evaluation.manifest["inputs"].get(controller.name.input) != controller.digest:

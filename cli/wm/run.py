@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wm import options
+from wm import following, options
 from wm.out import echo
 from worldmodels.stages import STAGES
 
 if TYPE_CHECKING:
     from wm.selection import Selection
+    from worldmodels.executors.budget import Limits
+    from worldmodels.executors.notices import Notifier
     from worldmodels.planning import PlannedStage, Task
 
 UNTIL_C = ("rollouts", "vae", "latents", "memory", "controller")
@@ -25,6 +27,8 @@ UNTIL_C = ("rollouts", "vae", "latents", "memory", "controller")
 @options.iterations
 @click.option("--workers", type=click.IntRange(0, 256), metavar="N", help="Processes; 0 or nothing: one per core.")
 @click.option("--redo", is_flag=True, help="Make again what no longer fits or is damaged, and what follows from it.")
+@following.limits
+@following.notify
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @options.as_json
 def run(
@@ -33,6 +37,9 @@ def run(
     iterations: int | None,
     workers: int | None,
     redo: bool,
+    max_hours: float | None,
+    max_cost: float | None,
+    url: str,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -57,9 +64,12 @@ def run(
     if dry_run:
         show(wanted, redo=redo, as_json=as_json)
         return
-    with given.store.lock(given.run):
-        steps = begin(wanted, redo=redo)
-        _work(wanted, steps, redo=redo, as_json=as_json)
+    limits = following.limited(max_hours, max_cost, wanted[0].config.kubernetes.prices)
+    with following.telling(url, given) as notifier:
+        with given.store.lock(given.run):
+            steps = begin(wanted, redo=redo)
+            _work(wanted, steps, limits, notifier, redo=redo, as_json=as_json)
+        notifier.finished([step.task.name for step in steps])
     conclude(given.store, [step.task for step in steps], as_json=as_json)
 
 
@@ -79,12 +89,21 @@ def _selections(names: tuple[str, ...], given: options.RunOptions, iterations: i
     return [*before, select((), replace(given, iteration=last))]
 
 
-def _work(wanted: "Sequence[Selection]", steps: "list[PlannedStage]", *, redo: bool, as_json: bool) -> None:
+def _work(
+    wanted: "Sequence[Selection]",
+    steps: "list[PlannedStage]",
+    limits: "Limits",
+    notifier: "Notifier",
+    *,
+    redo: bool,
+    as_json: bool,
+) -> None:
     """Execute the steps. Store the settings once it is certain that the work can begin."""
     from wm.machine import Events
     from wm.progress import Screen
     from worldmodels import planning
-    from worldmodels.executors import local
+    from worldmodels.artifacts import provenance
+    from worldmodels.executors import budget, local, notices
     from worldmodels.planning import preflight
 
     for step in steps:
@@ -102,15 +121,23 @@ def _work(wanted: "Sequence[Selection]", steps: "list[PlannedStage]", *, redo: b
             if step.state == "committed":
                 screen.say(f"{_label(step.task)}: committed already")
 
+        given = wanted[0].given
+        cores, meter = provenance.cores(), budget.Meter(given.store, given.run, limits, "", screen.say)
+
         @contextmanager
         def watch(task: "Task") -> "Iterator[Callable[[local.Snapshot], None]]":
-            given = next(each for each in wanted if each.given.iteration == task.iteration)
-            given.remember()
-            with screen.stage(_label(task)) as report:
-                yield report
+            chosen = next(each for each in wanted if each.given.iteration == task.iteration)
+            limit = notices.patience(task)
+            with meter.stage(task.name), notifier.stage(task.name), screen.stage(_label(task)) as report:
+                chosen.remember()
 
-        given = wanted[0].given
-        executor = local.LocalExecutor(given.store_uri, screen.say)
+                def both(snapshot: local.Snapshot) -> None:
+                    notifier.saw(snapshot, limit, "no progress")
+                    report(snapshot)
+
+                yield both
+
+        executor = local.LocalExecutor(given.store_uri, screen.say, check=lambda: meter.tick(cores))
         planning.execute(given.store, steps, executor, watch, redo=redo)
 
 

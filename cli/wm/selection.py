@@ -1,7 +1,6 @@
 """Common part of `wm run` and `wm submit`: from a command's arguments to a plan."""
 
 import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -63,7 +62,7 @@ def begin(selections: Sequence[Selection], *, redo: bool) -> "list[PlannedStage]
     store, names = selections[0].given.store, {task.name for each in selections for task in each.asked_for}
     steps = planning.plan(store, [task for each in selections for task in each.tasks], verify=redo)
     unfit = [step for step in steps if not redo or step.task.name not in names]
-    planning.refuse(unfit, "" if redo else shlex.join(["wm", *sys.argv[1:], "--redo"]))
+    planning.refuse(unfit, "" if redo else shlex.join([*options.same_command(), "--redo"]))
     chosen = [step for step in steps if step.task.name in names]
     planning.check(store, chosen, steps)
     return chosen

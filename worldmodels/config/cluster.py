@@ -65,8 +65,8 @@ class Prices(Section):
 NVIDIA = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 
 
-SUBMITTERS = ("context", "pending_seconds", "prices")
-"""Settings of the command that submits, not of the Job."""
+SUBMITTERS = ("context", "pending_seconds", "prices", "notify_secret")
+"""Settings of the command that submits, not of a stage's Job."""
 
 
 class ClusterSettings(Section):
@@ -80,6 +80,9 @@ class ClusterSettings(Section):
     pipeline_service_account: str = Field("wm-pipeline", pattern=MAYBE_NAME, description="of the pipeline: makes Jobs")
     s3_secret: str = Field(
         "", pattern=MAYBE_NAME, description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; empty: none"
+    )
+    notify_secret: str = Field(
+        "", pattern=MAYBE_NAME, description="Secret with WM_NOTIFY, the URL that the pipeline posts to; empty: none"
     )
     s3_endpoint: str = Field("", description="the bucket's endpoint as pods reach it; empty: AWS")
     s3_region: str = Field("", description="the bucket's region; empty: the pods' own")

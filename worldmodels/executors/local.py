@@ -102,13 +102,17 @@ class Team:
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Runs a task, or the share of pod number `pod` of `pods`, as processes that log to file descriptor `stdout`."""
+    """Runs a task, or the share of pod number `pod` of `pods`, as processes that log to file descriptor `stdout`.
+
+    `wait` calls `check` at least twice a second; an error that it raises stops the workers.
+    """
 
     store_uri: str
     say: Callable[[str], None] = lambda words: None
     pod: int = 0
     pods: int = 1
     stdout: int = subprocess.DEVNULL
+    check: Callable[[], None] = lambda: None
 
     def submit(self, state: TaskState) -> Team:
         return self.start(state.task)
@@ -135,6 +139,7 @@ class LocalExecutor:
                 for worker in work.workers:
                     selector.register(worker.events, selectors.EVENT_READ, worker)
                 while selector.get_map():
+                    self.check()
                     for key, _ in selector.select(timeout=0.5):
                         if not _read(key.data):
                             selector.unregister(key.fileobj)

@@ -126,7 +126,7 @@ def _plan_stage(found: CopyPlan, source: Store, target: Store, name: Name, verif
     for work in works(source, name):
         _plan_records(found, source, name, work, verify)
         _plan_work(found, source, name, name.key(work, ""))
-    for folder in ("live/", "logs/"):
+    for folder in ("live/", "logs/", "spent/"):
         _take_latest(found, source.entries(name.key(folder)), found.latest)
 
 

@@ -1,7 +1,7 @@
 """Garbage in a store, and its removal.
 
 `survey` lists data first, then reads manifests and records; only listed data is garbage, so a commit in between loses
-nothing. Never touched: manifests in use, shard records, checkpoints, generations, live/, logs/.
+nothing. Never touched: manifests in use, shard records, checkpoints, generations, live/, logs/, spent/.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

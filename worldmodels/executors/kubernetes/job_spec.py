@@ -27,8 +27,8 @@ STORE = "worldmodels/store"
 ITERATION = "worldmodels/iteration"
 POINTLESS = (10, 11, 43)
 """Exit codes after which no pod of the Job can succeed: a conflict, a missing input, a wrong setting."""
-ENDED = (14, 16, 42, 44, 45)
-"""Exit codes after which Kubernetes does not retry the pipeline: the stage's Job has used its own tries."""
+ENDED = (14, 16, 42, 44, 45, 46)
+"""Exit codes after which Kubernetes does not retry the pipeline: the stage's Job used its own tries, or a limit."""
 NO_SIDECARS = {
     "labels": {"sidecar.istio.io/inject": "false", "kuma.io/sidecar-injection": "disabled"},
     "annotations": {"linkerd.io/inject": "disabled", "consul.hashicorp.com/connect-inject": "false"},
@@ -88,8 +88,11 @@ def job(task: Task, store_uri: str) -> Dict:
     return _job(settings, task.stage, task.run, task.iteration, name(task, store_uri), store_uri, spec)
 
 
-def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
-    """Return the spec of the Job that submits all stages of all iterations; its service account may create Jobs."""
+def pipeline_job(pipeline: Pipeline, store_uri: str, limits: str = "") -> Dict:
+    """Return the spec of the Job that submits all stages of all iterations; its service account may create Jobs.
+
+    `limits` is the JSON of `budget.Limits`, or empty. The URL for notifications comes from a Secret only.
+    """
     settings, store_uri = pipeline.configs[0].kubernetes, _reachable(store_uri)
     # SUBMITTERS without pending_seconds: the pipeline waits for pods itself.
     carried = Pipeline(pipeline.run, tuple(_without(config, ("context", "prices")) for config in pipeline.configs))
@@ -97,12 +100,19 @@ def pipeline_job(pipeline: Pipeline, store_uri: str) -> Dict:
         settings,
         image=settings.image_cpu,
         command=["python", "-P", "-m", "worldmodels.executors.pipeline"],
-        environment={"WM_PIPELINE": carried.to_json(), "WM_STORE": store_uri},
+        environment={
+            "WM_PIPELINE": carried.to_json(),
+            "WM_STORE": store_uri,
+            **({"WM_LIMITS": limits} if limits else {}),
+        },
         resources=settings.resources_of(PIPELINE),
         gpu=False,
         account=settings.pipeline_service_account,
     )
     pod["spec"]["automountServiceAccountToken"] = True
+    if settings.notify_secret:
+        key = {"name": settings.notify_secret, "key": "WM_NOTIFY"}
+        pod["spec"]["containers"][0]["env"].append({"name": "WM_NOTIFY", "valueFrom": {"secretKeyRef": key}})
     pod["metadata"] = _merge(pod.get("metadata", {}), {"labels": {"worldmodels/role": PIPELINE}})
     configs = [_results(config) for config in pipeline.configs]
     identity = digest([store_uri, pipeline.run, PIPELINE, configs])

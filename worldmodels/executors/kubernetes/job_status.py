@@ -28,7 +28,7 @@ BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 10.0, 600.0
 ENDING_SECONDS = 60.0
 LAST_WORDS = 5
 COUNTS_SECONDS = 10.0
-FINAL = (10, 11, 14, 42, 43, 44, 45)
+FINAL = (10, 11, 14, 42, 43, 44, 45, 46)
 """Exit codes of pods that identify the error; any other becomes WorkFailed."""
 STARTING, NO_NODE_YET, NEXT_TRY = "starting", "no node yet", "waits before the next try"
 ERROR = re.compile(r"\S+ \S+ E ")  # of a line in `worker.LOG_FORMAT`

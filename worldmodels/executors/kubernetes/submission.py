@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ... import planning
+from ...artifacts import Name
 from ...config.base import flatten
 from ...errors import ClusterError, Conflict, Pending, WorkFailed
 from ...planning import Task, TaskState
@@ -60,6 +61,11 @@ class Work:
     def run(self) -> str:
         return str(self.job["metadata"]["labels"]["app.kubernetes.io/instance"])
 
+    @property
+    def artifact(self) -> Name:
+        """Return the name of what the Job makes; the pipeline's is of the first iteration."""
+        return Name(self.run, int(self._iteration), self.stage)
+
     def __str__(self) -> str:
         return f"{self.run}/{PIPELINE}" if self.stage == PIPELINE else f"{self.run}/iter-{self._iteration}/{self.stage}"
 
@@ -78,9 +84,9 @@ def stage_work(state: TaskState) -> Work:
     return Work(job_spec.job(state.task, state.store.uri), state.committed)
 
 
-def pipeline_work(store: Store, pipeline: Pipeline) -> Work:
-    """Return the work of all stages of all iterations."""
-    return Work(job_spec.pipeline_job(pipeline, store.uri), _all_committed(store, pipeline))
+def pipeline_work(store: Store, pipeline: Pipeline, limits: str = "") -> Work:
+    """Return the work of all stages of all iterations, within the JSON of `budget.Limits`."""
+    return Work(job_spec.pipeline_job(pipeline, store.uri, limits), _all_committed(store, pipeline))
 
 
 def carried_work(store: Store, job: Dict) -> Work:
