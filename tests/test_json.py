@@ -72,13 +72,13 @@ def test_a_command_that_waits_posts_what_its_jobs_do(wm, server):
     server.made = lambda job: commit(wm.store, job)
     with receiving() as receiver:
         assert wm("submit", "rollouts", "vae", "--wait", "--notify", receiver.url)[0] == 0
-        server.made = fail
-        assert wm("submit", "latents", "--notify", receiver.url, "--wait")[0] == 42
-        assert wm("attach", "latents", "--notify", receiver.url)[0] == 42
+        server.made = lambda job: fail(wm.store, job)
+        assert wm("submit", "rollouts", "--run", "other", "--notify", receiver.url, "--wait")[0] == 42
+        assert wm("attach", "rollouts", "--run", "other", "--notify", receiver.url)[0] == 42
     assert [(each["stage"], each["event"]) for each in receiver.got] == [
-        ("rollouts", "committed"), ("vae", "committed"), (None, "finished"), *[("latents", "failed")] * 2
+        ("rollouts", "committed"), ("vae", "committed"), (None, "finished"), *[("rollouts", "failed")] * 2
     ]  # fmt: skip
-    assert receiver.got[-1]["next"].startswith("wm logs latents")
+    assert receiver.got[-1]["next"].startswith("wm logs rollouts --run other")
 
 
 def test_a_bucket_that_pods_would_look_for_elsewhere_is_warned_of_before(wm, capsys, monkeypatch):
