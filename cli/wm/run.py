@@ -128,7 +128,11 @@ def _work(
         def watch(task: "Task") -> "Iterator[Callable[[local.Snapshot], None]]":
             chosen = next(each for each in wanted if each.given.iteration == task.iteration)
             limit = notices.patience(task)
-            with meter.stage(task.name), notifier.stage(task.name), screen.stage(_label(task)) as report:
+            with (
+                meter.stage(task.name),
+                notifier.stage(task.name),
+                screen.stage(task.stage if as_json else _label(task)) as report,
+            ):
                 chosen.remember()
 
                 def both(snapshot: local.Snapshot) -> None:
