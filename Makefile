@@ -7,7 +7,7 @@ WM := $(BIN)/wm
 
 .PHONY: help install demo test test-slow test-fire test-fuzz test-cluster test-cluster-smoke lint types bench bench-feed bench-scale \
     bench-exchange bench-board docs manifests dev-s3 lock build-images push-images \
-    pin-base sbom pretrained clean
+    pin-base sbom release pretrained clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -111,6 +111,9 @@ pin-base:  ## name the images' base by the digest that it has now, in images/bas
 
 sbom: install  ## what is in each image, as CycloneDX, into ./sbom; with Debian's packages where the image is at hand
 	@$(BIN)/python images/sbom.py sbom --tensorflow $(TENSORFLOW) --tool '$(TOOL)'
+
+release: install  ## check a tagged commit, and write wheel, images, bills of materials and notes into ./dist; publishes nothing
+	@$(BIN)/python images/release.py dist $(IMAGE_OPTIONS) $(BUILD_OPTIONS)
 
 push-images:  ## push them to REGISTRY=host:port/path; writes images.toml
 	@$(PYTHON) images/build.py push $(IMAGE_OPTIONS) --registry '$(REGISTRY)'

@@ -176,31 +176,45 @@ def push(tool: str, image: Image, registry: str, plain_http: bool) -> str:
         return f"{repository}@{digest.read().strip()}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("build", "push", "pin"))
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of builds."""
     parser.add_argument("--images", default="cpu gpu", help="which ones (default: cpu gpu)")
     parser.add_argument("--tensorflow", choices=("cuda", "cpu"), default="cuda", help="what wm-gpu computes on")
     parser.add_argument("--tool", default="", help=f"one of {', '.join(TOOLS)} (default: the first that works)")
     parser.add_argument("--base", default="", help="the base image (default: what images/base.txt names)")
     parser.add_argument("--platform", default=PLATFORM, help=f"what to build for (default: {PLATFORM})")
     parser.add_argument("--index", default="", help="a package index instead of pip's own, as PIP_INDEX_URL")
-    parser.add_argument("--registry", default="", help="HOST[:PORT]/PATH to push to")
     parser.add_argument("--plain-http", action="store_true", help="the registry has no TLS")
+
+
+def chosen(options: argparse.Namespace) -> list[Image]:
+    return [Image(kind, options.tensorflow) for kind in options.images.split()]
+
+
+def build_all(tool: str, options: argparse.Namespace) -> None:
+    """Build the chosen images."""
+    base = options.base or BASE.read_text().strip()
+    for image in chosen(options):
+        build(tool, image, Options(base, options.platform, options.index, options.plain_http))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("build", "push", "pin"))
+    add_options(parser)
+    parser.add_argument("--registry", default="", help="HOST[:PORT]/PATH to push to")
     options = parser.parse_args()
     tool, base = choose(options.tool), options.base or BASE.read_text().strip()
-    images = [Image(kind, options.tensorflow) for kind in options.images.split()]
     if options.action == "pin":
         BASE.write_text(f"{pin(tool, base, options.plain_http)}\n")
         print(BASE.read_text(), end="")
         return
     if options.action == "build":
-        for image in images:
-            build(tool, image, Options(base, options.platform, options.index, options.plain_http))
+        build_all(tool, options)
         return
     if not options.registry:
         raise Failed("a push needs a registry", "make push-images REGISTRY=HOST:PORT/PATH")
-    references = [(image.kind, push(tool, image, options.registry, options.plain_http)) for image in images]
+    references = [(image.kind, push(tool, image, options.registry, options.plain_http)) for image in chosen(options)]
     lines = ["[kubernetes]", *(f'image_{kind} = "{reference}"' for kind, reference in references), ""]
     Path("images.toml").write_text("\n".join(lines))
     print("\n".join(lines), end="")
