@@ -87,7 +87,7 @@ LOCK = uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-
 IMAGE_LOCK = $(LOCK) --python-platform x86_64-manylinux_2_28 --no-annotate --constraint images/requirements.laptop.txt
 
 lock: install  ## renew the lock files (needs uv); the images' follow the laptop's
-	$(LOCK) --universal --extra play --extra train --extra report --extra board --extra export --extra s3 --extra kubernetes --extra dev --extra sbom \
+	$(LOCK) --universal --extra play --extra train --extra report --extra board --extra tensorboard --extra mp4 --extra export --extra s3 --extra kubernetes --extra dev --extra sbom \
 	    --output-file images/requirements.laptop.txt pyproject.toml images/build.in
 	$(IMAGE_LOCK) --extra play --extra report --extra s3 --extra kubernetes \
 	    --output-file images/requirements.cpu.txt pyproject.toml

@@ -22,6 +22,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "logs": (CONFIG, OVERRIDE, RUN, STORE, ITERATION),
     "status": (CONFIG, OVERRIDE, STORE),
     "board": (CONFIG, OVERRIDE, STORE),
+    "track": (STORE,),
     "doctor": (CONFIG, OVERRIDE, STORE),
     "show": (RUN, STORE, ITERATION),
     "diff": (STORE,),

@@ -34,6 +34,7 @@ GROUPS = {
         "status": "wm.status:status",
         "logs": "wm.logs:logs",
         "board": "wm.board:board",
+        "track": "wm.track:track",
     },
     "Out of a store, and in": {
         "drive": "wm.interchange:drive",

@@ -86,10 +86,13 @@ class Film:
 
 
 class Details:
-    """The details of one iteration; a manifest is read once, a live table when it has changed."""
+    """The details of one iteration; a manifest is read once, a live table when it has changed.
 
-    def __init__(self, store: Store, iteration: Iteration, prices: Config) -> None:
-        self.iteration = iteration
+    Tables are thinned to about `points` rows.
+    """
+
+    def __init__(self, store: Store, iteration: Iteration, prices: Config, points: float = POINTS) -> None:
+        self.iteration, self._points = iteration, points
         self.films: dict[str, Film] = {}
         self._store, self._prices = store, prices
         self._manifests: dict[str, tuple[float, dict[str, Any]]] = {}
@@ -136,7 +139,10 @@ class Details:
             self._tables.pop(name, None)
         elif self._tables.get(name, (None,))[0] != version:
             data = self._committed(stage, manifest, file) if entry else self._live(stage, file)
-            self._tables[name] = version, columns(data, [panel for panel in PANELS if panel.stage == name])
+            self._tables[name] = (
+                version,
+                columns(data, [panel for panel in PANELS if panel.stage == name], self._points),
+            )
 
     def _committed(self, stage: Stage, manifest: Mapping[str, Any], file: str) -> bytes:
         return artifacts.load(self._store, stage.name, {**manifest, "shards": []}, Path()).files.read(file)
@@ -186,8 +192,8 @@ class Details:
         return -(-workers // processes) * each.price * seconds / 3600 if each.price else None
 
 
-def columns(data: bytes, panels: Sequence[Panel]) -> Columns:
-    """Return the columns of a CSV table that the panels draw, thinned to about POINTS rows.
+def columns(data: bytes, panels: Sequence[Panel], points: float = POINTS) -> Columns:
+    """Return the columns of a CSV table that the panels draw, thinned to about so many rows.
 
     A cell that is no finite number is None. The table may have any content: unknown columns are left out, and a last
     line without its end, which a worker is still writing.
@@ -200,17 +206,17 @@ def columns(data: bytes, panels: Sequence[Panel]) -> Columns:
         return {}
     known = [name for name in (rows[0] if rows else ()) if name in wanted]
     table = {name: [_number(row.get(name)) for row in rows] for name in known}
-    kept = _kept(table, {panel.x for panel in panels})
+    kept = _kept(table, {panel.x for panel in panels}, points)
     return {name: [values[i] for i in kept] for name, values in table.items()}
 
 
-def _kept(table: Columns, axes: set[str]) -> list[int]:
+def _kept(table: Columns, axes: set[str], points: float) -> list[int]:
     """Return the rows that a drawing needs: of each group of rows, the extremes of every column."""
     count = max((len(values) for values in table.values()), default=0)
-    if count <= POINTS:
+    if count <= points:
         return list(range(count))
     drawn = [values for name, values in table.items() if name not in axes]
-    width = -(-count * 2 * max(1, len(drawn)) // POINTS)
+    width = math.ceil(count * 2 * max(1, len(drawn)) / points)
     kept = {0, count - 1}
     for begin in range(0, count, width):
         for values in drawn:

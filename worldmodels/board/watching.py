@@ -5,14 +5,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
 from .. import artifacts
 from ..config import Config
-from ..errors import CorruptArtifact, WmError
+from ..errors import ConfigError, CorruptArtifact, WmError
 from ..store import Store
 from ..upkeep.parallel import each
-from .details import PANELS, Details, Film
+from .details import PANELS, POINTS, Details, Film
 from .metered import Metered, price
 from .overview import legible, row
 from .reading import Iteration
@@ -27,17 +28,25 @@ MOST_CHOSEN = 8  # a colour each
 
 
 class Watch:
-    """The runs of a store, or the run `only`. `look` reads; `state` returns what was read last, without waiting."""
+    """The runs of a store, or the run `only`. `look` reads; `state` returns what was read last, without waiting.
+
+    Curves are thinned to about `points` points.
+    """
 
     def __init__(
-        self, store: Store, settings: Config, only: str = "", clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        settings: Config,
+        only: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        points: float = POINTS,
     ) -> None:
         if only:
             artifacts.Name(only, 1, "rollouts")  # refuses an invalid name
         self.store_of_user, self.metered = store, Metered(store, clock)
         self.store = cast(Store, self.metered)
         self.seconds = store.publish_seconds
-        self._settings, self._only, self._clock = settings, only, clock
+        self._settings, self._only, self._clock, self._points = settings, only, clock, points
         self._iterations: dict[str, Iteration] = {}
         self._full: dict[str, Details] = {}
         self._runs: set[str] = set()
@@ -52,6 +61,17 @@ class Watch:
         self.details: dict[str, dict[str, Any]] = {}
         self._rows: list[dict[str, Any]] = []
         self._hurry, self._stop = threading.Event(), threading.Event()
+
+    @property
+    def iterations(self) -> dict[str, Iteration]:
+        """Return the iterations found so far, by `<run>/<number>`."""
+        return dict(self._iterations)
+
+    def refuse_inside(self, folder: Path, next: str) -> None:
+        """Raise ConfigError if the folder to write to is inside the store."""
+        root = getattr(self.store_of_user, "root", None)
+        if root is not None and folder.absolute().is_relative_to(root):
+            raise ConfigError(f"{folder} is inside the store, whose folders are runs", next=next)
 
     # For the page.
 
@@ -177,7 +197,7 @@ class Watch:
     def _fill(self, iteration: Iteration) -> None:
         known = self._full.get(iteration.id)
         if known is None or known.iteration is not iteration:  # a run that was removed and made again
-            self._full[iteration.id] = known = Details(self.store, iteration, self._settings)
+            self._full[iteration.id] = known = Details(self.store, iteration, self._settings, self._points)
         known.refresh()
 
     def _publish(self, chosen: Iterable[str]) -> None:

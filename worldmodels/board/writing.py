@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from ..errors import ConfigError, CorruptArtifact, MissingInput, StoreError
+from ..errors import CorruptArtifact, MissingInput, StoreError
 from ..store.causes import explain
 from .server import ASSETS, POLICY
 from .watching import Watch
@@ -14,11 +14,7 @@ from .watching import Watch
 
 def write(watch: Watch, folder: Path) -> int:
     """Write index.html, what it needs and its films; return the bytes. Raise StoreError if either place fails."""
-    root = getattr(watch.store_of_user, "root", None)
-    if root is not None and folder.absolute().is_relative_to(root):
-        raise ConfigError(
-            f"--write {folder}: it is inside the store, whose folders are runs", next="wm board --write ./board"
-        )
+    watch.refuse_inside(folder, "wm board --write ./board")
     watch.look(everything=True)
     if watch.error:
         raise StoreError(watch.error)
