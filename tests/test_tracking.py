@@ -197,7 +197,7 @@ def test_a_package_that_is_missing_is_named_with_its_command(store, monkeypatch)
     watch = Watch(store, resolve(None, (), ())[0])
     with pytest.raises(ConfigError, match="mlflow") as caught:
         _trackers(watch, None, "http://127.0.0.1:1")
-    assert caught.value.next == "pip install --editable '.[mlflow]'"
+    assert caught.value.next.endswith("[mlflow]'")
 
 
 # MLflow, where it is installed.

@@ -111,9 +111,9 @@ def lacking(what: str, package: str | None) -> ConfigError:
 
 
 def extra_of(package: str) -> str:
-    """Return the extra that requires the package, by its name or that of its build for CPUs; otherwise `all`."""
-    name = re.escape(package.partition(".")[0])
-    wanted = re.compile(rf"{name}(-cpu)?\b(?!-).*extra == ['\"](?!all|dev|gpu)(\w+)['\"]", re.IGNORECASE)
+    """Return the extra that requires the package, by its name or that of a smaller build; otherwise `all`."""
+    name = re.escape(package.partition(".")[0].replace("_", "-"))
+    wanted = re.compile(rf"{name}(-cpu|-skinny)?\b(?!-).*extra == ['\"](?!all|dev|gpu)(\w+)['\"]", re.IGNORECASE)
     try:
         required = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:  # a copy of the source that was never installed

@@ -56,7 +56,7 @@ def track(given: options.RunOptions, folder: Path | None, uri: str | None, once:
 
 def _trackers(watch: "Watch", folder: Path | None, uri: str | None) -> "list[Tracker]":
     """Return the trackers for a folder and a URI; raise ConfigError if the package of one is not installed."""
-    from worldmodels.errors import ConfigError
+    from worldmodels.errors import lacking
 
     made: list[Tracker] = []
     try:
@@ -70,11 +70,7 @@ def _trackers(watch: "Watch", folder: Path | None, uri: str | None) -> "list[Tra
 
             made.append(MlflowRuns(uri, watch.store_of_user.uri))
     except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        raise ConfigError(
-            f"this needs the package {package}, which is not installed",
-            next=f"pip install --editable '.[{package}]'",
-        ) from error
+        raise lacking("this", error.name) from error
     return made
 
 
