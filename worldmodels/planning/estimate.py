@@ -11,7 +11,7 @@ from ..stages import stage
 from .tasks import Task
 
 PROCESS = 230e6  # bytes of memory of a process that drives, with 8 to 16 environment slots
-TRAINING = 1500e6  # of one that trains V at width 0.5, without its cache
+TRAINING = 800e6  # of one that trains V at width 0.5, without its cache (1.75 GB with one of 1 GB)
 
 
 @dataclass(frozen=True)
