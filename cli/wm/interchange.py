@@ -138,25 +138,28 @@ def import_rollouts(source: str, given: options.RunOptions) -> None:
 @options.controller
 @click.option("--steps", default=1000, show_default=True, type=click.IntRange(1, 10_000), metavar="N", help="At most.")
 @click.option("--to", "file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="By default RUN-SEED.webp.")  # fmt: skip
+              help="By default RUN-SEED.webp; or a name that ends with .mp4.")  # fmt: skip
 def drive(given: options.RunOptions, seed: int, which: "Which", steps: int, file: Path | None) -> None:
     """Film a drive on a track.
 
-    The film, an animated WebP in real time, shows the track, the frame that C sees, V's reconstruction of it, M's
-    prediction of it from the step before, the controls and the score.
+    The film, an animated WebP or an mp4 in real time, shows the track, the frame that C sees, V's reconstruction of it,
+    M's prediction of it from the step before, the controls and the score.
 
     \b
     wm drive --pretrained
-    wm drive demo --seed 42 --controller best --to best.webp
+    wm drive demo --seed 42 --controller best --to best.mp4
     """
     from wm.progress import bar
     from worldmodels import api
     from worldmodels.interchange import files, filming
 
-    if file and file.suffix != ".webp":
-        raise click.BadParameter(f"{str(file)!r}: a film's name ends with .webp", param_hint="--to")
-    run = api.open(given.store_uri).run(given.run, given.iteration)
     target, last = file or Path(f"{given.run}-{seed}.webp"), None
+    if target.suffix not in filming.FORMATS:
+        raise click.BadParameter(
+            f"{str(file)!r}: a film's name ends with {' or '.join(filming.FORMATS)}", param_hint="--to"
+        )
+    filming.check(target)
+    run = api.open(given.store_uri).run(given.run, given.iteration)
     with bar("drive", steps, "{:.0f}".format) as advance:
 
         def report(view: filming.View) -> None:
@@ -165,7 +168,7 @@ def drive(given: options.RunOptions, seed: int, which: "Which", steps: int, file
             advance(1)
 
         views = filming.drive(run, which, seed, steps)
-        data = filming.film(views, f"{given.run}, {which}, seed {seed}", filming.steps_per_second(run), report)
-    files.replace(target, lambda path: path.write_bytes(data))
+        title, rate = f"{given.run}, {which}, seed {seed}", filming.steps_per_second(run)
+        files.replace(target, lambda path: filming.film(views, title, rate, path, report))
     assert last
-    echo(f"{target}: score {last.score:.1f} after {last.step} steps, {size(len(data))}")
+    echo(f"{target}: score {last.score:.1f} after {last.step} steps, {size(target.stat().st_size)}")

@@ -1,8 +1,9 @@
 """A drive as a film, for `wm drive`: the track, and C's view of it through V and M."""
 
-import io
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from ..api import Prediction, Run, Which
 from ..envs import spec
+from ..errors import lacking
 
 EVERY = 2  # steps per picture: 25 pictures a second
 WIDTH = 480
@@ -67,20 +69,65 @@ def drive(run: Run, which: Which, track: int, steps: int = 1000) -> Iterator[Vie
 
 
 def film(
-    views: Iterator[View], title: str, per_second: int, on_step: Callable[[View], None] = lambda view: None
-) -> bytes:
-    """Return an animated WebP of the drive in real time."""
-    pictures = []
+    views: Iterator[View], title: str, per_second: int, path: Path, on_step: Callable[[View], None] = lambda view: None
+) -> None:
+    """Write a film of the drive in real time: an animated WebP or an mp4, as the path's suffix says."""
+    FORMATS[path.suffix](_pictures(views, title, on_step), per_second / EVERY, path)
+
+
+def check(path: Path) -> None:
+    """Raise ConfigError if the package that writes such a film is not installed."""
+    try:
+        if path.suffix == ".mp4":
+            import imageio_ffmpeg
+
+            imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:  # no package, or no ffmpeg for this platform in it
+        raise lacking(f"{path}: a film as mp4, other than as .webp,", "imageio_ffmpeg") from error
+
+
+def _webp(pictures: Iterator[Image.Image], rate: float, path: Path) -> None:
+    first, *others = pictures
+    first.save(
+        path,
+        "WEBP",
+        save_all=True,
+        append_images=others,
+        duration=round(1000 / rate),
+        loop=0,
+        quality=QUALITY,
+        method=2,
+    )
+
+
+def _mp4(pictures: Iterator[Image.Image], rate: float, path: Path) -> None:
+    """Write H.264 with yuv420p, which browsers play, and the index first, so that they begin before the end."""
+    import imageio_ffmpeg
+
+    first = next(pictures)
+    frames = imageio_ffmpeg.write_frames(
+        path, first.size, fps=rate, codec="libx264", pix_fmt_out="yuv420p", macro_block_size=2, quality=None,
+        output_params=["-crf", "23", "-movflags", "+faststart"],
+    )  # fmt: skip
+    frames.send(None)
+    try:
+        for picture in itertools.chain([first], pictures):
+            frames.send(picture.tobytes())
+    except OSError as error:
+        raise OSError("ffmpeg, which writes it, has ended; its message is above") from error
+    finally:
+        frames.close()
+
+
+FORMATS = {".webp": _webp, ".mp4": _mp4}
+"""How films are written, by suffix."""
+
+
+def _pictures(views: Iterator[View], title: str, on_step: Callable[[View], None]) -> Iterator[Image.Image]:
     for view in views:
         on_step(view)
         if view.picture is not None:
-            pictures.append(_compose(view, view.picture, title))
-    out = io.BytesIO()
-    pictures[0].save(
-        out, "WEBP", save_all=True, append_images=pictures[1:], duration=1000 * EVERY // per_second, loop=0,
-        quality=QUALITY, method=2,
-    )  # fmt: skip
-    return out.getvalue()
+            yield _compose(view, view.picture, title)
 
 
 def steps_per_second(run: Run) -> int:
