@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WM := $(BIN)/wm
 
 .PHONY: help install demo test test-slow test-fire test-fuzz test-cluster test-cluster-smoke lint types bench bench-feed bench-scale \
-    bench-exchange bench-board docs manifests dev-s3 lock build-images push-images \
+    bench-exchange bench-board docs site manifests dev-s3 lock build-images push-images \
     pin-base sbom release pretrained clean
 
 help:  ## this list
@@ -68,6 +68,9 @@ bench-board: install  ## the board of 50 runs in a folder and on a real S3 serve
 docs: install  ## write docs/commands.md from the commands' own help
 	$(BIN)/python -m wm.documentation > docs/commands.md
 
+site: install  ## write the pages as a site into ./site; a broken link stops it
+	$(BIN)/python -m sphinx -q -W --keep-going -E docs site
+
 manifests: install  ## write k8s/jobs/*.yaml, the Jobs that `wm submit` sends
 	$(BIN)/python -m wm.examples k8s/jobs
 
@@ -87,7 +90,7 @@ LOCK = uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-
 IMAGE_LOCK = $(LOCK) --python-platform x86_64-manylinux_2_28 --no-annotate --constraint images/requirements.laptop.txt
 
 lock: install  ## renew the lock files (needs uv); the images' follow the laptop's
-	$(LOCK) --universal --extra play --extra train --extra report --extra board --extra tensorboard --extra mp4 --extra export --extra s3 --extra kubernetes --extra dev --extra sbom \
+	$(LOCK) --universal --extra play --extra train --extra report --extra board --extra tensorboard --extra mp4 --extra export --extra s3 --extra kubernetes --extra dev --extra docs --extra sbom \
 	    --output-file images/requirements.laptop.txt pyproject.toml images/build.in
 	$(IMAGE_LOCK) --extra play --extra report --extra s3 --extra kubernetes \
 	    --output-file images/requirements.cpu.txt pyproject.toml

@@ -47,7 +47,7 @@ def test_a_missing_package_is_answered_with_an_extra_that_brings_it(package, ext
 
 def test_the_extra_of_all_commands_holds_the_extras_of_each():
     (every,) = PROJECT["optional-dependencies"]["all"]
-    tools = {"all", "dev", "sbom", "gpu"}
+    tools = {"all", "dev", "docs", "sbom", "gpu"}
     assert set(every.partition("[")[2].rstrip("]").split(",")) == PROJECT["optional-dependencies"].keys() - tools
 
 
