@@ -83,7 +83,7 @@ def check(path: Path) -> None:
 
             imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:  # no package, or no ffmpeg for this platform in it
-        raise lacking(f"{path}: a film as mp4, other than as .webp,", "imageio_ffmpeg") from error
+        raise lacking(f"{path}: mp4", "imageio_ffmpeg") from error
 
 
 def _webp(pictures: Iterator[Image.Image], rate: float, path: Path) -> None:
