@@ -19,9 +19,6 @@
 Other exit codes: 0 success, 2 usage (click), 130 Ctrl-C. Every error names its cause and the next command.
 """
 
-import re
-from importlib import metadata
-
 DISTRIBUTION = "world-models-carracing"
 
 
@@ -112,6 +109,9 @@ def lacking(what: str, package: str | None) -> ConfigError:
 
 def extra_of(package: str) -> str:
     """Return the extra that requires the package, by its name or that of a smaller build; otherwise `all`."""
+    import re
+    from importlib import metadata
+
     name = re.escape(package.partition(".")[0].replace("_", "-"))
     wanted = re.compile(rf"{name}(-cpu|-skinny)?\b(?!-).*extra == ['\"](?!all|dev|gpu)(\w+)['\"]", re.IGNORECASE)
     try:
