@@ -9,6 +9,43 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+TINY = """
+[rollouts]
+episodes = 8
+steps = 40
+shard_episodes = 4
+
+[vae]
+z = 8
+width = 0.125
+epochs = 1
+batch = 40
+
+[memory]
+hidden = 16
+mixtures = 2
+epochs = 2
+batch = 4
+sequence = 20
+held_out = 0.25
+
+[controller]
+population = 4
+tracks = 1
+steps = 40
+patience = 0
+generations = 3
+evaluate_every = 2
+evaluate_tracks = 1
+
+[evaluate]
+tracks = 4
+shard_tracks = 2
+steps = 40
+reference_tracks = 1
+"""
+"""Settings of a run that takes seconds."""
+
 
 @dataclass
 class Wm:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import TINY
+from command import TINY
 from wm.main import cli
 
 ROOT = Path(__file__).parents[1]
