@@ -104,16 +104,8 @@ def _work(
     from worldmodels import planning
     from worldmodels.artifacts import provenance
     from worldmodels.executors import budget, local, notices
-    from worldmodels.planning import preflight
 
-    for step in steps:
-        if step.state != "committed":
-            preflight.installed(step.task.stage)
-    done = all(step.state == "committed" for step in steps)
-    if done:
-        for each in wanted:
-            each.remember()
-    if done and not as_json:
+    if _done(wanted, steps) and not as_json:
         echo(f"{steps[0].task.run}: everything is committed; nothing to do")
         return
     with Events() if as_json else Screen() as screen:
@@ -143,6 +135,20 @@ def _work(
 
         executor = local.LocalExecutor(given.store_uri, screen.say, check=lambda: meter.tick(cores))
         planning.execute(given.store, steps, executor, watch, redo=redo)
+
+
+def _done(wanted: "Sequence[Selection]", steps: "list[PlannedStage]") -> bool:
+    """Return whether all steps are committed; then store the settings. Raise ConfigError if a package is missing."""
+    from worldmodels.planning import preflight
+
+    for step in steps:
+        if step.state != "committed":
+            preflight.installed(step.task.stage)
+    if any(step.state != "committed" for step in steps):
+        return False
+    for each in wanted:
+        each.remember()
+    return True
 
 
 def _label(task: "Task") -> str:
