@@ -170,3 +170,13 @@ def test_other_urls_are_refused_without_being_printed(notify, url, words):
     with pytest.raises(ConfigError) as caught:
         notify(url)
     assert words in caught.value.message and SECRET not in caught.value.message
+
+
+def test_text_that_a_message_quotes_is_no_markup_in_a_chat(notify, receiver):
+    notifier = notify(receiver.url)
+    message = "made with env = '<!channel> @here [a](http://b) \x1b[31m *x* `y`'\u202e"
+    notifier.post("failed", message)
+    notifier.close()
+    (got,) = receiver.got
+    assert got["message"] == message  # for programs, as it is
+    assert not set("<>@[]`*\u202e") & set(got["text"]) and "channel" in got["text"]

@@ -1,6 +1,7 @@
 """The warm start of C: its outputs survive a change of V and M."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,3 +116,13 @@ def test_an_m_without_training_is_exported_as_it_began(copy):
     copy.ok("memory", "--redo", "-o", "memory.epochs=0")
     held_out = max(copy.store.glob("tiny/iter-1/memory/data/*/heldout.json"), key=lambda path: path.stat().st_mtime)
     assert json.loads(held_out.read_text())["mdn_rnn"] > 0
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(7), np.full(75, np.nan), np.full(75, np.inf), np.zeros((3, 25))])
+def test_parameters_that_fit_no_networks_start_nothing(monkeypatch, wrong) -> None:
+    """A writer of the store can commit any numbers; `start` would keep them."""
+    monkeypatch.setattr(warm_start, "load_parameters", lambda controller, which: wrong)
+    networks = SimpleNamespace(encoder=SimpleNamespace(z=8), step=SimpleNamespace(hidden=16))
+    ctx = SimpleNamespace(one=lambda stage: SimpleNamespace(name="tiny/iter-1/controller"), config=Config())
+    with pytest.raises(CorruptArtifact, match=r"tiny/iter-1/controller: mean.npy"):
+        warm_start._before(ctx, networks)

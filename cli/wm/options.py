@@ -171,7 +171,7 @@ def iterations(command: F) -> F:
         "--iterations",
         type=click.IntRange(1, 99),
         metavar="N",
-        help="How many, one after the other; by default the preset's: laptop 2, others 1.",
+        help="How many, one after the other; by default as many as the preset has.",
     )(command)
 
 

@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vae": {"width": 0.5, "epochs": 3, "learning_rate": 1e-3},
         "memory": {"epochs": 12},
         "controller": {
-            "tracks": 4, "components": 96, "sigma": 0.3, "generations": 80,
+            "tracks": 4, "components": 96, "sigma": 0.45, "generations": 80,
             "evaluate_every": 5, "evaluate_tracks": 24, "average": 10, "select": "best",
         },
     },

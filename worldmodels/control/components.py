@@ -64,11 +64,15 @@ class Components(NamedTuple):
             if not all(part.dtype == np.float64 and (np.abs(part) <= MOST).all() for part in found):
                 raise ValueError(f"they are not numbers of at most {MOST:g}")
         except ValueError as error:
-            raise CorruptArtifact(
-                f"controller: {KEY} cannot be read ({error}); remove it below the stage's folder",
-                next="wm run controller",
-            ) from error
+            raise unreadable(KEY, error) from error
         return found
+
+
+def unreadable(key: str, error: ValueError) -> CorruptArtifact:
+    """Return the error for an evolution's damaged object `key`, which the next worker makes again."""
+    return CorruptArtifact(
+        f"controller: {key} cannot be read ({error}); remove it below the stage's folder", next="wm run controller"
+    )
 
 
 def obtain(ctx: Context, step: Step, count: int, episodes: Iterator[Latents] | None = None) -> Components:

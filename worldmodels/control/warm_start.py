@@ -21,7 +21,7 @@ from ..networks import Encoder, Step, build
 from ..rollouts import episodes
 from ..rollouts.stage import load_parameters
 from ..vision.latents import Latents, encode
-from .components import EPISODES, MOST, seen, shared
+from .components import EPISODES, MOST, seen, shared, unreadable
 
 KEY = "start"
 RIDGE = 1.0
@@ -70,10 +70,7 @@ def decode(data: bytes, length: int) -> np.ndarray:
         if found.shape != (length,) or found.dtype != np.float64 or not (np.abs(found) <= MOST).all():
             raise ValueError(f"they are not {length} numbers of at most {MOST:g}")
     except ValueError as error:
-        raise CorruptArtifact(
-            f"controller: {KEY} cannot be read ({error}); remove it below the stage's folder",
-            next="wm run controller",
-        ) from error
+        raise unreadable(KEY, error) from error
     return found
 
 
@@ -88,20 +85,34 @@ def fit(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
 
 
 def _fitted(ctx: Context) -> np.ndarray:
-    parameters = load_parameters(ctx.one("controller"), "mean").astype(np.float64)
+    pairs, c, actions = networks(ctx), ctx.config.controller, spec(ctx.config.env).actions
+    parameters = _before(ctx, pairs[0])
     if _same(ctx.inputs["vae"], "encoder.tflite") and _same(ctx.inputs["memory"], "step.tflite"):
         return parameters
-    c, actions = ctx.config.controller, spec(ctx.config.env).actions
     before, now = (
         np.concatenate([seen(episode, pair.step) for episode in latents(ctx, pair.encoder)])  # [N, Z + H]
-        for pair in networks(ctx)
+        for pair in pairs
     )
     if c.inputs == "z":
-        before, now = (x[:, : pair.encoder.z] for x, pair in zip((before, now), networks(ctx), strict=True))
+        before, now = (x[:, : pair.encoder.z] for x, pair in zip((before, now), pairs, strict=True))
     outputs = c.hidden or actions
     layer = np.split(parameters, [outputs * before.shape[1], outputs * (before.shape[1] + 1)])
     weights, biases, rest = layer[0].reshape(outputs, -1), layer[1], layer[2]
     return np.concatenate([fit(now, np.einsum("ni,oi->no", before.astype(np.float64), weights) + biases), rest])
+
+
+def _before(ctx: Context, networks: Networks) -> np.ndarray:
+    """Return the previous C's parameters; raise CorruptArtifact if they are none for the V and M it drove with."""
+    controller = ctx.one("controller")
+    found = load_parameters(controller, "mean").astype(np.float64)
+    z, hidden = networks.encoder.z, networks.step.hidden
+    length = build(spec(ctx.config.env), ctx.config.controller, z, hidden).parameters
+    if found.shape != (length,) or not (np.abs(found) <= MOST).all():
+        raise CorruptArtifact(
+            f"{controller.name}: mean.npy {found.shape} has other than {length} numbers of at most {MOST:g}",
+            next="wm verify",
+        )
+    return found
 
 
 def _same(artifacts: Sequence[Artifact], file: str) -> bool:

@@ -23,6 +23,7 @@ from ..errors import ConfigError, LimitReached, Stopped, WmError
 from ..planning import Task
 from ..stages import STAGES
 from ..store import Store
+from ..terminal import plain
 
 if TYPE_CHECKING:
     from .kubernetes.job_status import View
@@ -34,6 +35,7 @@ TRIES, TIMEOUT_SECONDS, PAUSE_SECONDS = 3, 5.0, 1.0
 CLOSE_SECONDS = 20.0
 """The longest time that a command waits at its end for its last notifications to be posted."""
 SCHEMA = 1
+MARKUP = str.maketrans({"<": "‹", ">": "›", "@": "＠", "[": "(", "]": ")", "`": "'", "*": "∗"})
 
 
 def shown(url: str) -> str:
@@ -110,7 +112,7 @@ class Notifier:
             "score": score,
             "store": self._store.uri,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "text": f"{name or self._run}: {event}: {message}",  # chats show this field
+            "text": _unmarked(f"{name or self._run}: {event}: {message}"),  # chats show this field
         }
         if not self._thread.is_alive():
             self._thread.start()
@@ -200,6 +202,11 @@ def _post(url: str, data: bytes) -> None:
     request = urllib.request.Request(url, data, headers, method="POST")
     with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS) as response:
         response.read(2**16)
+
+
+def _unmarked(text: str) -> str:
+    """Return the text without what chats take for markup or a call of people: a message may quote a store."""
+    return plain(text).translate(MARKUP)
 
 
 def _score(store: Store, name: Name) -> dict[str, Any] | None:
