@@ -142,3 +142,9 @@ def test_pods_cost_as_the_estimate_says():
 def test_limits_travel_as_json():
     limits = Limits(2.5, 10.0, PRICES)
     assert Limits.from_json(limits.to_json()) == limits and limits and not Limits()
+
+
+def test_a_dry_run_refuses_what_the_run_would(wm):
+    for option, says in ((("--max-cost", "1"), "cpu_hour is 0"), (("--notify", "ftp://x/y"), "begins with ftp:")):
+        done = wm("run", "--dry-run", *option)
+        assert done.returncode == 43 and says in done.stderr

@@ -61,11 +61,11 @@ def run(
     if workers is not None:
         given = replace(given, overrides=(*given.overrides, f"execution.workers={workers}"))
     wanted = _selections(names, given, iterations)
-    if dry_run:
-        show(wanted, redo=redo, as_json=as_json)
-        return
     limits = following.limited(max_hours, max_cost, wanted[0].config.kubernetes.prices)
     with following.telling(url, given) as notifier:
+        if dry_run:
+            show(wanted, redo=redo, as_json=as_json)
+            return
         with given.store.lock(given.run):
             steps = begin(wanted, redo=redo)
             _work(wanted, steps, limits, notifier, redo=redo, as_json=as_json)

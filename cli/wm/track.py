@@ -70,7 +70,7 @@ def _trackers(watch: "Watch", folder: Path | None, uri: str | None) -> "list[Tra
 
             made.append(MlflowRuns(uri, watch.store_of_user.uri))
     except ModuleNotFoundError as error:
-        raise lacking("this", error.name) from error
+        raise lacking("`wm track`", error.name) from error
     return made
 
 

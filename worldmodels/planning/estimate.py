@@ -41,7 +41,8 @@ class Needs:
     memory: float  # bytes
 
     def __str__(self) -> str:
-        time = f"{self.hours:.1f} hours" if self.hours >= 2 else f"{self.hours * 60:.0f} minutes"
+        minutes = max(1, round(self.hours * 60))
+        time = f"{self.hours:.1f} hours" if self.hours >= 2 else f"{minutes} minute{'s' * (minutes > 1)}"
         return (
             f"about {time} on {self.cores} core{'s' * (self.cores != 1)}, {self.disk / 1e9:.1f} GB of disk and"
             f" {self.memory / 1e9:.1f} GB of memory; other processors differ by a factor of two"
