@@ -60,6 +60,14 @@ def limited(hours: float | None, cost: float | None, prices: "Prices") -> "Limit
     return Limits(hours, cost, prices)
 
 
+def check(url: str) -> None:
+    """Raise ConfigError unless events could be posted there; an empty URL posts none."""
+    from worldmodels.executors import notices
+
+    if url:
+        notices.check(url)
+
+
 @contextmanager
 def telling(url: str, given: options.RunOptions) -> "Iterator[Notifier]":
     """Yield what posts the command's events; post an error that ends the command, but not that it detached."""

@@ -62,10 +62,11 @@ def run(
         given = replace(given, overrides=(*given.overrides, f"execution.workers={workers}"))
     wanted = _selections(names, given, iterations)
     limits = following.limited(max_hours, max_cost, wanted[0].config.kubernetes.prices)
+    if dry_run:
+        following.check(url)
+        show(wanted, redo=redo, as_json=as_json)
+        return
     with following.telling(url, given) as notifier:
-        if dry_run:
-            show(wanted, redo=redo, as_json=as_json)
-            return
         with given.store.lock(given.run):
             steps = begin(wanted, redo=redo)
             _work(wanted, steps, limits, notifier, redo=redo, as_json=as_json)
