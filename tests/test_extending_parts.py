@@ -23,7 +23,7 @@ from worldmodels.artifacts import Name, publishing
 from worldmodels.config import Architecture, resolve
 from worldmodels.control.evolution import Evolution, Settings
 from worldmodels.envs.car_racing import SPEC
-from worldmodels.errors import Busy, ConfigError
+from worldmodels.errors import Busy, ConfigError, StoreError
 from worldmodels.networks import build
 from worldmodels.store import Entry, Leftover, Store
 
@@ -172,6 +172,11 @@ class MemoryStore:
     def upload(self, key: str, path: Path) -> None:
         self.put(key, path.read_bytes())
 
+    def copy(self, source: str, target: str) -> None:
+        if (data := self.get(source)) is None:
+            raise StoreError(f"cannot copy {source}: it is not there")
+        self.put(target, data)
+
     def follow(self, key: str, data: bytes) -> None:
         self.put(key, data)
 
@@ -220,6 +225,8 @@ PROMISES = [
     test_store.test_entries_are_in_key_order_with_size_and_time,
     test_store.test_delete_is_silent_about_what_is_gone,
     test_store.test_follow_shows_the_text_so_far,
+    test_store.test_a_copy_has_the_content_and_later_writes_to_one_spare_the_other,
+    test_store.test_a_copy_of_nothing_is_refused_with_its_name,
     test_store.test_a_lock_is_given_back,
 ]
 

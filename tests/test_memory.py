@@ -257,6 +257,26 @@ def test_too_few_episodes_are_refused(tmp_path):
         train(tmp_path, shards(tmp_path / "shards", [[12]]))
 
 
+def test_without_epochs_m_keeps_its_initial_weights_and_its_likelihood_is_measured(trained, artifact, tmp_path):
+    import h5py
+
+    ctx = context(tmp_path, "memory", TINY | {"memory.epochs": 0}, latents=artifact)
+    files = train(tmp_path, artifact, ctx)
+    assert set(files) == set(trained[1])
+    there = json.loads(files["memory.json"])
+    assert (there["steps"], there["epoch"]) == (0, 0)
+    assert ctx.notes["epoch"].endswith("M keeps the weights that it began with")
+    untrained, after = (json.loads(each["heldout.json"])["mdn_rnn"] for each in (files, trained[1]))
+    assert untrained > after
+    from worldmodels.memory.model import Memory
+
+    initial = Memory(Z, 3, 8, 2, ctx.config.seed)
+    stored: list[np.ndarray] = []
+    with h5py.File(tmp_path / "results" / "memory.weights.h5") as file:
+        file.visititems(lambda name, item: stored.append(item[()]) if isinstance(item, h5py.Dataset) else None)
+    assert sorted(w.tobytes() for w in stored) == sorted(w.tobytes() for w in initial.get_weights())
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_predicts_about_the_same_and_plays_in_float32(precision):
     import tensorflow as tf

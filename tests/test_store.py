@@ -109,6 +109,25 @@ def test_an_uploaded_file_is_read_back(store, tmp_path):
     assert store.get("a/other") is None
 
 
+def test_a_copy_has_the_content_and_later_writes_to_one_spare_the_other(store):
+    for key, content in (("a/file", b"one"), ("a/empty", b"")):
+        store.put(key, content)
+        for _ in "ab":
+            store.copy(key, f"b/c/{key}")
+        assert store.get(f"b/c/{key}") == content
+    store.follow("a/file", b"one, two")
+    store.put("b/c/a/empty", b"three")
+    assert [store.get(key) for key in ("a/file", "b/c/a/file", "a/empty")] == [b"one, two", b"one", b""]
+    store.delete("a/file")
+    assert store.get("b/c/a/file") == b"one"
+
+
+def test_a_copy_of_nothing_is_refused_with_its_name(store):
+    with pytest.raises(StoreError, match="cannot copy a/file"):
+        store.copy("a/file", "b/file")
+    assert store.get("b/file") is None
+
+
 def _hold(reopen, ready, release) -> None:
     with reopen().lock("run"):
         ready.set()
@@ -169,7 +188,9 @@ def test_no_temporary_files_are_left(folder, tmp_path):
     folder.put("a/x", b"")
     folder.create("a/x", b"")
     folder.upload("a/y", tmp_path / "file")
-    assert sorted(path.name for path in (folder.root / "a").iterdir()) == ["x", "y"]
+    for _ in "ab":
+        folder.copy("a/y", "a/z")
+    assert sorted(path.name for path in (folder.root / "a").iterdir()) == ["x", "y", "z"]
 
 
 def test_temporary_files_are_not_listed(folder):

@@ -13,6 +13,8 @@ RUN, STORE, ITERATION, PRESET, CONFIG, OVERRIDE, WORKERS, ITERATIONS = (
 )  # fmt: skip
 TAKES: Mapping[str, Sequence[str]] = {
     "run": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, WORKERS),
+    "sweep": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, WORKERS),
+    "study": (PRESET, CONFIG, OVERRIDE, RUN, STORE, WORKERS),
     "submit": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, ITERATIONS),
     "render": (PRESET, CONFIG, OVERRIDE, RUN, STORE, ITERATION, ITERATIONS),
     "config": (PRESET, RUN, STORE, ITERATION),
@@ -36,7 +38,7 @@ TAKES: Mapping[str, Sequence[str]] = {
     "gc": (STORE,),
 }
 """The options that select what a command acts on; `wm config` takes no settings, since errors in them recommend it."""
-WHOLE = ("run", "submit", "render", "import")
+WHOLE = ("run", "sweep", "study", "submit", "render", "import")
 """Commands that resolve all settings; the others need only those where to compute."""
 
 Given = Mapping[str, Sequence[str]]
@@ -70,7 +72,7 @@ def _command(text: str, given: Given, personal: tuple[str, ...]) -> str:
                 if key not in settings and (verb in WHOLE or key.partition(".")[0] in personal):
                     before += [option, value]
             elif option == CONFIG:
-                before += [option, value]
+                before += [option, value] if value not in words else []
             elif option not in own and (option != ITERATIONS or "pipeline" in words):
                 after += [option, value]
     place = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))

@@ -70,9 +70,12 @@ def follow(
 
 
 class Report:
-    """Prints progress: on a terminal, one updated line with news above it; elsewhere, plain lines."""
+    """Prints progress: on a terminal, one updated line with news above it; elsewhere, plain lines.
 
-    def __init__(self, screen: Screen, cluster: "KubernetesClient", work: "Work") -> None:
+    `work` is a `Work`, or the name of its task.
+    """
+
+    def __init__(self, screen: Screen, cluster: "KubernetesClient", work: object) -> None:
         from worldmodels.executors.kubernetes.job_status import Teller
         from worldmodels.executors.kubernetes.log_tail import Listener
 
@@ -99,7 +102,7 @@ class Report:
 class Told:
     """Prints progress for programs: an event at each change."""
 
-    def __init__(self, cluster: "KubernetesClient", work: "Work") -> None:
+    def __init__(self, cluster: "KubernetesClient", work: object) -> None:
         from worldmodels.executors.kubernetes.log_tail import Listener
 
         self._work, self._last = str(work), dict[str, Any]()

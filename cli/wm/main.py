@@ -17,6 +17,8 @@ from worldmodels import __version__
 GROUPS = {
     "On this machine": {
         "run": "wm.run:run",
+        "sweep": "wm.sweep:sweep",
+        "study": "wm.study:study",
         "evaluate": "wm.evaluate:evaluate",
         "config": "wm.inspection:config",
     },

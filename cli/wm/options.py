@@ -272,10 +272,11 @@ def _say_what_is_ignored(stored: Mapping[str, Any], resolved: "Config", run: str
         )
 
 
-def complete(hint: str) -> str:
+def complete(hint: str, **instead: Any) -> str:
     """Return the hint with the options that the user typed: run, store, iteration and settings.
 
-    Values from the environment are left out, since they hold for the next command as well.
+    Values from the environment are left out, since they hold for the next command as well. `instead` has values for
+    parameters of the command that replace the typed ones.
     """
     from worldmodels import hints
 
@@ -284,11 +285,13 @@ def complete(hint: str) -> str:
         name: value
         for name, value in context.params.items()
         if value and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
+    } | {name: value for name, value in instead.items() if value}
     if typed.get("pretrained"):
         typed |= _packaged()
-    run = typed.get("run_name") or context.params.get("run_name") or typed.get("preset")
-    by_environment = context.get_parameter_source("run_name") is ParameterSource.ENVIRONMENT
+    run = instead.get("run_name") or typed.get("run_name") or context.params.get("run_name") or typed.get("preset")
+    by_environment = "run_name" not in instead and (
+        context.get_parameter_source("run_name") is ParameterSource.ENVIRONMENT
+    )
     given: dict[str, list[str]] = {
         hints.RUN: [run] if run and run != DEFAULT_RUN and not by_environment else [],
         hints.STORE: [typed[name] for name in ("store_uri", "source_uri") if name in typed],
@@ -301,6 +304,10 @@ def complete(hint: str) -> str:
     }
     if context.info_name == "submit":
         hint = hint.replace("wm run", "wm submit")
+    if context.info_name in ("sweep", "study") and "--run" not in hint:  # `wm run` takes no lists of values
+        hint = hint.replace(
+            "wm run", " ".join(("wm", context.info_name, context.params.get("study_name", ""))).rstrip()
+        )
     if hint.startswith(("-o ", "--max-")):  # one more option for the same command
         words = shlex.split(hint)
         return shlex.join([*same_command(*(word for word in words if word.startswith("--max-"))), *words])

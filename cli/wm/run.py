@@ -12,13 +12,12 @@ from wm.out import echo
 from worldmodels.stages import STAGES
 
 if TYPE_CHECKING:
+    from wm.machine import Events
+    from wm.progress import Screen
     from wm.selection import Selection
     from worldmodels.executors.budget import Limits
     from worldmodels.executors.notices import Notifier
-    from worldmodels.planning import PlannedStage, Task
-
-UNTIL_C = ("rollouts", "vae", "latents", "memory", "controller")
-"""Stages of an iteration that another follows: only the last one's C is scored."""
+    from worldmodels.planning import PlannedStage, Task, TaskState
 
 
 @click.command()
@@ -56,11 +55,11 @@ def run(
     wm run --iteration 2                     drive with the controller, collect, retrain
     wm run --preset laptop --iterations 3    all of three iterations
     """
-    from wm.selection import begin, conclude, show
+    from wm.selection import begin, conclude, select_iterations, show
 
     if workers is not None:
         given = replace(given, overrides=(*given.overrides, f"execution.workers={workers}"))
-    wanted = _selections(names, given, iterations)
+    wanted = select_iterations(names, given, iterations)
     limits = following.limited(max_hours, max_cost, wanted[0].config.kubernetes.prices)
     if dry_run:
         following.check(url)
@@ -77,19 +76,6 @@ def run(
 run.help = (run.help or "").replace("STAGES", " ".join(STAGES))
 
 
-def _selections(names: tuple[str, ...], given: options.RunOptions, iterations: int | None) -> "list[Selection]":
-    """Return the stages of one iteration, or of all: each up to its controller, and the last up to its report."""
-    from wm.selection import select
-
-    if names or options.typed("iteration"):
-        if iterations:
-            raise click.UsageError("--iterations goes with whole runs; name neither stages nor --iteration with it")
-        return [select(names, given)]
-    last = iterations or given.resolve()[0].iterations
-    before = [select(UNTIL_C, replace(given, iteration=i)) for i in range(1, last)]
-    return [*before, select((), replace(given, iteration=last))]
-
-
 def _work(
     wanted: "Sequence[Selection]",
     steps: "list[PlannedStage]",
@@ -99,58 +85,69 @@ def _work(
     redo: bool,
     as_json: bool,
 ) -> None:
-    """Execute the steps. Store the settings once it is certain that the work can begin."""
+    """Execute the steps, or say that all are committed."""
     from wm.machine import Events
     from wm.progress import Screen
-    from worldmodels import planning
-    from worldmodels.artifacts import provenance
-    from worldmodels.executors import budget, local, notices
 
-    if _done(wanted, steps) and not as_json:
+    if not as_json and all(step.state == "committed" for step in steps):
+        _remember(wanted)
         echo(f"{steps[0].task.run}: everything is committed; nothing to do")
         return
     with Events() if as_json else Screen() as screen:
-        for step in steps:
-            if step.state == "committed":
-                screen.say(f"{_label(step.task)}: committed already")
-
-        given = wanted[0].given
-        cores, meter = provenance.cores(), budget.Meter(given.store, given.run, limits, "", screen.say)
-
-        @contextmanager
-        def watch(task: "Task") -> "Iterator[Callable[[local.Snapshot], None]]":
-            chosen = next(each for each in wanted if each.given.iteration == task.iteration)
-            limit = notices.patience(task)
-            with (
-                meter.stage(task.name),
-                notifier.stage(task.name),
-                screen.stage(task.stage if as_json else _label(task)) as report,
-            ):
-                chosen.remember()
-
-                def both(snapshot: local.Snapshot) -> None:
-                    notifier.saw(snapshot, limit, "no progress")
-                    report(snapshot)
-
-                yield both
-
-        executor = local.LocalExecutor(given.store_uri, screen.say, check=lambda: meter.tick(cores))
-        planning.execute(given.store, steps, executor, watch, redo=redo)
+        execute(wanted, steps, screen, limits, notifier, redo=redo)
 
 
-def _done(wanted: "Sequence[Selection]", steps: "list[PlannedStage]") -> bool:
-    """Return whether all steps are committed; then store the settings. Raise ConfigError if a package is missing."""
+def execute(
+    wanted: "Sequence[Selection]",
+    steps: "list[PlannedStage]",
+    screen: "Events | Screen",
+    limits: "Limits",
+    notifier: "Notifier",
+    *,
+    redo: bool,
+    adopt: "Callable[[TaskState], bool]" = lambda found: False,
+) -> None:
+    """Execute the steps on this machine, and show their progress; `adopt` is that of `planning.execute`.
+
+    Store the settings once it is certain that the work can begin. Raise ConfigError if a package is missing.
+    """
+    from wm.machine import Events
+    from wm.selection import label
+    from worldmodels import planning
+    from worldmodels.artifacts import provenance
+    from worldmodels.executors import budget, local, notices
     from worldmodels.planning import preflight
 
     for step in steps:
         if step.state != "committed":
             preflight.installed(step.task.stage)
-    if any(step.state != "committed" for step in steps):
-        return False
+    if all(step.state == "committed" for step in steps):
+        _remember(wanted)
+    for step in steps:
+        if step.state == "committed":
+            screen.say(f"{label(step.task)}: committed already")
+
+    given = wanted[0].given
+    cores, meter = provenance.cores(), budget.Meter(given.store, given.run, limits, "", screen.say)
+
+    @contextmanager
+    def watch(task: "Task") -> "Iterator[Callable[[local.Snapshot], None]]":
+        chosen = next(each for each in wanted if each.given.iteration == task.iteration)
+        limit = notices.patience(task)
+        words = task.stage if isinstance(screen, Events) else label(task)
+        with meter.stage(task.name), notifier.stage(task.name), screen.stage(words) as report:
+            chosen.remember()
+
+            def both(snapshot: local.Snapshot) -> None:
+                notifier.saw(snapshot, limit, "no progress")
+                report(snapshot)
+
+            yield both
+
+    executor = local.LocalExecutor(given.store_uri, screen.say, check=lambda: meter.tick(cores))
+    planning.execute(given.store, steps, executor, watch, redo=redo, adopt=adopt)
+
+
+def _remember(wanted: "Sequence[Selection]") -> None:
     for each in wanted:
         each.remember()
-    return True
-
-
-def _label(task: "Task") -> str:
-    return task.stage if task.iteration == 1 else f"{task.stage} {task.iteration}"

@@ -2,8 +2,10 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import click
 
 from wm import machine, options
 from wm.evaluate import spread
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from worldmodels.planning import PlannedStage, Task
     from worldmodels.store import Store
     from worldmodels.stored import Scores
+
+UNTIL_C = ("rollouts", "vae", "latents", "memory", "controller")
+"""Stages of an iteration that another follows: only the last one's C is scored."""
 
 WORDS = {
     "committed": "nothing to do",
@@ -104,6 +109,22 @@ def select(names: Sequence[str], given: options.RunOptions) -> Selection:
     chosen = tuple(stages.stage(name).name for name in names) or tuple(stages.STAGES)
     config, origins = given.resolve()
     return Selection(given, config, origins, chosen)
+
+
+def select_iterations(names: Sequence[str], given: options.RunOptions, iterations: int | None) -> list[Selection]:
+    """Return the stages of one iteration, or of all: each up to its controller, and the last up to its report."""
+    if names or options.typed("iteration"):
+        if iterations:
+            raise click.UsageError("--iterations goes with whole runs; name neither stages nor --iteration with it")
+        return [select(names, given)]
+    last = iterations or given.resolve()[0].iterations
+    before = [select(UNTIL_C, replace(given, iteration=i)) for i in range(1, last)]
+    return [*before, select((), replace(given, iteration=last))]
+
+
+def label(task: "Task") -> str:
+    """Return the task's stage, with the number of its iteration after the first."""
+    return task.stage if task.iteration == 1 else f"{task.stage} {task.iteration}"
 
 
 def conclude(store: "Store", tasks: "Iterable[Task]", *, as_json: bool = False) -> None:

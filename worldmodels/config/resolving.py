@@ -160,5 +160,8 @@ def _explain(error: ValidationError, origins: Origins) -> str:
         parts = [str(part) for part in detail["loc"]]
         starts = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
         key = next((start for start in starts if start in origins), starts[0])
-        lines.append(f"{key} = {_shown(detail['input'])} ({origins.get(key, 'together')}): {detail['msg']}")
+        if key not in origins and isinstance(detail["input"], dict):  # a rule for several settings of a section
+            lines.append(f"{key}: {detail['msg'].removeprefix('Value error, ')}")
+        else:
+            lines.append(f"{key} = {_shown(detail['input'])} ({origins.get(key, 'together')}): {detail['msg']}")
     return "; ".join(dict.fromkeys(lines))

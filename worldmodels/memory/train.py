@@ -29,8 +29,8 @@ CHECKED = 16
 def train(ctx: Context) -> None:
     """Write step.tflite, dream.tflite, memory.weights.h5, memory.json and heldout.json; continue from a checkpoint.
 
-    The weights are those of the epoch with the lowest held-out negative log-likelihood, because M overfits. Raise
-    WorkFailed if no episode is left to train on.
+    The weights are those of the epoch with the lowest held-out negative log-likelihood, because M overfits. With
+    `memory.epochs` 0, they are those that M begins with. Raise WorkFailed if no episode is left to train on.
     """
     config = ctx.config.memory
     devices.prepare(config.threads, ctx.log)
@@ -51,9 +51,8 @@ def train(ctx: Context) -> None:
     steps = trainer.fit()
     best = trainer.best
     best.restore(memory)
-    ctx.notes["epoch"] = (
-        f"{best.epoch} of {config.epochs}, {best.held_out:.3f} nats per held-out frame: the best is kept"
-    )
+    kept = "the best is kept" if config.epochs else "M keeps the weights that it began with"
+    ctx.notes["epoch"] = f"{best.epoch} of {config.epochs}, {best.held_out:.3f} nats per held-out frame: {kept}"
     ctx.log.info("M is that of epoch %s", ctx.notes["epoch"])
     _write(ctx, memory.in_float32(), episodes, best, steps)
 
@@ -188,7 +187,7 @@ class Trainer:
                 ctx.progress(number, total, "steps", speed / window.mask.sum(), loss=float(loss), frames_per_s=speed)
         finally:
             stream.close()
-        if not self.best.epoch:  # the checkpoint is an earlier version's, from the end of the last epoch
+        if not self.best.epoch:  # no epochs, or an earlier version's checkpoint from the end of the last one
             self.best.offer(self.held_out(), config.epochs, self.memory)
         ctx.log.info("waited %.1f s for latents", stream.waited)
         return number

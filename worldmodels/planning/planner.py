@@ -136,17 +136,21 @@ def execute(
     watch: Callable[[Task], AbstractContextManager[Report]],
     *,
     redo: bool,
+    adopt: Callable[[TaskState], bool] = lambda found: False,
 ) -> None:
     """Execute the due steps in order; `watch` yields the function that receives a task's progress.
 
+    `adopt` may commit a due task's artifact as a copy, and then returns True; a damaged artifact is always made again.
     Retire artifacts that do not fit, or raise Conflict without `redo`.
     """
     if not redo:
         refuse(steps)
     for step in steps:
-        if found := due(store, step, redo=redo):
-            with watch(step.task) as report:
-                executor.wait(executor.submit(found), report)
+        found = due(store, step, redo=redo)
+        if found is None or (step.state != "damaged" and adopt(found)):
+            continue
+        with watch(step.task) as report:
+            executor.wait(executor.submit(found), report)
 
 
 def due(store: Store, step: PlannedStage, *, redo: bool) -> TaskState | None:

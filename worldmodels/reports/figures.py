@@ -154,12 +154,37 @@ def bars(panel: Panel, values: Mapping[str, float], colours: Sequence[str]) -> P
     return Picture(f"{panel.name}.svg", out.getvalue(), panel.alt, panel.caption)
 
 
+def points(
+    panel: Panel, groups: Mapping[str, Sequence[float]], published: Mapping[str, tuple[float, float]]
+) -> Picture:
+    """Draw a line per group: a point per value, their mean, and the published (mean, deviation) if there is one."""
+    with _axes(panel, height=1.1 + 0.55 * len(groups)) as (axes, out):
+        for row, (name, values) in enumerate(groups.items()):
+            axes.annotate(name, (0, row), xycoords=("axes fraction", "data"), xytext=(2, 9),
+                          textcoords="offset points", fontsize=10)  # fmt: skip
+            axes.plot(values, [row] * len(values), "o", color=THEME["blue"][0], alpha=0.75,
+                      label="a seed" if not row else None)  # fmt: skip
+            axes.plot([np.mean(values)], [row], "|", color=THEME["orange"][0], markersize=16, markeredgewidth=2,
+                      label="mean of the seeds" if not row else None)  # fmt: skip
+        lines = [row for row, name in enumerate(groups) if name in published]
+        if lines:
+            mean, deviation = zip(*(published[name] for name in groups if name in published), strict=True)
+            axes.errorbar(mean, [row + 0.22 for row in lines], xerr=deviation, fmt="D", color=MUTED, markersize=4,
+                          elinewidth=1, label="published, ± over tracks")  # fmt: skip
+        axes.set_ylim(len(groups) - 0.45, -0.75)
+        axes.set_yticks([])
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        _legend(axes)
+    return Picture(f"{panel.name}.svg", out.getvalue(), panel.alt, panel.caption, wide=True)
+
+
 @contextmanager
-def _axes(panel: Panel) -> Iterator[tuple[Axes, io.BytesIO]]:
+def _axes(panel: Panel, height: float = 2.95) -> Iterator[tuple[Axes, io.BytesIO]]:
     """Yield labelled axes, and a buffer for their SVG; its bytes depend only on the drawing."""
     out = io.BytesIO()
     with plt.rc_context({**STYLE, "svg.hashsalt": panel.name}):
-        figure, axes = plt.subplots(figsize=(4.5, 2.95), layout="constrained")
+        figure, axes = plt.subplots(figsize=(4.5, height), layout="constrained")
         try:
             axes.set_xlabel(panel.x)
             axes.set_ylabel(panel.y)

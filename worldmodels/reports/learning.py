@@ -90,13 +90,15 @@ def memory(ctx: Context) -> list[Part]:
         f"On {nll['frames']:,} frames of episodes kept out of training. {verdict} {kept}".strip(),
     )  # fmt: skip
     pictures = [bars(bar, named, ("blue", "muted", "muted"))]
-    if path := optional(artifact, "training.csv"):
+    if ctx.config.memory.epochs and (path := optional(artifact, "training.csv")):
         pictures.append(_memory_curve(table(path)))
     return [Figures(pictures)]
 
 
 def _kept(ctx: Context, memory: Artifact) -> str:
     """Return a sentence with the epoch of M's weights; empty for artifacts that do not record it."""
+    if not ctx.config.memory.epochs:
+        return "M was not trained, because memory.epochs is 0."
     path = optional(memory, "memory.json")
     epoch = document(path).get("epoch") if path else None
     return f"M is that of epoch {epoch} of {ctx.config.memory.epochs}, where this was lowest." if epoch else ""

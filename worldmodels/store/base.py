@@ -67,6 +67,12 @@ class Store(Protocol):
     def upload(self, key: str, path: Path) -> None:
         """Write a local file's content as the object."""
 
+    def copy(self, source: str, target: str) -> None:
+        """Make `target` an object with the content of `source`, which must exist; later writes to one spare the other.
+
+        The content does not pass through this machine. In a folder, both are names of one file until a write.
+        """
+
     def follow(self, key: str, data: bytes) -> None:
         """Write a growing text; in a folder, a `tail -f` of its file continues."""
 

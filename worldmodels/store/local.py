@@ -93,6 +93,22 @@ class LocalStore:
             os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             _sync_folder(folder)
 
+    def copy(self, source: str, target: str) -> None:
+        self._status(source)  # raises an error for a link, a pipe or a device
+        with (
+            self._errors("copy", source),
+            self._place(source) as (there, file),
+            self._place(target, make=True) as (folder, name),
+        ):
+            temporary = _temporary_name(name)
+            try:  # writes replace a file, so the other name keeps the content
+                os.link(file, temporary, src_dir_fd=there, dst_dir_fd=folder, follow_symlinks=False)
+                os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+                _sync_folder(folder)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=folder)
+
     def follow(self, key: str, data: bytes) -> None:
         there = self._status(key)
         if there is None or there.st_nlink > 1:  # a hard link: the file at its other name must not change
@@ -345,10 +361,14 @@ def _sync_folder(descriptor: int) -> None:
             raise
 
 
+def _temporary_name(name: str) -> str:
+    return f".{name}.{uuid.uuid4().hex}"
+
+
 @contextlib.contextmanager
 def _temporary(folder: int, name: str, fill: Callable[[IO[bytes]], object]) -> Iterator[str]:
     """Yield the name of a new file beside `name`, filled and synced; remove it afterwards unless it was renamed."""
-    temporary = f".{name}.{uuid.uuid4().hex}"
+    temporary = _temporary_name(name)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(temporary, flags, 0o666, dir_fd=folder), "wb") as file:

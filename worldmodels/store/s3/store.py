@@ -43,6 +43,7 @@ CLOCK_SECONDS = 60.0
 # object would look empty.
 SAYS = {
     "complete_multipart_upload": ("ETag",),
+    "copy_object": ("CopyObjectResult",),
     "create_multipart_upload": ("UploadId",),
     "get_object": ("ETag", "LastModified", "ContentLength"),
     "head_object": ("LastModified",),
@@ -86,7 +87,7 @@ def make_client(connect_seconds: float = 5.0, read_seconds: float = 20.0, **opti
         client.meta.events.register_last("before-call.s3.DeleteObjects", cleanup.sign_by_md5)
     client.meta.events.register_last("before-call.s3", _expect_nothing)
     if encryption := os.environ.get("WM_S3_ENCRYPTION", ""):
-        for method in ("PutObject", "CreateMultipartUpload"):
+        for method in ("PutObject", "CopyObject", "CreateMultipartUpload"):
             client.meta.events.register(f"provide-client-params.s3.{method}", partial(_encrypt, encryption))
     return client
 
@@ -162,6 +163,10 @@ class S3Store:
     def upload(self, key: str, path: Path) -> None:
         with open(path, "rb") as file:
             self._write(key, file, path.stat().st_size)
+
+    def copy(self, source: str, target: str) -> None:
+        where = {"Bucket": self._bucket, "Key": self._prefix + source}
+        self._try("copy", source, partial(self._send, "copy_object", Key=self._prefix + target, CopySource=where))
 
     def follow(self, key: str, data: bytes) -> None:
         self.put(key, data)

@@ -1,0 +1,180 @@
+"""The work of a sweep: one run after the other, as processes of this machine or as Jobs on a cluster."""
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from wm import machine, options
+from wm.out import echo
+
+if TYPE_CHECKING:
+    from wm.attach import Report, Told
+    from wm.machine import Events
+    from wm.progress import Screen
+    from wm.selection import Selection
+    from wm.sweep import How, Sweep
+    from worldmodels.errors import WmError
+    from worldmodels.executors.kubernetes.client import KubernetesClient
+    from worldmodels.planning import PlannedStage, Task, TaskState
+    from worldmodels.sweeps import SweepRun
+
+    Failed = tuple[SweepRun, Sequence[Selection], WmError]
+
+
+def work(wanted: "Sweep", how: "How") -> "list[Failed]":
+    """Do one run after the other; return the errors of those that failed.
+
+    A store or a cluster that is out of reach ends the sweep.
+    """
+    from wm.progress import Screen
+    from worldmodels.errors import ClusterError, Stopped, StoreError, WmError
+
+    failed: list[Failed] = []
+    cluster = _cluster(wanted) if how.cluster else None
+    with _lock(wanted), machine.Events() if how.as_json else Screen() as screen:
+        for number, (run, selections) in enumerate(zip(wanted.runs, wanted.selections, strict=True), 1):
+            if how.as_json:
+                machine.event("run", run=run.name, values=run.values, number=number, of=len(wanted.runs))
+            else:
+                screen.say(f"\n{run.name}, run {number} of {len(wanted.runs)}")
+            try:
+                with wanted.store.lock(run.name):
+                    _run(selections, screen, wanted.sources, cluster, redo=how.redo)
+            except (Stopped, StoreError, ClusterError):
+                raise
+            except WmError as error:
+                failed.append((run, selections, error))
+                _print_failure(failed[-1], screen, how)
+    return failed
+
+
+@contextlib.contextmanager
+def _lock(wanted: "Sweep") -> Iterator[None]:
+    """Hold the lock of the sweep's name, so that two commands do not make one artifact twice."""
+    from worldmodels.errors import Busy
+
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(wanted.store.lock(wanted.given.run))
+        except Busy:
+            raise Busy(
+                f"another command works on the sweep, or the run, {wanted.given.run} in {wanted.store.uri}",
+                next=shlex.join(["wm", *sys.argv[1:], "--table"]),
+            ) from None
+        yield
+
+
+def _cluster(wanted: "Sweep") -> "KubernetesClient":
+    """Return a client of the cluster; raise ConfigError for a store that pods cannot reach."""
+    from worldmodels.executors.kubernetes import job_spec
+
+    settings = wanted.runs[0].config.kubernetes
+    job_spec.job(wanted.selections[0][0].tasks[0], wanted.store.uri)
+    if words := job_spec.elsewhere(getattr(wanted.store, "endpoint", ""), settings):
+        again = "repeat the command with -o kubernetes.s3_endpoint=URL, as pods reach it"
+        echo(f"warning: {words}\nnext: {again}", err=True)
+    return options.cluster(settings)
+
+
+def _run(
+    wanted: "Sequence[Selection]",
+    screen: "Events | Screen",
+    sources: Sequence[str],
+    cluster: "KubernetesClient | None",
+    *,
+    redo: bool,
+) -> None:
+    """Do one run's chosen stages; copy what another run has, inputs that were not chosen included."""
+    from wm import following
+    from wm.run import execute
+    from wm.selection import begin
+    from worldmodels import planning, sweeps
+    from worldmodels.errors import MissingInput
+
+    given = wanted[0].given
+
+    def adopt(found: "TaskState") -> bool:
+        stage = found.task.stage
+        if source := sweeps.adopt(found, sources):
+            next(each for each in wanted if each.given.iteration == found.task.iteration).remember()
+            screen.say(f"{stage}: copied from {source}, where it is equal")
+            return True
+        if source := sweeps.prepare(found, sources):
+            screen.say(f"{stage}: goes on from the work of {source}")
+        return False
+
+    with contextlib.suppress(MissingInput):  # `begin` raises that error, with the next command
+        for each in wanted:
+            for task in each.tasks:
+                if task.stage not in each.chosen and not planning.find(given.store, task.name, task.config):
+                    sweeps.adopt(planning.TaskState(given.store, task), sources)
+    steps = begin(wanted, redo=redo)
+    if cluster:
+        _submit(wanted, steps, screen, cluster, redo=redo, adopt=adopt)
+        return
+    limits = following.limited(None, None, wanted[0].config.kubernetes.prices)
+    with following.telling("", given) as notifier:
+        execute(wanted, steps, screen, limits, notifier, redo=redo, adopt=adopt)
+
+
+def _submit(
+    wanted: "Sequence[Selection]",
+    steps: "Sequence[PlannedStage]",
+    screen: "Events | Screen",
+    cluster: "KubernetesClient",
+    *,
+    redo: bool,
+    adopt: "Callable[[TaskState], bool]",
+) -> None:
+    """Execute the steps as Jobs, and show their progress. The Jobs go on if this command ends."""
+    from wm.attach import Report, Told
+    from worldmodels import planning
+    from worldmodels.executors.kubernetes.submission import KubernetesExecutor
+
+    @contextlib.contextmanager
+    def watch(task: "Task") -> "Iterator[Report | Told]":
+        began = time.monotonic()
+        report = Told(cluster, task.name) if isinstance(screen, machine.Events) else Report(screen, cluster, task.name)
+        yield report
+        report.end(time.monotonic() - began)
+
+    for each in wanted:
+        each.remember()
+    pending_seconds = wanted[0].config.kubernetes.pending_seconds
+    executor = KubernetesExecutor(cluster, screen.say, pending_seconds=pending_seconds)
+    planning.execute(wanted[0].given.store, steps, executor, watch, redo=redo, adopt=adopt)
+
+
+def _next(run: "SweepRun", selections: "Sequence[Selection]", error: "WmError") -> str:
+    """Return the command that the run's error recommends, with the run's own settings."""
+    hint = error.next
+    if click.get_current_context().params["cluster"]:
+        hint = hint.replace("wm run", "wm submit")
+    return options.complete(hint, run_name=run.name, preset=selections[0].given.preset, overrides=run.overrides)
+
+
+def _print_failure(failed: "Failed", screen: "Events | Screen", how: "How") -> None:
+    (run, _, error), next = failed, _next(*failed)
+    if how.as_json:
+        details = {"kind": type(error).__name__, "message": error.message, "next": next, "exit_code": error.exit_code}
+        machine.event("failed", run=run.name, error=details)
+    else:
+        screen.say(f"{run.name} failed: {error.message}" + (f"\nnext: {next}" if next else ""))
+
+
+def failure(failed: "Sequence[Failed]", count: int) -> "WmError":
+    """Return the error of the whole sweep, of the first one's kind."""
+    from worldmodels.errors import WmError, of_code
+
+    names, (_, _, first) = ", ".join(run.name for run, _, _ in failed), failed[0]
+    again, own = shlex.join(["wm", *sys.argv[1:]]), _next(*failed[0])
+    kind = of_code(first.exit_code) or WmError
+    return kind(
+        f"{len(failed)} of {count} runs failed: {names}; the first: {first.message}",
+        next=own if own.startswith("wm sweep") else f"{own}, then {again}" if own else again,
+    )
