@@ -372,7 +372,8 @@ def test_every_study_is_in_the_help_and_its_runs_differ(tmp_path):
 
 def test_a_run_of_several_iterations_is_planned_as_a_whole(tmp_path):
     done = CliRunner().invoke(
-        cli, ["sweep", "-o", "iterations=2", "-o", "evaluate.tracks=5,10", "--dry-run", "--store", str(tmp_path), "--json"]
+        cli,
+        ["sweep", "-o", "iterations=2", "-o", "evaluate.tracks=5,10", "--dry-run", "--store", str(tmp_path), "--json"],
     )
     first, second = json.loads(done.output)["runs"]
     own = [(each["iteration"], each["stage"]) for each in second["stages"] if not each["source"]]

@@ -13,6 +13,9 @@ from .. import parts, stored
 from ..config import Architecture
 from ..errors import ConfigError, WorkFailed
 
+ALWAYS = ("seed", "parameters", "population", "tracks", "sigma", "covariance", "start_from")
+"""Settings that are stored even with their defaults, as in the first version."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -35,7 +38,8 @@ class Settings:
     the number of generations whose means are averaged to the validated parameters. `sigma_bound`: sigma never exceeds
     the initial one of the evolution, or of its level. `architecture`: the settings of C's architecture that do not have
     their default. `components`: the number of principal components that the search's coordinates are; 0: the parameters
-    themselves. `warm_start`: it begins with the previous iteration's C.
+    themselves. `warm_start`: it begins with the previous iteration's C. `fitness`: what the strategy is told of each
+    candidate, "score" or "rank" (see `history.fitness`).
     """
 
     seed: int
@@ -52,19 +56,12 @@ class Settings:
     strategy: str = "cma-es"
     components: int = 0
     warm_start: bool = False
+    fitness: str = "score"
 
     def encode(self) -> bytes:
-        value = asdict(self)
-        if not self.growth:
-            del value["growth"]  # the format of versions without it
-        if self.average == 1:
-            del value["average"]
-        for name in ("sigma_bound", "architecture", "components", "warm_start"):
-            if not value[name]:
-                del value[name]
-        if self.strategy == "cma-es":
-            del value["strategy"]
-        return stored.encode(value)
+        usual = asdict(Settings(self.seed, self.parameters, self.population, self.tracks, self.sigma))
+        kept = {name: value for name, value in asdict(self).items() if name in ALWAYS or value != usual[name]}
+        return stored.encode(kept)
 
     @classmethod
     def decode(cls, data: bytes) -> "Settings":

@@ -93,6 +93,7 @@ def settings(config: Config, length: int) -> Settings:
         c.strategy,
         c.components,
         c.warm_start,
+        c.fitness,
     )
 
 
