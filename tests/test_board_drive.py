@@ -147,7 +147,9 @@ def test_a_dream_leaves_the_track_as_it_was(live):
         pass
     facts = move(live, id, 5, dream=True, keys=["left"])
     assert (facts["dream"], facts["step"], facts["action"]) == (True, CALM, [-1, 0, 0])
-    assert live._going.view.picture is None and not live._going.by_keys  # keys in a dream drive nothing on the track
+    dreamt = live.move(id, Move(**MOVE | {"dream": True, "keys": ["left"]})).data
+    assert Image.open(io.BytesIO(dreamt)).size == (192, 64)  # there is no picture of a track
+    assert not live._going.by_keys
     assert move(live, id, 2, steps=10) == {**wanted, "step": 70}
 
 
@@ -305,7 +307,8 @@ def test_the_page_as_files_has_no_drive(watch, tmp_path):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
-def test_a_browser_drives_by_keys_and_dreams(watch):
+def test_a_browser_drives_by_keys_and_dreams(watch, live, monkeypatch):
+    monkeypatch.setattr(server, "Driving", lambda store: live)
     watch.find()
     with server.listen(0) as found, browsing("dark") as (page, said, asked):
         served, address = server.serve(watch, found)
@@ -334,5 +337,11 @@ def test_a_browser_drives_by_keys_and_dreams(watch):
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert [text for text in said if "404" not in text] == []  # the package leaves its film out
         assert {url for url in asked if not url.startswith(address)} == set()
+        assert live._going
+        page.goto("about:blank")
+        until = time.monotonic() + 10
+        while live._going and time.monotonic() < until:
+            time.sleep(0.05)
+        assert live._going is None  # the page closes its drive when it goes away
         served.shutdown()
         watch.end()

@@ -98,9 +98,8 @@ class Driving:
         _give_way()
         with self._lock, self._telling((going := self._known(id)).of):
             dreams = wanted.dream and going.drive.steps >= CALM
-            self._dream(going, wanted) if dreams else self._step(going, wanted)
-            assert going.view
-            return Picture(_jpeg(going.view), _facts(going.view, dreams, ended=not dreams and going.left <= 0))
+            view = self._dream(going, wanted) if dreams else self._step(going, wanted)
+            return Picture(_jpeg(view), _facts(view, dreams, ended=not dreams and going.left <= 0))
 
     def end(self, id: str) -> None:
         """Close the drive, if it still goes on."""
@@ -123,13 +122,15 @@ class Driving:
         """Complete the next command of errors; turn those of arrays that do not fit into CorruptArtifact."""
         try:
             yield
-        except (WmError, ValueError) as error:
-            told = error if isinstance(error, WmError) else CorruptArtifact(
-                f"{wanted.run}/iter-{wanted.iteration}: V, M or C gives what cannot drive: {error}", next="wm verify"
-            )  # fmt: skip
-            given = {RUN: [wanted.run], ITERATION: [str(wanted.iteration)], STORE: [self._store.uri]}
-            told.next = complete(told.next, given)
-            raise told from error
+        except WmError as error:
+            error.next = self._complete(error.next, wanted)
+            raise
+        except (ValueError, RuntimeError) as error:
+            words = f"{wanted.run}/iter-{wanted.iteration}: V, M or C gives what cannot drive: {error}"
+            raise CorruptArtifact(words, next=self._complete("wm verify", wanted)) from error
+
+    def _complete(self, command: str, wanted: Start) -> str:
+        return complete(command, {RUN: [wanted.run], ITERATION: [str(wanted.iteration)], STORE: [self._store.uri]})
 
     def _known(self, id: str) -> _Going:
         if not self._going or self._going.id != id:
@@ -139,16 +140,19 @@ class Driving:
         self._going.asked = self._clock()
         return self._going
 
-    def _dream(self, going: _Going, wanted: Move) -> None:
-        for _ in range(wanted.steps):
-            going.view = going.drive.dream(_action(going, wanted.keys), temperature=wanted.temperature)
+    def _dream(self, going: _Going, wanted: Move) -> "View":
+        action = _action(going, wanted.keys)
+        return [going.drive.dream(action, temperature=wanted.temperature) for _ in range(wanted.steps)][-1]
 
-    def _step(self, going: _Going, wanted: Move) -> None:
+    def _step(self, going: _Going, wanted: Move) -> "View":
+        """Take the steps that are left; return the last view of the track."""
         going.by_keys = going.by_keys or wanted.keys is not None
         steps = int(min(wanted.steps, going.left))
         for left in reversed(range(steps)):
             if not going.drive.ended:
                 going.view = going.drive.step(_action(going, wanted.keys), picture=left == 0)
+        assert going.view  # a drive begins with steps left
+        return going.view
 
     def _wait(self, id: str, seconds: float) -> None:
         timer = threading.Timer(seconds, self._expire, (id,))
