@@ -278,7 +278,7 @@ def test_stored_text_is_never_markup(store):
     watch = looked(store, ID)
     watch.state = lambda chosen=(): watch.document(watch.details)  # the page contains details when it is written
     text = get(watch).text
-    assert text.count("<script") == 3 and "<img" not in text
+    assert text.count("<script") == 4 and "<img" not in text
     found = json.loads(re.search(r'<script type="application/json" id="state">(.*?)</script>', text, re.DOTALL)[1])
     shown = found["details"][ID]["stages"][1]["workers"][0]["host"]
     assert shown == HOSTILE.replace("\u202e", "\\u202e")
@@ -434,4 +434,4 @@ class browsing:  # noqa: N801
 
 def test_every_asset_is_packaged():
     static = Path(server.__file__).parent / "static"
-    assert {path.name for path in static.iterdir()} == set(server.ASSETS)
+    assert {path.name for path in static.iterdir()} == {*server.ASSETS, *server.LIVE}

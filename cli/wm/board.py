@@ -30,11 +30,12 @@ def board(given: options.RunOptions, port: int, opened: bool, folder: Path | Non
 
     The page shows states, curves, workers, films, and costs where kubernetes.prices has some. It is for this machine
     only, at an address with a random token. The command reads the store only, and only while a browser shows the page.
-    Ctrl-C ends it; runs go on.
+    There, C or your arrow keys drive a car live, on a track or in M's dream. Ctrl-C ends the board; runs go on.
 
     \b
     wm board
     wm board demo --open
+    wm board --store package:
     wm board --store s3://bucket/prefix --config cluster.toml
     wm board --write ./board
     """

@@ -151,7 +151,7 @@ def drive(given: options.RunOptions, seed: int, which: "Which", steps: int, file
     """
     from wm.progress import bar
     from worldmodels import api
-    from worldmodels.interchange import files, filming
+    from worldmodels.interchange import drives, files, filming
 
     target, last = file or Path(f"{given.run}-{seed}.webp"), None
     if target.suffix not in filming.FORMATS:
@@ -162,7 +162,7 @@ def drive(given: options.RunOptions, seed: int, which: "Which", steps: int, file
     run = api.open(given.store_uri).run(given.run, given.iteration)
     with bar("drive", steps, "{:.0f}".format) as advance:
 
-        def report(view: filming.View) -> None:
+        def report(view: drives.View) -> None:
             nonlocal last
             last = view
             advance(1)

@@ -1,17 +1,18 @@
 """A drive as a film, for `wm drive`: the track, and C's view of it through V and M."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..api import Prediction, Run, Which
+from ..api import Run, Which
 from ..envs import spec
 from ..errors import lacking
+from .drives import Drive, View
 
 EVERY = 2  # steps per picture: 25 pictures a second
 WIDTH = 480
@@ -24,48 +25,15 @@ Frames = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class View:
-    """One step: the frame, V's and M's versions of it [64, 64, 3], the action, the score.
-
-    `picture` is for people; drawing it takes most of a step's time, so only each EVERY-th step has one.
-    """
-
-    picture: Frames | None
-    frame: Frames
-    reconstruction: Frames
-    prediction: Frames
-    action: Floats
-    step: int
-    score: float
-
-
 def drive(run: Run, which: Which, track: int, steps: int = 1000) -> Iterator[View]:
     """Yield each step of a drive on the track; its score is that of `wm evaluate` with the fast renderer.
 
-    M's prediction is the expected frame, from the step before. Raise MissingInput if a network or C is not committed.
+    Each EVERY-th step has a picture. M's prediction is the expected frame, from the step before. Raise MissingInput if
+    a network or C is not committed.
     """
-    parameters, driver, decoder, dream = run.parameters(which), run.driver(), run.decode, run.dreamer
-    lanes = driver.env.lanes("fast", 1)
-    try:
-        frame, score = lanes.start(0, track), 0.0
-        h = c = np.zeros((1, driver.step.hidden), np.float32)
-        predicted = np.zeros((1, driver.encoder.z), np.float32)
-        for step in range(1, steps + 1):
-            z, _ = driver.encoder(frame[None])
-            action = driver.controller.act(parameters[None], z, h)
-            drawn = decoder(np.concatenate([z, predicted]))
-            _, _, *mixture = dream(z, action, h, c)
-            predicted = Prediction(h, *mixture).mean
-            h, c = driver.step(z, action, h, c)
-            seen, picture = frame, lanes.picture(0) if step % EVERY == 1 else None
-            (frame,), (reward,), (ended,) = lanes.step([0], action)
-            score += float(reward)
-            yield View(picture, seen, drawn[0], drawn[1], action[0], step, score)
-            if ended:
-                return
-    finally:
-        lanes.close()
+    with contextlib.closing(Drive(run, which, track)) as going:
+        while going.steps < steps and not going.ended:
+            yield going.step(picture=going.steps % EVERY == 0)
 
 
 def film(

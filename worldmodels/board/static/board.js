@@ -116,7 +116,7 @@
   function film(entry, row) {
     const key = `${row.id} ${entry.address}`;
     if (!films.has(key))
-      films.set(key, el("figure", {}, el("img", {src: entry.address, alt: entry.words, loading: "lazy"}), el("figcaption", {}, entry.words)));
+      films.set(key, el("figure", {}, el("img", {src: entry.address, alt: entry.words, loading: "lazy", onerror: event => { event.target.parentElement.hidden = true; }}), el("figcaption", {}, entry.words)));
     return films.get(key);
   }
 
@@ -201,6 +201,7 @@
     const rows = curves(false);
     renew($("details"), [rows, rows.map(row => state.details[row.id] || null).map(d => d && {...d, curves: null})], () => rows.map(detailed));
     document.body.dataset.read = state.read || "";
+    document.dispatchEvent(new CustomEvent("shown", {detail: state.runs}));
   }
 
   async function poll() {
