@@ -192,7 +192,7 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
 def _warn(store: "Store", settings: "ClusterSettings") -> None:
     from worldmodels.executors.kubernetes import job_spec
 
-    if words := job_spec.elsewhere(getattr(store, "endpoint", ""), settings):
+    if store.uri.startswith("s3://") and (words := job_spec.elsewhere(getattr(store, "endpoint", ""), settings)):
         _say(f"warning: {words}\nnext: submit with -o kubernetes.s3_endpoint=URL, as pods reach it")
 
 
