@@ -101,11 +101,11 @@ def train() -> None:
 
     from worldmodels.memory import model as memory
     from worldmodels.networks import Decoder, Dream, Encoder, Step
-    from worldmodels.training import checkpoints as training
+    from worldmodels.training import devices, export
     from worldmodels.vision import model as vision
     from worldmodels.vision.train import make_step
 
-    training.prepare(1)
+    devices.prepare(1)
     say("devices", ", ".join(device.name for device in tf.config.list_physical_devices()))
     rng, (z, hidden) = np.random.default_rng(0), (4, 8)
     frames = rng.integers(0, 256, (8, 64, 64, 3), np.uint8)
@@ -127,7 +127,7 @@ def train() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, (player, inputs) in players.items():
             with timed(f"what was trained plays: {name}"):
-                training.export_tflite(Path(folder) / f"{name}.tflite", functions[f"{name}.tflite"], player, inputs)
+                export.export_tflite(Path(folder) / f"{name}.tflite", functions[f"{name}.tflite"], player, inputs)
 
 
 def say(what: str, value: str) -> None:

@@ -224,7 +224,36 @@ def test_a_pod_of_its_own_looks_at_the_bucket_and_goes(server, said, code, state
     finding = look(server, store="s3://bucket")["pod"]
     assert finding.state == state
     assert words in finding.words
+    assert ("s3_endpoint=…" in finding.next) == ("seen from a pod" in words)
     assert not server.jobs
+
+
+@pytest.mark.parametrize(
+    ("pod", "command"),
+    [
+        (api.waits("ErrImagePull", "not found"), "make push-images REGISTRY="),
+        (
+            api.waits("CreateContainerConfigError", 'secret "keys" not found'),
+            "kubectl -n wm create secret generic keys ",
+        ),
+        (
+            api.pod(node="", conditions=[api.condition("PodScheduled", "", "0/1 nodes", "False")]),
+            "kubectl describe nodes",
+        ),
+        (api.waits("CreateContainerError"), "kubectl -n wm get events"),
+    ],
+    ids=["image", "secret", "node", "other"],
+)
+def test_a_pod_that_does_not_run_is_followed_by_what_helps(server, monkeypatch, pod, command):
+    monkeypatch.setattr(cluster_checks, "PROBE_SECONDS", 0.0)
+
+    def made(job):
+        pod["metadata"]["labels"] = {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
+        server.pods = [pod]
+
+    server.made = made
+    finding = look(server, "kubernetes.s3_secret=keys", store="s3://bucket")["pod"]
+    assert finding.state == "fail" and finding.next.startswith(command)
 
 
 def test_what_a_doctor_who_was_killed_left_is_no_hindrance(server, monkeypatch):

@@ -211,6 +211,16 @@ def test_the_smoke_tests_network_is_v():
     np.testing.assert_allclose(np.stack([mean, logvar]), np.stack(expected), atol=1e-5)
 
 
+def test_the_smoke_test_of_wm_gpu_follows_the_code():
+    """Its half that trains also works in this environment; the other half insists that TensorFlow is absent."""
+    command = [sys.executable, "-c", "import smoke; smoke.train()"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": f"{ROOT / 'images'}:{ROOT}"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "what was trained plays: dream" in done.stdout
+
+
 @pytest.fixture
 def images(tmp_path):
     """`images/build.py` among tools that only note what they are asked; gives (exit code, what it says, the notes)."""

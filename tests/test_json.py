@@ -59,6 +59,13 @@ def test_a_submission_is_one_document_whatever_comes_of_it(wm, server):
     assert outcomes == ["created", "attached", "committed"]
 
 
+def test_a_run_with_jobs_is_continued_on_the_cluster(wm, server):
+    assert wm("submit", "rollouts")[0] == 0
+    commit(wm.store, *server.jobs.values())
+    assert "Next: wm submit vae --run demo" in wm("status", "demo")[1]
+    assert "demo/iter-1/rollouts: 4 pods" not in wm("submit", "pipeline")[1]  # no estimate of committed work
+
+
 def test_a_waiting_program_gets_a_line_for_each_event(wm, server):
     server.made = lambda job: commit(wm.store, job)
     code, said = wm("submit", "rollouts", "vae", "--json", "--wait")

@@ -180,7 +180,7 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
     with planning.lock(store, first.given.run, LOCK_SECONDS):
         planning.refuse(steps := planning.plan(store, tasks))
         planning.check(store, steps)
-    _estimate(tasks, how)
+    _estimate((step.task for step in steps if step.state != "committed"), how)
     outcome = submission.KubernetesExecutor(told.cluster, _say, how.replace).ensure(work)
     for each in selections:
         each.remember()
@@ -192,7 +192,7 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
 def _warn(store: "Store", settings: "ClusterSettings") -> None:
     from worldmodels.executors.kubernetes import job_spec
 
-    if words := job_spec.elsewhere(getattr(store, "endpoint", ""), settings):
+    if store.uri.startswith("s3://") and (words := job_spec.elsewhere(getattr(store, "endpoint", ""), settings)):
         _say(f"warning: {words}\nnext: submit with -o kubernetes.s3_endpoint=URL, as pods reach it")
 
 
@@ -316,6 +316,7 @@ def attach(
     wm attach pipeline
     """
     from wm.attach import follow
+    from wm.selection import conclude
     from worldmodels import planning
 
     store, run, iteration = given.store, given.run, given.iteration
@@ -325,24 +326,24 @@ def attach(
     from worldmodels.executors.kubernetes import submission
 
     found = submission.find(cluster, store, run, name, 0 if name == "pipeline" else iteration)
-    if found:
-        work = submission.carried_work(store, found[0])
-        if work.committed():
-            _committed(str(work), as_json)
-            return
+    if not found:
+        task = planning.Task(run, iteration, name, config)
+        if name == "pipeline" or not planning.find(store, task.name, config):
+            raise submission.no_job(cluster, store, run, name)
+        _committed(str(task.name), as_json)
+        conclude(store, [task], as_json=as_json)
+        return
+    work = submission.carried_work(store, found[0])
+    if work.committed():
+        _committed(str(work), as_json)
+    else:
         with following.telling(url, given) as notifier:
             follow(
                 cluster, work, config.kubernetes,
                 notifier=notifier, pending_timeout=pending_timeout, cancel_pending=cancel_pending, as_json=as_json,
             )  # fmt: skip
             notifier.finished([work.artifact])
-        return
-    if name != "pipeline":
-        task = planning.Task(run, iteration, name, config)
-        if planning.find(store, task.name, config):
-            _committed(str(task.name), as_json)
-            return
-    raise submission.no_job(cluster, store, run, name)
+    conclude(store, submission.carried_tasks(found[0]), as_json=as_json)
 
 
 def _committed(work: str, as_json: bool) -> None:

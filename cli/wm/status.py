@@ -93,6 +93,7 @@ def _row(store: "Store", seen: "Stage", jobs: list[dict[str, Any]]) -> dict[str,
 
     name = seen.name
     found, damaged = artifacts.examined(store, name)
+    verb = "submit" if any(job["run"] == name.run for job in jobs) else "run"
     own = [j for j in jobs if (j["run"], j["iteration"], j["stage"]) == (name.run, name.iteration, name.stage)]
     done = bool(found or damaged)
     return {
@@ -104,7 +105,7 @@ def _row(store: "Store", seen: "Stage", jobs: list[dict[str, Any]]) -> dict[str,
         "evolution": None if done else seen.evolution,
         "damaged": damaged[0].message if damaged else None,
         "state": "damaged" if damaged else "committed" if found else seen.state,
-        "why": "" if done else overview.why(seen),
+        "why": "" if done else overview.why(seen, verb),
         "since": seen.since,
         "hosts": sorted({worker.host for worker in seen.workers}),
     }

@@ -45,8 +45,11 @@ def words(iteration: Iteration) -> str:
     return f"{begun} not begun" if begun else "waits"
 
 
-def why(stage: Stage) -> str:
-    """Return what an uncommitted stage does, or the reason why it does nothing; empty for a committed one."""
+def why(stage: Stage, verb: str = "run") -> str:
+    """Return what an uncommitted stage does, or the reason why it does nothing; empty for a committed one.
+
+    `verb` is the command that begins it: "run", or "submit" for a run on a cluster.
+    """
     said = stage.line.text.replace("  ", ", ") if stage.line else ""
     if stage.state == "damaged":
         return stage.damaged
@@ -55,11 +58,11 @@ def why(stage: Stage) -> str:
     if stage.state == "stopped":
         log = f"the log ends with: {said}" if said else ""
         parts = [part for part in (_progress(stage), "no worker shows a heartbeat", log) if part]
-        return f"{'; '.join(parts)}. Next: {_again(stage)}"
+        return f"{'; '.join(parts)}. Next: {_again(stage, verb)}"
     if stage.state == "waits":
         return f"for {', '.join(stage.missing)}"
     if stage.state == "not begun" and stage.key:
-        return f"its inputs are committed, and no worker has begun it. Next: {_again(stage)}"
+        return f"its inputs are committed, and no worker has begun it. Next: {_again(stage, verb)}"
     return ""
 
 
@@ -69,9 +72,9 @@ def _progress(stage: Stage) -> str:
     return f"{stage.shards[0]} of {stage.shards[1]} shards" if stage.shards else ""
 
 
-def _again(stage: Stage) -> str:
+def _again(stage: Stage, verb: str) -> str:
     name = stage.name
-    return f"wm run {name.stage} --run {name.run}" + (f" --iteration {name.iteration}" if name.iteration > 1 else "")
+    return f"wm {verb} {name.stage} --run {name.run}" + (f" --iteration {name.iteration}" if name.iteration > 1 else "")
 
 
 def legible(value: Any) -> Any:

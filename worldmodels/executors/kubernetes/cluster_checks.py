@@ -40,6 +40,15 @@ PROBE_SECONDS = 180.0
 # These states seldom end without a change of settings, so their time limit is shorter.
 STUCK, STUCK_SECONDS = re.compile("image .* cannot be pulled|CreateContainerConfigError|pods cannot be made"), 20.0
 
+WAYS = {
+    "cannot be pulled": "make push-images REGISTRY=HOST/PATH, then wm doctor --cluster --config images.toml",
+    'secret "': "kubectl -n {namespace} create secret generic {s3_secret}"
+    " --from-literal=AWS_ACCESS_KEY_ID=… --from-literal=AWS_SECRET_ACCESS_KEY=…",
+    "no node": "kubectl describe nodes",
+    "": "kubectl -n {namespace} get events",
+}
+"""The next command for a pod that does not run, by a part of the reason."""
+FOUND_BY = "-o kubernetes.s3_endpoint=… -o kubernetes.s3_secret=…"
 
 SHOWN = "wm submit STAGE --dry-run server; kubernetes.labels, annotations, job_overrides and removed_fields mend a Job"
 
@@ -266,7 +275,9 @@ class Look:
             spent = time.monotonic() - began
             if spent > PROBE_SECONDS or (spent > STUCK_SECONDS and any(map(STUCK.match, seen.pending))):
                 words = "; ".join(seen.pending) or "it runs and does not end"
-                return fail(f"it did not end within {spent:.0f} s: {words}", next="wm config | grep kubernetes")
+                way = next(way for part, way in WAYS.items() if part in words)
+                command = way.format(namespace=self.cluster.namespace, s3_secret=self.settings.s3_secret or "NAME")
+                return fail(f"it did not end within {spent:.0f} s: {words}", next=command)
             time.sleep(1.0)
 
     def _result(self, pods: list[Dict], seen: job_status.View, image: str) -> Finding:
@@ -280,7 +291,7 @@ class Look:
         except (ValueError, TypeError, KeyError):
             return fail(f"{'; '.join(seen.falls) or seen.why}; it said: {said[-300:]}", next="make push-images")
         if failed:
-            return fail(f"the bucket, seen from a pod: {'; '.join(failed)}", next=f"wm doctor --store {self.store_uri}")
+            return fail(f"the bucket, seen from a pod: {'; '.join(failed)}", next=FOUND_BY)
         return ok(f"runs {image}; all {len(findings)} checks of the bucket hold from there")
 
 

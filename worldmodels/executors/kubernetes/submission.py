@@ -7,7 +7,7 @@ simply run again.
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,19 +86,25 @@ def stage_work(state: TaskState) -> Work:
 
 def pipeline_work(store: Store, pipeline: Pipeline, limits: str = "") -> Work:
     """Return the work of all stages of all iterations, within the JSON of `budget.Limits`."""
-    return Work(job_spec.pipeline_job(pipeline, store.uri, limits), _all_committed(store, pipeline))
+    return Work(job_spec.pipeline_job(pipeline, store.uri, limits), _all_committed(store, pipeline_tasks(pipeline)))
 
 
 def carried_work(store: Store, job: Dict) -> Work:
     """Return the work of a Job on the cluster, from the Job's environment variables."""
+    tasks = carried_tasks(job)
+    return Work(job, _all_committed(store, tasks) if len(tasks) > 1 else TaskState(store, tasks[0]).committed)
+
+
+def carried_tasks(job: Dict) -> list[Task]:
+    """Return the task of a stage's Job on the cluster, or all those of a pipeline's."""
     carried = _environment(job)
     if "WM_PIPELINE" in carried:
-        return Work(job, _all_committed(store, Pipeline.from_json(carried["WM_PIPELINE"])))
-    return Work(job, TaskState(store, Task.from_json(carried["WM_TASK"])).committed)
+        return pipeline_tasks(Pipeline.from_json(carried["WM_PIPELINE"]))
+    return [Task.from_json(carried["WM_TASK"])]
 
 
-def _all_committed(store: Store, pipeline: Pipeline) -> Callable[[], bool]:
-    left = pipeline_tasks(pipeline)
+def _all_committed(store: Store, tasks: Iterable[Task]) -> Callable[[], bool]:
+    left = list(tasks)
 
     def committed() -> bool:
         while left and planning.find(store, left[0].name, left[0].config):
