@@ -24,6 +24,7 @@ from worldmodels.control.blocks import MEAN, divide
 from worldmodels.control.episode_queue import Limits
 from worldmodels.control.evolution import Evolution, Level, Settings
 from worldmodels.control.exchange import EvolutionPlan, Exchange, run
+from worldmodels.control.hard_tracks import TrackScores
 from worldmodels.control.pace import Timing
 from worldmodels.control.records import Generation, claim, claim_key, final_key, params_key, result_key
 from worldmodels.errors import ConfigError, Conflict, MissingInput, WorkFailed
@@ -378,10 +379,32 @@ def test_the_strategy_is_told_the_fitness_and_the_history_has_scores(tmp_path: P
     assert first[0] == first[1]
 
 
-@pytest.mark.parametrize("fitness", ["score", "rank"])
+def test_hard_tracks_are_drawn_among_recent_ones_with_low_scores() -> None:
+    scores = TrackScores()
+    assert scores.draw(1, 1, 2) == ()
+    for generation in range(1, 31):  # each has an easy track, and one that later generations find easier
+        scores.add(generation, (2 * generation, 2 * generation + 1), np.array([[generation, 900.0]] * 3))
+    drawn = {track for seed in range(50) for track in scores.draw(seed, 31, 2)}
+    assert drawn == {2 * generation for generation in range(11, 19)}
+    assert scores.draw(1, 31, 2) == scores.draw(1, 31, 2) and len(set(scores.draw(1, 31, 5))) == 5
+    scores.add(31, (22,), np.array([[950.0]] * 3))  # driven again, and no longer hard
+    assert 22 not in {track for seed in range(50) for track in scores.draw(seed, 32, 2)}
+
+
+def test_a_generation_has_fresh_and_hard_tracks(tmp_path: Path) -> None:
+    where = area(tmp_path)
+    work(where, plan(replace(SETTINGS, hard_tracks=1), generations=6))
+    tracks = [Generation.decode(where.get(params_key(n)) or b"", params_key(n)).tracks for n in range(1, 7)]
+    seen: set[int] = set()
+    for number, (*fresh, last) in enumerate(tracks, 1):
+        assert fresh == [100 * number, 100 * number + 1] and (last in seen or number == 1)
+        seen |= {*fresh, last}
+
+
+@pytest.mark.parametrize("change", [{}, {"fitness": "rank"}, {"hard_tracks": 2}], ids=str)
 @pytest.mark.parametrize("strategy", parts.STRATEGIES)
-def test_workers_do_not_show_with_any_strategy(tmp_path: Path, strategy: str, fitness: str) -> None:
-    what = plan(replace(SETTINGS, strategy=strategy, fitness=fitness, growth=(Level(-100.0, sigma=0.2),)))
+def test_workers_do_not_show_with_any_strategy(tmp_path: Path, strategy: str, change: dict[str, Any]) -> None:
+    what = plan(replace(SETTINGS, strategy=strategy, **change, growth=(Level(-100.0, sigma=0.2),)))
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda w: work(area(tmp_path / "a"), what, w, pause=0.002), range(3)))
     assert found == [work(area(tmp_path / "b"), what)] * 3

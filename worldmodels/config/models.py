@@ -150,6 +150,11 @@ class Controller(Architecture):
 
     population: Annotated[int, Field(ge=4, le=4096)] = Field(32, description="candidates per generation")
     tracks: Count = Field(2, le=10_000, description="tracks that every candidate of a generation drives")
+    hard_tracks: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        0,
+        description="so many of them are recent ones on which candidates scored worst, the others are fresh",
+        json_schema_extra=LATER,
+    )
     steps: Count = Field(1000, le=1000, description="longest training episode, in environment steps")
     patience: Annotated[int, Field(ge=0, le=1000)] = Field(
         60, description="end a training episode after so many steps without a reward (a new tile); 0: never"
@@ -235,6 +240,13 @@ class Controller(Architecture):
     def _components_of_a_linear_controller(self) -> "Controller":
         if self.components and self.changed():
             raise ValueError("components need a linear C of z and h: set neither network, inputs nor hidden")
+        return self
+
+    @model_validator(mode="after")
+    def _fresh_tracks_are_left(self) -> "Controller":
+        fewest = min([self.tracks, *(level.tracks for level in self.growth if level.tracks)])
+        if self.hard_tracks >= fewest:
+            raise ValueError(f"hard_tracks ({self.hard_tracks}) must be less than tracks ({fewest})")
         return self
 
     @model_validator(mode="after")

@@ -48,7 +48,9 @@ LATER_ITERATIONS: dict[str, dict[str, Any]] = {
         "rollouts": {"episodes": 64, "steps": 1000},
         "vae": {"epochs": 0},
         "memory": {"epochs": 0, "warm_start": True},
-        "controller": {"sigma": 0.3, "generations": 200, "evaluate_every": 10, "evaluate_tracks": 48},
+        "controller": {
+            "sigma": 0.3, "generations": 200, "evaluate_every": 10, "evaluate_tracks": 48, "hard_tracks": 2, "patience": 200,
+        },
     },
 }
 """Changes of a preset in iteration 2 and later, beside those of every run."""

@@ -39,7 +39,8 @@ class Settings:
     the initial one of the evolution, or of its level. `architecture`: the settings of C's architecture that do not have
     their default. `components`: the number of principal components that the search's coordinates are; 0: the parameters
     themselves. `warm_start`: it begins with the previous iteration's C. `fitness`: what the strategy is told of each
-    candidate, "score" or "rank" (see `history.fitness`).
+    candidate, "score" or "rank" (see `history.fitness`). `hard_tracks`: the number of a generation's tracks that
+    are earlier ones with low scores.
     """
 
     seed: int
@@ -57,6 +58,7 @@ class Settings:
     components: int = 0
     warm_start: bool = False
     fitness: str = "score"
+    hard_tracks: int = 0
 
     def encode(self) -> bytes:
         usual = asdict(Settings(self.seed, self.parameters, self.population, self.tracks, self.sigma))

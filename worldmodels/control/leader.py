@@ -120,7 +120,8 @@ class Leader:
         state = self._before(number)
         candidates, mean, sigma = state.ask()
         level, validated = state.level, state.averaged() if plan.settings.average > 1 else None
-        tracks, validation = plan.training_tracks(number, level.tracks), plan.validation_tracks(number)
+        hard, validation = state.hard_tracks(), plan.validation_tracks(number)
+        tracks = (*plan.training_tracks(number, level.tracks - len(hard)), *hard)
         steps = level.steps or plan.training.steps
         active = {me: 0.0, **rates}
         lengths = self._lengths(before, outcome, steps)

@@ -12,6 +12,7 @@ from ..context import Workspace
 from ..errors import CorruptArtifact, MissingInput
 from . import history
 from .evolution import Evolution, Level, Settings
+from .hard_tracks import TrackScores
 from .history import Best, Row
 from .records import Generation, GenerationResult, params_key
 from .runtime import READERS, Runtime
@@ -73,6 +74,7 @@ class ReplayedState:
         self.level = segments[0].settings.level(-math.inf)  # of the generation to be told next
         self._best_level: Level | None = None
         self._warned = False
+        self._track_scores = TrackScores()
 
     @property
     def generation(self) -> int:
@@ -106,6 +108,11 @@ class ReplayedState:
             self._asked = self._evolution.ask(segment.settings.seed)
         return self._asked, self._evolution.mean, self._evolution.sigma
 
+    def hard_tracks(self) -> tuple[int, ...]:
+        """Return the earlier tracks that the next generation drives again."""
+        settings = self._segment(self.generation).settings
+        return self._track_scores.draw(settings.seed, self.generation, settings.hard_tracks)
+
     def averaged(self) -> np.ndarray:
         """Return the parameters that validation scores before the next tell, float32 [P]."""
         return history.averaged(self.rows, self._segment(self.generation).settings.average, self.ask()[1])
@@ -122,6 +129,7 @@ class ReplayedState:
         top = int(np.argmax(scores))
         if now.number >= self._segments[-1].first and (self.best is None or scores[top] > self.best.score):
             self.best = Best(scores[top], now.candidates[top])
+        self._track_scores.add(now.number, now.tracks, outcome.scores)
         validation = history.average(outcome.validation.tolist())
         self._grow(validation)
         return validation

@@ -94,6 +94,7 @@ def settings(config: Config, length: int) -> Settings:
         c.components,
         c.warm_start,
         c.fitness,
+        c.hard_tracks,
     )
 
 
