@@ -357,28 +357,6 @@ def test_openai_es_goes_by_ranks_and_stays_where_all_are_equal() -> None:
     assert not after(lambda score: 7.0).any()
 
 
-def test_fitness_by_rank_counts_every_track_the_same() -> None:
-    lost_once = np.array([[900.0, 920.0, 100.0], [899.0, 919.0, 880.0], [898.0, 919.0, 880.0]])
-    assert np.argmax(history.fitness(lost_once, "score")) == 1
-    assert history.fitness(lost_once, "rank") == (4 / 3, 3 / 3, 2 / 3)
-    assert history.fitness(lost_once[::-1], "rank") == history.fitness(lost_once, "rank")[::-1]
-    assert np.isnan(history.fitness(np.array([[1.0, np.nan], [2.0, 3.0]]), "rank")).tolist() == [True, False]
-
-
-def test_the_strategy_is_told_the_fitness_and_the_history_has_scores(tmp_path: Path) -> None:
-    def play(*arguments: Any) -> Iterator[Played]:
-        for each in player(4)(*arguments):  # each track rewards another parameter, by another factor
-            yield replace(each, score=float(each.spec.parameters[each.spec.track % 3]) * 10 ** (each.spec.track % 3))
-
-    found = {}
-    for fitness in ("score", "rank"):
-        what = plan(replace(SETTINGS, fitness=fitness))
-        found[fitness] = run(Exchange(area(tmp_path, fitness), what, 0, 4, LOG, QUICK), play, lambda rate: None)
-    assert found["score"]["mean.npy"] != found["rank"]["mean.npy"]
-    first = [files["rewards.csv"].splitlines()[1].split(b",")[1:5] for files in found.values()]
-    assert first[0] == first[1]
-
-
 def test_hard_tracks_are_drawn_among_recent_ones_with_low_scores() -> None:
     scores = TrackScores()
     assert scores.draw(1, 1, 2) == ()
@@ -401,7 +379,7 @@ def test_a_generation_has_fresh_and_hard_tracks(tmp_path: Path) -> None:
         seen |= {*fresh, last}
 
 
-@pytest.mark.parametrize("change", [{}, {"fitness": "rank"}, {"hard_tracks": 2}], ids=str)
+@pytest.mark.parametrize("change", [{}, {"hard_tracks": 2}], ids=str)
 @pytest.mark.parametrize("strategy", parts.STRATEGIES)
 def test_workers_do_not_show_with_any_strategy(tmp_path: Path, strategy: str, change: dict[str, Any]) -> None:
     what = plan(replace(SETTINGS, strategy=strategy, **change, growth=(Level(-100.0, sigma=0.2),)))

@@ -225,7 +225,6 @@ class Evolution(TypedDict):
     growth: NotRequired[Annotated[list[Level], Field(max_length=1000)]]
     average: NotRequired[Annotated[int, Field(ge=2, le=10**6)]]
     sigma_bound: NotRequired[bool]
-    fitness: NotRequired[Literal["score", "rank"]]
     hard_tracks: NotRequired[Annotated[int, Field(ge=1, le=10**6)]]
     strategy: NotRequired[Word]
     components: NotRequired[Annotated[int, Field(ge=1, le=10**6)]]

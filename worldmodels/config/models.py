@@ -172,11 +172,6 @@ class Controller(Architecture):
         description="begin with the previous iteration's C, fitted to the new V and M; network = layers only",
         json_schema_extra=LATER,
     )
-    fitness: Literal["score", "rank"] = Field(
-        "score",
-        description="how candidates are compared: by their mean score, or by their mean rank on each track",
-        json_schema_extra=LATER,
-    )
     sigma: Positive = Field(0.1, le=1000, description="first step size of the search")
     sigma_bound: bool = Field(
         False,

@@ -49,7 +49,12 @@ LATER_ITERATIONS: dict[str, dict[str, Any]] = {
         "vae": {"epochs": 0},
         "memory": {"epochs": 0, "warm_start": True},
         "controller": {
-            "sigma": 0.3, "generations": 200, "evaluate_every": 10, "evaluate_tracks": 48, "hard_tracks": 2, "patience": 200,
+            "sigma": 0.3,
+            "generations": 200,
+            "evaluate_every": 10,
+            "evaluate_tracks": 48,
+            "hard_tracks": 2,
+            "patience": 200,
         },
     },
 }

@@ -38,9 +38,8 @@ class Settings:
     the number of generations whose means are averaged to the validated parameters. `sigma_bound`: sigma never exceeds
     the initial one of the evolution, or of its level. `architecture`: the settings of C's architecture that do not have
     their default. `components`: the number of principal components that the search's coordinates are; 0: the parameters
-    themselves. `warm_start`: it begins with the previous iteration's C. `fitness`: what the strategy is told of each
-    candidate, "score" or "rank" (see `history.fitness`). `hard_tracks`: the number of a generation's tracks that
-    are earlier ones with low scores.
+    themselves. `warm_start`: it begins with the previous iteration's C. `hard_tracks`: the number of a
+    generation's tracks that are recent ones on which candidates scored worst.
     """
 
     seed: int
@@ -57,7 +56,6 @@ class Settings:
     strategy: str = "cma-es"
     components: int = 0
     warm_start: bool = False
-    fitness: str = "score"
     hard_tracks: int = 0
 
     def encode(self) -> bytes:

@@ -50,22 +50,6 @@ def candidate_scores(scores: np.ndarray) -> tuple[float, ...]:
     return tuple(average(row) for row in scores.tolist())
 
 
-def fitness(scores: np.ndarray, kind: str) -> tuple[float, ...]:
-    """Return what the strategy is told of each candidate [N], from the scores on each track [N, T].
-
-    Of kind "score", that is the mean score. A car that leaves the road loses hundreds of points and a faster lap gains
-    a few, so the mean tells mostly which candidates stay on the road. Of kind "rank", it is the mean over tracks of the
-    number of candidates with a lower score there (and half of those with an equal one): all tracks count the same.
-    A candidate with a score that is not a number has no fitness: nan.
-    """
-    if kind == "score":
-        return candidate_scores(scores)
-    lower = (scores[:, None] > scores).sum(axis=1)
-    equal = (scores[:, None] == scores).sum(axis=1) - 1
-    ranks = (lower + equal / 2).mean(axis=1)
-    return tuple(np.where(np.isfinite(scores).all(axis=1), ranks, math.nan).tolist())
-
-
 def row(after: Generation) -> Row:
     """Return the row of the generation before `after`."""
     assert after.before is not None

@@ -122,8 +122,7 @@ class ReplayedState:
         self._compare(self.ask()[0], now.candidates)
         self._asked = None
         scores = history.candidate_scores(outcome.scores)
-        kind = self._segment(now.number).settings.fitness
-        self._evolution.tell(now.candidates, history.fitness(outcome.scores, kind))
+        self._evolution.tell(now.candidates, scores)
         if self.level != self._best_level:
             self.best, self._best_level = None, self.level
         top = int(np.argmax(scores))

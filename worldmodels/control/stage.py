@@ -93,7 +93,6 @@ def settings(config: Config, length: int) -> Settings:
         c.strategy,
         c.components,
         c.warm_start,
-        c.fitness,
         c.hard_tracks,
     )
 
