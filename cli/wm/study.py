@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from wm import options
-from wm.sweep import How, Sweep, carry_out, how, name, page, preset, with_workers, workers, write_page
+from wm.sweep import carry_out, how, name, page, preset, with_workers, workers, write_page
+from wm.sweeping import How, Sweep
 
 if TYPE_CHECKING:
     from worldmodels.config import Config, Origins

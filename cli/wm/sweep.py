@@ -1,7 +1,7 @@
 """`wm sweep`: the product of lists of values, each combination an ordinary run on this machine."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,30 +9,16 @@ import click
 
 from wm import machine, options
 from wm.out import echo
+from wm.sweeping import How, Sweep, failure, work
 from worldmodels import durations
 from worldmodels.terminal import plain
 
 if TYPE_CHECKING:
-    from wm.selection import Selection
-    from worldmodels.artifacts import Name
-    from worldmodels.planning import Task
-    from worldmodels.store import Store
-    from worldmodels.sweeps import Row, SweepPlan, SweepRun
+    from worldmodels.sweeps import Row, SweepPlan
 
 STATES = {"missing": "to do", "differs": "differ", "follows": "would be redone"}
 Published = Mapping[str, tuple[float, float]] | None
 """Published scores, mean and standard deviation, by the words of a value."""
-
-
-@dataclass(frozen=True)
-class How:
-    """Options of a sweep beside the selection."""
-
-    cluster: bool = False
-    redo: bool = False
-    dry_run: bool = False
-    table: bool = False
-    as_json: bool = False
 
 
 def name(default: str) -> Callable[..., Any]:
@@ -124,54 +110,11 @@ def with_workers(given: options.RunOptions, workers: int | None) -> options.RunO
     return replace(given, overrides=(*given.overrides, f"execution.workers={workers}"))
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """The chosen stages of every run, as one `Selection` per iteration."""
-
-    given: options.RunOptions
-    runs: "Sequence[SweepRun]"
-    selections: "Sequence[Sequence[Selection]]"
-
-    @classmethod
-    def of(cls, names: Sequence[str], given: options.RunOptions, runs: "Sequence[SweepRun]") -> "Sweep":
-        from wm.selection import select_iterations
-
-        own = (replace(given, run_name=run.name, overrides=run.overrides) for run in runs)
-        return cls(given, runs, [select_iterations(names, each, None) for each in own])
-
-    @property
-    def store(self) -> "Store":
-        return self.given.store
-
-    @property
-    def sources(self) -> list[str]:
-        """Return the runs from which artifacts may be copied."""
-        return [self.given.run, *(run.name for run in self.runs)]
-
-    @property
-    def tasks(self) -> "dict[str, list[Task]]":
-        """Return the tasks of each run, inputs included."""
-        pairs = zip(self.runs, self.selections, strict=True)
-        return {run.name: [task for each in found for task in each.tasks] for run, found in pairs}
-
-    @property
-    def asked_for(self) -> "set[Name]":
-        """Return the names of the chosen stages' tasks, of all runs."""
-        return {task.name for found in self.selections for each in found for task in each.asked_for}
-
-    def rows(self) -> "list[Row]":
-        from worldmodels import sweeps
-
-        tasks = self.tasks
-        return sweeps.rows(self.store, [(run, tasks[run.name]) for run in self.runs])
-
-
 def carry_out(wanted: Sweep, how: How, published: Published, then: "Callable[[Sequence[Row]], None]") -> None:
     """Print the plan, do it, print the tables with published scores beside them, and hand the rows on to `then`.
 
     After that, raise an error if runs failed.
     """
-    from wm import sweeping
     from worldmodels import sweeps
 
     if how.table:
@@ -183,7 +126,7 @@ def carry_out(wanted: Sweep, how: How, published: Published, then: "Callable[[Se
     _print_plan(wanted, planned, how)
     if how.dry_run:
         return
-    failed = sweeping.work(wanted, how)
+    failed = work(wanted, how)
     rows = wanted.rows()
     if how.as_json:
         machine.event("table", **_document(rows))
@@ -191,7 +134,7 @@ def carry_out(wanted: Sweep, how: How, published: Published, then: "Callable[[Se
         told(rows, published)
     then(rows)
     if failed:
-        raise sweeping.failure(failed, len(wanted.runs))
+        raise failure(failed, len(wanted.runs))
 
 
 def _print_plan(wanted: Sweep, planned: "SweepPlan", how: How) -> None:

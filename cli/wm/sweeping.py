@@ -1,10 +1,11 @@
-"""The work of a sweep: one run after the other, as processes of this machine or as Jobs on a cluster."""
+"""A sweep's runs, and its work: one run after the other, as processes of this machine or as Jobs on a cluster."""
 
 import contextlib
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -17,13 +18,67 @@ if TYPE_CHECKING:
     from wm.machine import Events
     from wm.progress import Screen
     from wm.selection import Selection
-    from wm.sweep import How, Sweep
+    from worldmodels.artifacts import Name
     from worldmodels.errors import WmError
     from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.planning import PlannedStage, Task, TaskState
-    from worldmodels.sweeps import SweepRun
+    from worldmodels.store import Store
+    from worldmodels.sweeps import Row, SweepRun
 
     Failed = tuple[SweepRun, Sequence[Selection], WmError]
+
+
+@dataclass(frozen=True)
+class How:
+    """Options of a sweep beside the selection."""
+
+    cluster: bool = False
+    redo: bool = False
+    dry_run: bool = False
+    table: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The chosen stages of every run, as one `Selection` per iteration."""
+
+    given: options.RunOptions
+    runs: "Sequence[SweepRun]"
+    selections: "Sequence[Sequence[Selection]]"
+
+    @classmethod
+    def of(cls, names: Sequence[str], given: options.RunOptions, runs: "Sequence[SweepRun]") -> "Sweep":
+        from wm.selection import select_iterations
+
+        own = (replace(given, run_name=run.name, overrides=run.overrides) for run in runs)
+        return cls(given, runs, [select_iterations(names, each, None) for each in own])
+
+    @property
+    def store(self) -> "Store":
+        return self.given.store
+
+    @property
+    def sources(self) -> list[str]:
+        """Return the runs from which artifacts may be copied."""
+        return [self.given.run, *(run.name for run in self.runs)]
+
+    @property
+    def tasks(self) -> "dict[str, list[Task]]":
+        """Return the tasks of each run, inputs included."""
+        pairs = zip(self.runs, self.selections, strict=True)
+        return {run.name: [task for each in found for task in each.tasks] for run, found in pairs}
+
+    @property
+    def asked_for(self) -> "set[Name]":
+        """Return the names of the chosen stages' tasks, of all runs."""
+        return {task.name for found in self.selections for each in found for task in each.asked_for}
+
+    def rows(self) -> "list[Row]":
+        from worldmodels import sweeps
+
+        tasks = self.tasks
+        return sweeps.rows(self.store, [(run, tasks[run.name]) for run in self.runs])
 
 
 def work(wanted: "Sweep", how: "How") -> "list[Failed]":
