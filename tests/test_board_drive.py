@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from test_board import CHROMIUM, TOKEN, browsing
+from test_board import CHROMIUM, TOKEN, browsing, looked
 
 import worldmodels
 from worldmodels.board import driving, server, writing
@@ -51,6 +51,11 @@ def live(watch):
 @pytest.fixture
 def client(watch):
     return server.create(watch, TOKEN).test_client()
+
+
+def test_a_run_without_its_first_stages_has_begun():
+    (run,) = looked(PackagedStore()).state()["runs"]
+    assert run["words"] == "4 of 7 stages are committed"
 
 
 def begin(live, **more):

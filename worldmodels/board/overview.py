@@ -41,7 +41,10 @@ def words(iteration: Iteration) -> str:
         return "everything is committed"
     if iteration.trouble:
         return "its settings cannot be read"
+    names = list(iteration.stages)
     begun = next((n for n, s in iteration.stages.items() if s.state == "not begun"), "")
+    if begun and any(names.index(later) > names.index(begun) for later in by_state["committed"]):
+        return f"{len(by_state['committed'])} of {len(names)} stages are committed"  # a copy of a part of a run
     return f"{begun} not begun" if begun else "waits"
 
 
