@@ -25,7 +25,8 @@ from worldmodels.rollouts.episodes import Episode
 from worldmodels.store import PackagedStore
 
 TRACK = 300_000_001
-START = {"run": "pretrained", "iteration": 1, "controller": "mean", "track": TRACK}
+ITERATION = PackagedStore().iteration
+START = {"run": "pretrained", "iteration": ITERATION, "controller": "mean", "track": TRACK}
 MOVE = {"steps": 2, "keys": None, "dream": False, "temperature": 1.0}
 OWN = {"Host": "127.0.0.1:1", "Origin": "http://127.0.0.1:1", "Sec-Fetch-Site": "same-origin"}
 
@@ -125,7 +126,7 @@ def test_a_run_without_a_controller_is_driven_by_keys(live):
     assert move(live, id, keys=["up"])["step"] == 2
     with pytest.raises(MissingInput, match="no controller drives here") as caught:
         move(live, id)
-    assert caught.value.next == "wm run controller --run pretrained --store package: --iteration 1"
+    assert caught.value.next == f"wm run controller --run pretrained --store package: --iteration {ITERATION}"
 
 
 # M's dream.
@@ -250,8 +251,11 @@ def test_a_drive_needs_the_token_and_a_small_request(client):
     [
         (START | {"run": "night"}, "there is no run 'night' in package:; it has pretrained"),
         (START | {"run": "../../etc"}, "run name '../../etc': use 1 to 48 of a-z"),
-        (START | {"iteration": 7}, "has no iteration 7; it has 1; next: wm run --run pretrained --iteration 7 --store"),
-        (START | {"controller": 99}, "generation 99: the controller has generations 1 to 16; next: wm evaluate"),
+        (
+            START | {"iteration": 7},
+            f"has no iteration 7; it has {ITERATION}; next: wm run --run pretrained --iteration 7 --store",
+        ),
+        (START | {"controller": 999}, "generation 999: the controller has generations 1 to 150; next: wm evaluate"),
         (START | {"controller": "worst"}, "controller 'worst': Input should be 'mean' or 'best'"),
         (START | {"track": -1}, "track -1: Input should be greater than or equal to 0"),
         (START | {"track": "1"}, "track '1': Input should be a valid integer"),
@@ -280,7 +284,9 @@ def test_a_missing_package_is_named(client, monkeypatch):
 
 def test_a_controller_that_is_no_number_is_an_error_in_words(live, monkeypatch):
     monkeypatch.setattr(worldmodels.api.Run, "parameters", lambda run, which: np.full(5000, np.nan, np.float32))
-    with pytest.raises(worldmodels.errors.CorruptArtifact, match="pretrained/iter-1: V, M or C gives") as caught:
+    with pytest.raises(
+        worldmodels.errors.CorruptArtifact, match=f"pretrained/iter-{ITERATION}: V, M or C gives"
+    ) as caught:
         move(live, begin(live), 3)
     assert caught.value.next == "wm verify --store package:"
 
@@ -295,7 +301,7 @@ def test_driving_changes_nothing_in_the_store(finished):
 
     before = content()
     live = Driving(Watch(worldmodels.store.LocalStore(finished.store), resolve()[0]).store)
-    id = begin(live, run="tiny")
+    id = begin(live, run="tiny", iteration=1)
     move(live, id, 30)
     move(live, id, 3, dream=True, keys=["up"])
     live.end(id)

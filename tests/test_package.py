@@ -89,7 +89,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
         assert names == sources.keys()
         assert all(archive.read(name) == path.read_bytes() for name, path in sources.items())
     assert {"worldmodels/py.typed", "worldmodels/board/static/board.js", "worldmodels/reports/templates/report.html",
-            "worldmodels/packaged/pretrained/iter-1/vae/manifest.json"} <= names  # fmt: skip
+            "worldmodels/packaged/pretrained/iter-2/vae/manifest.json"} <= names  # fmt: skip
     assert wheel.stat().st_size < 10e6
 
 

@@ -50,7 +50,7 @@ LATER_ITERATIONS: dict[str, dict[str, Any]] = {
         "memory": {"epochs": 0, "warm_start": True},
         "controller": {
             "sigma": 0.3,
-            "generations": 200,
+            "generations": 150,
             "evaluate_every": 10,
             "evaluate_tracks": 48,
             "hard_tracks": 2,
