@@ -396,6 +396,13 @@ def test_the_papers_table_shares_v_and_leaves_m_untrained_once_a_seed(tmp_path):
     assert len({run.config.controller.generations for run in found}) == 1
 
 
+def test_a_page_that_cannot_be_written_is_refused_before_the_sweep(tmp_path):
+    page = tmp_path / "missing" / "page.html"
+    done = CliRunner().invoke(cli, ["sweep", "-o", "seed=1,2", "--page", str(page), "--store", str(tmp_path / "store")])
+    assert done.exit_code == 2 and f"{page.parent} is not a folder" in done.output
+    assert not (tmp_path / "store").exists()
+
+
 def test_the_page_has_the_papers_scores_beside_those_of_each_seed(tmp_path, monkeypatch):
     for seed in (1, 2):
         monkeypatch.setattr(small_run, "RUN", f"paper-table-z-seed{seed}")

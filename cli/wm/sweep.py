@@ -1,5 +1,6 @@
 """`wm sweep`: the product of lists of values, each combination an ordinary run on this machine."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -54,9 +55,16 @@ def how(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def page(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
-        "--page", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+        "--page", type=click.Path(path_type=Path, dir_okay=False, writable=True), metavar="FILE", callback=_in_a_folder,
         help="Write the tables and a figure as an HTML page.",
     )(command)  # fmt: skip
+
+
+def _in_a_folder(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that cannot be made before the sweep begins, which may take hours."""
+    if path and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{path}: {path.parent} is not a folder that you may write to")
+    return path
 
 
 def workers(command: Callable[..., Any]) -> Callable[..., Any]:
