@@ -19,6 +19,9 @@
 Other exit codes: 0 success, 2 usage (click), 130 Ctrl-C. Every error names its cause and the next command.
 """
 
+import difflib
+from collections.abc import Iterable
+
 DISTRIBUTION = "world-models-carracing"
 
 
@@ -97,6 +100,13 @@ def of_code(code: int) -> type[WmError] | None:
     """Return the class of errors with that exit code, or None."""
     found = (kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, WmError))
     return next((kind for kind in found if kind.exit_code == code), None)
+
+
+def among(name: str, known: Iterable[str]) -> str:
+    """Return the known names in words, after the one that is closest to a wrong `name`."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(names)}"
 
 
 def lacking(what: str, package: str | None) -> ConfigError:

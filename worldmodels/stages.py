@@ -4,13 +4,12 @@ Functions of stages are strings, so that this module imports neither TensorFlow 
 to add a stage.
 """
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from .errors import ConfigError
+from .errors import ConfigError, among
 
 if TYPE_CHECKING:
     from .config import Config
@@ -230,9 +229,7 @@ STAGES: dict[str, Stage] = {
 def stage(name: str) -> Stage:
     """Return the stage of that name. Raise ConfigError, with the closest name, if there is none."""
     if name not in STAGES:
-        close = difflib.get_close_matches(name, STAGES, n=1, cutoff=0.4)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"there is no stage {name!r}{hint}; stages: {', '.join(STAGES)}", next="wm run --help")
+        raise ConfigError(f"there is no stage {name!r}; {among(name, STAGES)}", next="wm run --help")
     return STAGES[name]
 
 

@@ -1,10 +1,9 @@
 """Table of studies: sweeps with fixed lists, each with published scores to compare with. One entry is a study."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import ConfigError
+from ..errors import ConfigError, among
 from ..reports.results import PAPER
 from .axes import SEED, Axis, Value
 
@@ -66,7 +65,5 @@ STUDIES: dict[str, Study] = {
 def study(name: str) -> Study:
     """Return the study of that name. Raise ConfigError, with the closest name, if there is none."""
     if name not in STUDIES:
-        close = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.4)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"there is no study {name!r}{hint}; studies: {', '.join(STUDIES)}", next="wm study --help")
+        raise ConfigError(f"there is no study {name!r}; {among(name, STUDIES)}", next="wm study --help")
     return STUDIES[name]
