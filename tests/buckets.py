@@ -57,6 +57,7 @@ def serve(folder: Path, volumes: int = 20, host: str = "127.0.0.1") -> Iterator[
         "s3": "true", "s3.localSocket": folder / "s3.sock", "s3.port.iceberg": 0, "s3.port.lance": 0,
         "s3.config": folder / "identities.json", "s3.autoCreateBucket": "false",
         "master.telemetry": "false", "master.volumeSizeLimitMB": 64, "volume.max": volumes,
+        "volume.minFreeSpace": "100MiB",  # by default, SeaweedFS stores nothing on a disk with less than 1 % free
     }  # fmt: skip
     command = [
         program(),
