@@ -129,8 +129,8 @@ def work(uri: str, generations: int, workers: range, rate: float) -> Seen:
     log = logging.getLogger("exchange")
 
     def one(worker: int) -> None:
-        area = StoreWorkspace(store, "run/iter-1/controller", "own", "{}")  # type: ignore[arg-type]
-        run(Exchange(area, plan, worker, 8, log), player(store, rate, 8), lambda rate: None)
+        workspace = StoreWorkspace(store, "run/iter-1/controller", "own", "{}")  # type: ignore[arg-type]
+        run(Exchange(workspace, plan, worker, 8, log), player(store, rate, 8), lambda rate: None)
 
     with ThreadPoolExecutor(len(workers)) as pool:
         list(pool.map(one, workers))

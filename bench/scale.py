@@ -149,8 +149,8 @@ class SimulatedCluster:
     def work(self, worker: int, world: World) -> None:
         s = self.scenario
         store = Recorder(self, worker, Connection(self.bucket, world, s.latency, self.chance.getrandbits(32)))
-        area = StoreWorkspace(store, "run/iter-1/controller", "own", "{}")
-        exchange = Exchange(area, self.plan(world), worker, s.lanes, LOG, s.timing, host=world)
+        workspace = StoreWorkspace(store, "run/iter-1/controller", "own", "{}")
+        exchange = Exchange(workspace, self.plan(world), worker, s.lanes, LOG, s.timing, runtime=world)
         try:
             files = run(exchange, self.player(worker, world), lambda rate: None)
         except Exception:

@@ -237,11 +237,11 @@ def stage_steps(nets: Networks, generations: int) -> float:
         settings |= {"growth": "[]", "evaluate_every": 100}
         inputs = {stage: fakes.FolderArtifact(nets.folder) for stage in ("vae", "memory")}
         ctx = fakes.context(folder, "controller", {f"controller.{k}": v for k, v in settings.items()}, **inputs)
-        ctx.area, ctx.lanes = (
+        ctx.workspace, ctx.lanes = (
             StoreWorkspace(LocalStore(folder / "area"), "bench/iter-1/controller", "work", "{}"),
             LANES,
         )
-        ctx.area.open()
+        ctx.workspace.open()
         spent = seconds(lambda: control.work(ctx), time.monotonic)
         rows = csv.DictReader(io.StringIO((ctx.results / "rewards.csv").read_text()))
         return sum(int(row["steps"]) for row in rows) / spent

@@ -74,7 +74,7 @@ def context(folder: Path, stage: str, overrides: dict[str, Any], **inputs: Any) 
         inputs={name: value if isinstance(value, tuple) else (value,) for name, value in inputs.items()},
         results=folder / "results", telemetry=folder / "telemetry",
         checkpoints=Checkpoints(LocalStore(folder / "store"), "checkpoints", log),
-        area=None, worker=0, workers=1, lanes=1, log=log, pulse=ProgressReporter(log),
+        workspace=None, worker=0, workers=1, lanes=1, log=log, reporter=ProgressReporter(log),
     )  # fmt: skip
 
 
@@ -91,15 +91,15 @@ class Killed(BaseException):
 
 def kill_after(ctx: Context, steps: int) -> Context:
     """The process dies at the end of that step, whatever it is doing."""
-    pulse = ctx.pulse
+    reporter = ctx.reporter
 
     def deadly(done: float, *rest: Any) -> None:
-        pulse(done, *rest)
+        reporter(done, *rest)
         if done >= steps:
             raise Killed
 
-    deadly.stop, deadly.touch, deadly.check = pulse.stop, pulse.touch, pulse.check
-    ctx.pulse = deadly
+    deadly.stop, deadly.touch, deadly.check = reporter.stop, reporter.touch, reporter.check
+    ctx.reporter = deadly
     return ctx
 
 

@@ -69,9 +69,9 @@ def table(column: str) -> dict[str, bytes]:
 
 def evolve(store: Store) -> dict[str, bytes]:
     """Play the evolution's part in the store, and return its files."""
-    area = state(store, "controller").area
-    area.open()
-    return run(Exchange(area, evolution(), 0, 4, LOG, QUICK), player(4), lambda rate: None)
+    workspace = state(store, "controller").workspace
+    workspace.open()
+    return run(Exchange(workspace, evolution(), 0, 4, LOG, QUICK), player(4), lambda rate: None)
 
 
 def state(store: Store, stage: str) -> TaskState:

@@ -80,7 +80,7 @@ def player(lanes: int, pause: float = 0.0) -> Callable[..., Iterator[Played]]:
     return play
 
 
-def area(folder: Path, work: str = "own") -> StoreWorkspace:
+def workspace(folder: Path, work: str = "own") -> StoreWorkspace:
     found = StoreWorkspace(LocalStore(folder), "run/iter-1/controller", work, "{}")
     found.open()
     return found
@@ -94,7 +94,7 @@ def work(
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return work(area(tmp_path_factory.mktemp("undisturbed")), plan())
+    return work(workspace(tmp_path_factory.mktemp("undisturbed")), plan())
 
 
 def test_files_are_complete(undisturbed: dict[str, bytes]) -> None:
@@ -110,12 +110,12 @@ def test_files_are_complete(undisturbed: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("lanes", [1, 32])
 def test_lanes_do_not_show(undisturbed: dict[str, bytes], tmp_path: Path, lanes: int) -> None:
-    assert work(area(tmp_path), plan(), lanes=lanes) == undisturbed
+    assert work(workspace(tmp_path), plan(), lanes=lanes) == undisturbed
 
 
 def test_workers_do_not_show(undisturbed: dict[str, bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda w: work(area(tmp_path), plan(), w, pause=0.002), range(3)))
+        found = list(pool.map(lambda w: work(workspace(tmp_path), plan(), w, pause=0.002), range(3)))
     assert found == [undisturbed] * 3
     assert not caplog.records
 
@@ -124,7 +124,7 @@ def test_every_worker_plays(tmp_path: Path) -> None:
     played = [0, 0]
 
     def count(worker: int) -> None:
-        exchange = Exchange(area(tmp_path), plan(), worker, 4, LOG, QUICK)
+        exchange = Exchange(workspace(tmp_path), plan(), worker, 4, LOG, QUICK)
 
         def tick(rate: float) -> None:
             played[worker] += exchange.queue.outstanding() > 0
@@ -137,18 +137,18 @@ def test_every_worker_plays(tmp_path: Path) -> None:
 
 
 def test_finished_evolution_is_not_played_again(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    work(area(tmp_path), plan())
-    assert run(Exchange(area(tmp_path), plan(), 1, 4, LOG, QUICK), None, lambda rate: None) == undisturbed
+    work(workspace(tmp_path), plan())
+    assert run(Exchange(workspace(tmp_path), plan(), 1, 4, LOG, QUICK), None, lambda rate: None) == undisturbed
 
 
 def test_more_generations_go_on_from_the_last(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    work(area(tmp_path), plan(generations=2))
-    assert work(area(tmp_path), plan()) == undisturbed
+    work(workspace(tmp_path), plan(generations=2))
+    assert work(workspace(tmp_path), plan()) == undisturbed
 
 
 def test_fewer_generations_are_rebuilt(tmp_path: Path) -> None:
-    work(area(tmp_path / "a"), plan())
-    assert work(area(tmp_path / "a"), plan(generations=3)) == work(area(tmp_path / "b"), plan(generations=3))
+    work(workspace(tmp_path / "a"), plan())
+    assert work(workspace(tmp_path / "a"), plan(generations=3)) == work(workspace(tmp_path / "b"), plan(generations=3))
 
 
 class Dies(Exception):
@@ -156,7 +156,7 @@ class Dies(Exception):
 
 
 class Mortal:
-    """An area that fails for good before or after its n-th writing operation."""
+    """A workspace that fails for good before or after its n-th writing operation."""
 
     def __init__(self, inner: StoreWorkspace, writes: int, after: bool) -> None:
         self._inner, self._left, self._after, self._lock = inner, writes, after, threading.Lock()
@@ -178,20 +178,20 @@ class Mortal:
 def test_death_at_any_write_does_not_show(undisturbed: dict[str, bytes], tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
     for _ in range(12):
-        mortal = Mortal(area(tmp_path), draw.randint(1, 25), draw.random() < 0.5)
+        mortal = Mortal(workspace(tmp_path), draw.randint(1, 25), draw.random() < 0.5)
         try:
             work(mortal, plan(), worker=draw.randint(0, 1), lanes=draw.choice([2, 8]))
         except Dies:
             continue
         break
-    assert work(area(tmp_path), plan()) == undisturbed
+    assert work(workspace(tmp_path), plan()) == undisturbed
 
 
 def test_sigkill_of_processes_does_not_show(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     draw, fork = random.Random(0), multiprocessing.get_context("fork")
 
     def start(worker: int) -> multiprocessing.process.BaseProcess:
-        process = fork.Process(target=work, args=(area(tmp_path), plan(), worker, draw.choice([2, 8]), 0.01))
+        process = fork.Process(target=work, args=(workspace(tmp_path), plan(), worker, draw.choice([2, 8]), 0.01))
         process.start()
         return process
 
@@ -207,26 +207,26 @@ def test_sigkill_of_processes_does_not_show(undisturbed: dict[str, bytes], tmp_p
     for process in workers:
         process.join(30)
     assert [process.exitcode for process in workers] == [0, 0]
-    assert work(area(tmp_path), plan()) == undisturbed
+    assert work(workspace(tmp_path), plan()) == undisturbed
 
 
 def test_a_worker_that_is_started_again_goes_on_with_its_blocks(tmp_path: Path) -> None:
     with pytest.raises(Dies):
-        work(Mortal(area(tmp_path), 6, True), plan(), worker=0)  # type: ignore[arg-type]
+        work(Mortal(workspace(tmp_path), 6, True), plan(), worker=0)  # type: ignore[arg-type]
     began = time.monotonic()
-    work(area(tmp_path), plan(), worker=0, timing=replace(QUICK, overdue=20.0))
+    work(workspace(tmp_path), plan(), worker=0, timing=replace(QUICK, overdue=20.0))
     assert time.monotonic() - began < 20
-    assert not [key for key in area(tmp_path).written("generations/00001/claims/") if key.endswith("-1")]
+    assert not [key for key in workspace(tmp_path).written("generations/00001/claims/") if key.endswith("-1")]
 
 
 def test_another_worker_leads_when_the_first_is_gone(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(Dies):
-        work(Mortal(area(tmp_path), 20, True), plan(), worker=0)
-    assert work(area(tmp_path), plan(), worker=5) == undisturbed
+        work(Mortal(workspace(tmp_path), 20, True), plan(), worker=0)
+    assert work(workspace(tmp_path), plan(), worker=5) == undisturbed
 
 
 def test_expired_claims_are_taken_over(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    where = area(tmp_path)
+    where = workspace(tmp_path)
     with pytest.raises(Dies):
         work(Mortal(where, 3, True), plan(), worker=0)  # type: ignore[arg-type]
     for block in range(4):
@@ -238,7 +238,7 @@ def test_expired_claims_are_taken_over(undisturbed: dict[str, bytes], tmp_path: 
 
 def test_claims_from_the_future_expire_as_well(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     """Another machine's clock, or a hostile writer, dates them."""
-    where = area(tmp_path)
+    where = workspace(tmp_path)
     with pytest.raises(Dies):
         work(Mortal(where, 3, True), plan(), worker=0)  # type: ignore[arg-type]
     for block in range(4):
@@ -254,12 +254,12 @@ def test_error_of_a_block_ends_the_worker(tmp_path: Path) -> None:
         yield
 
     with pytest.raises(WorkFailed, match="engine"):
-        run(Exchange(area(tmp_path), plan(), 0, 4, LOG, QUICK), broken, lambda rate: None)
+        run(Exchange(workspace(tmp_path), plan(), 0, 4, LOG, QUICK), broken, lambda rate: None)
 
 
 def test_error_of_the_exchange_ends_the_worker(tmp_path: Path) -> None:
     with pytest.raises(Dies):
-        work(Mortal(area(tmp_path), 10, False), plan(), pause=0.01)
+        work(Mortal(workspace(tmp_path), 10, False), plan(), pause=0.01)
 
 
 def test_stop_request_ends_the_worker_at_once(tmp_path: Path) -> None:
@@ -268,14 +268,14 @@ def test_stop_request_ends_the_worker_at_once(tmp_path: Path) -> None:
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run(Exchange(area(tmp_path), plan(), 0, 4, LOG, QUICK), player(4), stop)
+        run(Exchange(workspace(tmp_path), plan(), 0, 4, LOG, QUICK), player(4), stop)
     assert time.monotonic() - began < 1
 
 
 def test_area_of_other_settings_is_refused(tmp_path: Path) -> None:
-    work(area(tmp_path), plan(generations=1))
+    work(workspace(tmp_path), plan(generations=1))
     with pytest.raises(Conflict, match="population"):
-        work(area(tmp_path), plan(replace(SETTINGS, population=8)))
+        work(workspace(tmp_path), plan(replace(SETTINGS, population=8)))
 
 
 def child(**changes: object) -> EvolutionPlan:
@@ -283,23 +283,23 @@ def child(**changes: object) -> EvolutionPlan:
 
 
 def test_start_from_continues_the_parents_state(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    work(area(tmp_path, "parent"), plan())
-    found = work(area(tmp_path, "child"), child())
+    work(workspace(tmp_path, "parent"), plan())
+    found = work(workspace(tmp_path, "child"), child())
     assert {**found, "best.npy": b""} == {**undisturbed, "best.npy": b""}
 
 
 def test_start_from_takes_the_new_sigma_and_tracks(tmp_path: Path) -> None:
-    work(area(tmp_path, "parent"), plan())
-    work(area(tmp_path, "child"), child(sigma=0.02, tracks=5))
-    first = Generation.decode(area(tmp_path, "child").get(params_key(4)) or b"", params_key(4))
+    work(workspace(tmp_path, "parent"), plan())
+    work(workspace(tmp_path, "child"), child(sigma=0.02, tracks=5))
+    first = Generation.decode(workspace(tmp_path, "child").get(params_key(4)) or b"", params_key(4))
     assert first.sigma == 0.02 and len(first.tracks) == 5 and first.before is None
 
 
 def test_start_from_of_a_child(tmp_path: Path) -> None:
-    work(area(tmp_path, "parent"), plan())
-    work(area(tmp_path, "child"), child(sigma=0.05))
+    work(workspace(tmp_path, "parent"), plan())
+    work(workspace(tmp_path, "child"), child(sigma=0.05))
     grandchild = plan(replace(SETTINGS, start_from=4, sigma=0.05, tracks=4))
-    rows = work(area(tmp_path, "grandchild"), grandchild)["rewards.csv"].decode().splitlines()
+    rows = work(workspace(tmp_path, "grandchild"), grandchild)["rewards.csv"].decode().splitlines()
     assert len(rows) == 6
 
 
@@ -314,16 +314,16 @@ def test_start_from_of_a_child(tmp_path: Path) -> None:
     ],
 )
 def test_start_from_names_what_cannot_change(tmp_path: Path, name: str, change: dict[str, object]) -> None:
-    work(area(tmp_path, "parent"), plan())
+    work(workspace(tmp_path, "parent"), plan())
     with pytest.raises(ConfigError, match=f"that evolution has {name} = ") as refused:
-        work(area(tmp_path, "child"), child(**change))
+        work(workspace(tmp_path, "child"), child(**change))
     assert f"controller.{name}=" in refused.value.next
 
 
 def test_start_from_needs_a_finished_generation(tmp_path: Path) -> None:
-    work(area(tmp_path, "parent"), plan(generations=2))
+    work(workspace(tmp_path, "parent"), plan(generations=2))
     with pytest.raises(MissingInput, match="3"):
-        work(area(tmp_path, "child"), child())
+        work(workspace(tmp_path, "child"), child())
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
@@ -370,7 +370,7 @@ def test_hard_tracks_are_drawn_among_recent_ones_with_low_scores() -> None:
 
 
 def test_a_generation_has_fresh_and_hard_tracks(tmp_path: Path) -> None:
-    where = area(tmp_path)
+    where = workspace(tmp_path)
     work(where, plan(replace(SETTINGS, hard_tracks=1), generations=6))
     tracks = [Generation.decode(where.get(params_key(n)) or b"", params_key(n)).tracks for n in range(1, 7)]
     seen: set[int] = set()
@@ -384,8 +384,8 @@ def test_a_generation_has_fresh_and_hard_tracks(tmp_path: Path) -> None:
 def test_workers_do_not_show_with_any_strategy(tmp_path: Path, strategy: str, change: dict[str, Any]) -> None:
     what = plan(replace(SETTINGS, strategy=strategy, **change, growth=(Level(-100.0, sigma=0.2),)))
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda w: work(area(tmp_path / "a"), what, w, pause=0.002), range(3)))
-    assert found == [work(area(tmp_path / "b"), what)] * 3
+        found = list(pool.map(lambda w: work(workspace(tmp_path / "a"), what, w, pause=0.002), range(3)))
+    assert found == [work(workspace(tmp_path / "b"), what)] * 3
 
 
 @pytest.mark.parametrize("strategy", parts.STRATEGIES)
@@ -420,15 +420,15 @@ def test_blocks_cover_every_episode_once(workers: int) -> None:
 
 
 def test_a_generation_survives_its_bytes(tmp_path: Path) -> None:
-    work(area(tmp_path), plan(generations=1))
-    data = area(tmp_path).get(params_key(2)) or b""
+    work(workspace(tmp_path), plan(generations=1))
+    data = workspace(tmp_path).get(params_key(2)) or b""
     assert Generation.decode(data, params_key(2)).encode() == data
-    assert area(tmp_path).get(result_key(1, 0)) and area(tmp_path).get(final_key(1))
+    assert workspace(tmp_path).get(result_key(1, 0)) and workspace(tmp_path).get(final_key(1))
 
 
 @pytest.fixture
 def evolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, bytes]]]:
-    """The stage on the real simulator, as so many workers of one area."""
+    """The stage on the real simulator, as so many workers of one workspace."""
     monkeypatch.setattr(stage, "Encoder", EncoderFn)
     monkeypatch.setattr(stage, "Step", RecurrentFn)
     monkeypatch.setattr(stage, "VALIDATION_STEPS", 25)
@@ -438,7 +438,7 @@ def evolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
         chosen = {f"controller.{key}": value for key, value in {**settings, **overrides}.items()}
         inputs = {stage: FolderArtifact(tmp_path) for stage in ("vae", "memory")}
         ctx = context(tmp_path / name / str(worker), "controller", chosen, **inputs)
-        ctx.area, ctx.worker, ctx.lanes = area(tmp_path / name), worker, lanes
+        ctx.workspace, ctx.worker, ctx.lanes = workspace(tmp_path / name), worker, lanes
         stage.work(ctx)
         return {path.name: path.read_bytes() for path in ctx.results.iterdir()}
 

@@ -1,4 +1,4 @@
-"""When an evolution ends, what it plays as it gets better, and what is said of it meanwhile."""
+"""Stopping criteria, levels and averages of an evolution, and the description of its progress."""
 
 import io
 import logging
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_control import LOG, QUICK, SETTINGS, Dies, Mortal, area, plan, player, work
+from test_control import LOG, QUICK, SETTINGS, Dies, Mortal, plan, player, work, workspace
 
 from worldmodels.config import Controller
 from worldmodels.context import StoreWorkspace
@@ -27,7 +27,7 @@ GROWTH = (Level(-0.3, tracks=5, sigma=0.05), Level(0.3, steps=10))
 
 
 def ending(generations: int = 8, **goals: float) -> EvolutionPlan:
-    return replace(plan(generations=generations), goals=StoppingCriteria(**goals))  # type: ignore[arg-type]
+    return replace(plan(generations=generations), criteria=StoppingCriteria(**goals))  # type: ignore[arg-type]
 
 
 def rows(files: dict[str, bytes]) -> list[str]:
@@ -65,43 +65,45 @@ def test_a_course_counts_generations_since_the_best() -> None:
 
 def test_it_ends_at_the_target_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    found = work(area(tmp_path / "early"), ending(target=-10.0))
+    found = work(workspace(tmp_path / "early"), ending(target=-10.0))
     assert len(rows(found)) == 3 and "controller.target = -10" in rows(found)[-1]
     assert "ends after generation 2: controller.target" in caplog.text
-    assert without_reason(found) == work(area(tmp_path / "plain"), plan(generations=2))
+    assert without_reason(found) == work(workspace(tmp_path / "plain"), plan(generations=2))
 
 
 def test_all_workers_agree_on_the_end(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda w: work(area(tmp_path), ending(target=-10.0), w, pause=0.002), range(3)))
+        found = list(pool.map(lambda w: work(workspace(tmp_path), ending(target=-10.0), w, pause=0.002), range(3)))
     assert found[0] == found[1] == found[2] and "controller.target = -10" in rows(found[0])[-1]
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_death_near_the_end_does_not_show(tmp_path: Path, seed: int) -> None:
-    undisturbed = work(area(tmp_path / "a"), ending(target=-10.0))
+    undisturbed = work(workspace(tmp_path / "a"), ending(target=-10.0))
     for writes in range(20 + seed, 60, 9):
         try:
-            work(Mortal(area(tmp_path / "b"), writes, after=bool(writes % 2)), ending(target=-10.0))  # type: ignore[arg-type]
+            work(Mortal(workspace(tmp_path / "b"), writes, after=bool(writes % 2)), ending(target=-10.0))  # type: ignore[arg-type]
         except Dies:
             continue
-    assert work(area(tmp_path / "b"), ending(target=-10.0)) == undisturbed
+    assert work(workspace(tmp_path / "b"), ending(target=-10.0)) == undisturbed
 
 
 def test_a_raised_goal_goes_on_from_where_it_stopped(tmp_path: Path) -> None:
-    work(area(tmp_path / "a"), ending(target=-10.0))
-    first = area(tmp_path / "a").get(params_key(1))
-    assert work(area(tmp_path / "a"), plan(generations=8)) == work(area(tmp_path / "b"), plan(generations=8))
-    assert area(tmp_path / "a").get(params_key(1)) == first
+    work(workspace(tmp_path / "a"), ending(target=-10.0))
+    first = workspace(tmp_path / "a").get(params_key(1))
+    assert work(workspace(tmp_path / "a"), plan(generations=8)) == work(workspace(tmp_path / "b"), plan(generations=8))
+    assert workspace(tmp_path / "a").get(params_key(1)) == first
 
 
 def test_a_goal_that_was_passed_long_ago_is_found(tmp_path: Path) -> None:
-    work(area(tmp_path / "a"), plan(generations=8))
-    assert work(area(tmp_path / "a"), ending(target=-10.0)) == work(area(tmp_path / "b"), ending(target=-10.0))
+    work(workspace(tmp_path / "a"), plan(generations=8))
+    assert work(workspace(tmp_path / "a"), ending(target=-10.0)) == work(
+        workspace(tmp_path / "b"), ending(target=-10.0)
+    )
 
 
 def test_hours_end_it(tmp_path: Path) -> None:
-    found = work(area(tmp_path), ending(wall_hours=1e-9))
+    found = work(workspace(tmp_path), ending(wall_hours=1e-9))
     assert len(rows(found)) == 2 and "wall_hours" in rows(found)[-1]
 
 
@@ -134,7 +136,7 @@ def test_later_settings_are_written_only_where_they_are_not_usual() -> None:
 
 
 def test_it_grows_with_the_means_score(tmp_path: Path) -> None:
-    where = area(tmp_path)
+    where = workspace(tmp_path)
     work(where, grown())
     found = [drawn(where, g) for g in range(1, 11)]
     sizes = [len(each.tracks) for each in found]
@@ -144,16 +146,16 @@ def test_it_grows_with_the_means_score(tmp_path: Path) -> None:
 
 
 def test_growth_holds_through_deaths_and_leaders(tmp_path: Path) -> None:
-    undisturbed = work(area(tmp_path / "a"), grown())
+    undisturbed = work(workspace(tmp_path / "a"), grown())
     for writes in (40, 30, 20, 10, 20):
         with pytest.raises(Dies):
-            work(Mortal(area(tmp_path / "b"), writes, True), grown(), worker=writes % 3)  # type: ignore[arg-type]
-    assert work(area(tmp_path / "b"), grown()) == undisturbed
+            work(Mortal(workspace(tmp_path / "b"), writes, True), grown(), worker=writes % 3)  # type: ignore[arg-type]
+    assert work(workspace(tmp_path / "b"), grown()) == undisturbed
 
 
 def test_growth_holds_in_a_child(tmp_path: Path) -> None:
-    undisturbed = work(area(tmp_path, "parent"), grown())
-    found = work(area(tmp_path, "child"), grown(start_from=7))
+    undisturbed = work(workspace(tmp_path, "parent"), grown())
+    found = work(workspace(tmp_path, "child"), grown(start_from=7))
     assert {**found, "best.npy": b""} == {**undisturbed, "best.npy": b""}
 
 
@@ -170,7 +172,7 @@ def test_sigma_does_not_grow_beyond_its_bound(tmp_path: Path) -> None:
 
 def played(folder: Path, *settings: Settings) -> Iterator[tuple[Settings, StoreWorkspace]]:
     for number, each in enumerate(settings):
-        where = area(folder / str(number))
+        where = workspace(folder / str(number))
         work(where, plan(each, generations=10))
         yield each, where
 
@@ -188,7 +190,7 @@ def arrays(files: dict[str, bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_average_of_the_last_means_is_validated_and_handed_on(tmp_path: Path) -> None:
-    where = area(tmp_path)
+    where = workspace(tmp_path)
     means, handed_on = arrays(work(where, averages()))
     np.testing.assert_allclose(handed_on, means[-3:].mean(0), rtol=1e-5)
     np.testing.assert_allclose(drawn(where, 6).validated, means[2:5].mean(0), rtol=1e-5)
@@ -196,13 +198,13 @@ def test_the_average_of_the_last_means_is_validated_and_handed_on(tmp_path: Path
 
 
 def test_averages_do_not_change_the_candidates(tmp_path: Path) -> None:
-    means, _ = arrays(work(area(tmp_path / "a"), averages()))
-    plain, _ = arrays(work(area(tmp_path / "b"), plan(generations=6)))
+    means, _ = arrays(work(workspace(tmp_path / "a"), averages()))
+    plain, _ = arrays(work(workspace(tmp_path / "b"), plan(generations=6)))
     np.testing.assert_array_equal(means, plain)
 
 
 def test_the_parameters_with_the_best_validation_score_are_handed_on(tmp_path: Path) -> None:
-    found = work(area(tmp_path), averages(generations=9, select="best", count=2))
+    found = work(workspace(tmp_path), averages(generations=9, select="best", count=2))
     scores = [float(row.split(",")[6] or "-inf") for row in rows(found)[1:]]
     best = scores.index(max(scores))  # validated before this generation was told
     means, handed_on = arrays(found)
@@ -211,20 +213,20 @@ def test_the_parameters_with_the_best_validation_score_are_handed_on(tmp_path: P
 
 def test_averages_hold_through_deaths_and_in_a_child(tmp_path: Path) -> None:
     what = averages(generations=9, select="best")
-    undisturbed = work(area(tmp_path / "a"), what)
+    undisturbed = work(workspace(tmp_path / "a"), what)
     for writes in (30, 20, 20):
         with pytest.raises(Dies):
-            work(Mortal(area(tmp_path / "b"), writes, True), what, worker=writes % 3)  # type: ignore[arg-type]
-    assert work(area(tmp_path / "b"), what) == undisturbed
+            work(Mortal(workspace(tmp_path / "b"), writes, True), what, worker=writes % 3)  # type: ignore[arg-type]
+    assert work(workspace(tmp_path / "b"), what) == undisturbed
     child = replace(averages(9), settings=replace(SETTINGS, average=3, start_from=5))
-    assert arrays(work(area(tmp_path / "a", "child"), child))[1].shape == (7,)
+    assert arrays(work(workspace(tmp_path / "a", "child"), child))[1].shape == (7,)
 
 
 # Workers that are cut off, and what users see.
 
 
 class Hangs:
-    """An area whose calls hang while told to: a partition, from one worker's side."""
+    """A workspace whose calls hang while told to: a partition, from one worker's side."""
 
     def __init__(self, inner: StoreWorkspace) -> None:
         self._inner, self.through = inner, threading.Event()
@@ -241,11 +243,11 @@ class Hangs:
 
 
 def test_a_worker_that_is_cut_off_for_a_while_does_no_harm(tmp_path: Path) -> None:
-    undisturbed = work(area(tmp_path / "a"), plan(generations=12))
-    cut = Hangs(area(tmp_path / "b"))
+    undisturbed = work(workspace(tmp_path / "a"), plan(generations=12))
+    cut = Hangs(workspace(tmp_path / "b"))
     with ThreadPoolExecutor(2) as pool:
         leader = pool.submit(work, cut, plan(generations=12), 0, 4, 0.005)
-        other = pool.submit(work, area(tmp_path / "b"), plan(generations=12), 1, 4, 0.005)
+        other = pool.submit(work, workspace(tmp_path / "b"), plan(generations=12), 1, 4, 0.005)
         time.sleep(0.3)
         cut.through.clear()
         assert other.result(30) == undisturbed  # it does not wait for the other
@@ -254,7 +256,7 @@ def test_a_worker_that_is_cut_off_for_a_while_does_no_harm(tmp_path: Path) -> No
 
 
 def test_describe_tells_how_it_stands(tmp_path: Path) -> None:
-    where, settings = area(tmp_path), Controller(generations=5)
+    where, settings = workspace(tmp_path), Controller(generations=5)
     assert describe(where, settings) is None
     seen = []
 
@@ -269,7 +271,7 @@ def test_describe_tells_how_it_stands(tmp_path: Path) -> None:
 
 
 def test_describe_counts_the_workers_of_the_last_generation(tmp_path: Path) -> None:
-    where = area(tmp_path)
+    where = workspace(tmp_path)
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda w: work(where, plan(generations=2), w, pause=0.02), range(3)))
     found = describe(where, Controller(generations=3))

@@ -159,12 +159,12 @@ def test_a_pool_that_cannot_be_read_ends_the_stream_with_its_error(endpoint, tmp
 
 
 def test_arriving_bytes_are_a_sign_of_life(far, tmp_path):
-    pulse, heard = ProgressReporter(None), []
-    hear = lambda: (pulse.touch(), heard.append(pulse.beat))  # noqa: E731
+    reporter, heard = ProgressReporter(None), []
+    hear = lambda: (reporter.touch(), heard.append(reporter.beat))  # noqa: E731
     (shard,) = shards(far, Reading(tmp_path, heard=hear), {"a": bytes(2**20)})
-    before = pulse.beat
+    before = reporter.beat
     shard.read("x")
-    assert len(heard) >= 2**20 / CHUNK_BYTES and pulse.beat > before
+    assert len(heard) >= 2**20 / CHUNK_BYTES and reporter.beat > before
 
 
 def test_parts_go_a_few_at_once(endpoint, tmp_path):

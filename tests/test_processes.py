@@ -106,7 +106,7 @@ class Watched(Exception):
 def watch(monkeypatch, pauses, beating=False):
     """Let a watch sleep as `pauses` say, with a limit of 10 s; returns the exit code it ended the process with."""
     now, codes = [0.0], []
-    pulse = ProgressReporter(logging.getLogger("watched"), clock=lambda: now[0], beat=0.0)
+    reporter = ProgressReporter(logging.getLogger("watched"), clock=lambda: now[0], beat=0.0)
     todo = iter(pauses)
 
     def sleep(seconds):
@@ -115,7 +115,7 @@ def watch(monkeypatch, pauses, beating=False):
         except StopIteration:
             raise Watched from None
         if beating:
-            pulse.touch()
+            reporter.touch()
 
     def end(code):
         codes.append(code)
@@ -125,7 +125,7 @@ def watch(monkeypatch, pauses, beating=False):
     monkeypatch.setattr(one_worker.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(one_worker.time, "sleep", sleep)
     with pytest.raises(Watched):
-        one_worker._watch(pulse, 10.0, "wm run")
+        one_worker._watch(reporter, 10.0, "wm run")
     return codes
 
 

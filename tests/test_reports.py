@@ -83,8 +83,8 @@ def context(tmp_path: Path, stages) -> Context:
     log = logging.getLogger("test")
     return Context(
         config=Config(), run="trial", iteration=1, stage="report", inputs=inputs, results=tmp_path / "results",
-        telemetry=tmp_path / "telemetry", checkpoints=None, area=None, worker=0, workers=1, lanes=1, log=log,
-        pulse=ProgressReporter(log),
+        telemetry=tmp_path / "telemetry", checkpoints=None, workspace=None, worker=0, workers=1, lanes=1, log=log,
+        reporter=ProgressReporter(log),
     )  # fmt: skip
 
 

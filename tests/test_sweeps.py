@@ -196,7 +196,7 @@ def test_more_generations_and_episodes_go_on_from_the_other_runs_work(store):
     more = state(store, "controller", "controller.generations=9")
     assert sweeps.adopt(more, ["small"]) == ""
     assert sweeps.prepare(more, ["missing", "small"]) == "small"
-    assert describe(more.area, more.task.config.controller).generation >= 5
+    assert describe(more.workspace, more.task.config.controller).generation >= 5
     assert sweeps.prepare(more, ["small"]) == ""  # it has begun
     episodes = state(store, "rollouts", "rollouts.episodes=8", run="long")
     assert sweeps.prepare(episodes, ["small"]) == "small"

@@ -200,7 +200,7 @@ def test_weights_that_are_not_finite_are_not_committed(episodes, tmp_path, epoch
 
 def test_asked_to_stop_it_saves_and_stops(trained, episodes, tmp_path):
     ctx = context(tmp_path, "vae", TINY, rollouts=episodes)
-    ctx.pulse.stop.set()
+    ctx.reporter.stop.set()
     with pytest.raises(Stopped):
         train(tmp_path, episodes, ctx)
     assert ctx.checkpoints.load()[0] == 1
@@ -224,16 +224,16 @@ def test_a_training_that_waits_for_data_saves_and_stops_when_asked(tmp_path):
     stuck = FolderArtifact(made.folder, tuple(Stuck(shard, late) for shard in made.shards))
     one_a_pool = {"rollouts.episodes": 40, "rollouts.shard_episodes": 40, "rollouts.steps": 820, "vae.epochs": 1}
     ctx = context(tmp_path, "vae", TINY | one_a_pool, rollouts=stuck)
-    pulse, ctx.checkpoint_seconds = ctx.pulse, 1e9
+    reporter, ctx.checkpoint_seconds = ctx.reporter, 1e9
 
     def progress(done, *rest):
         late.set()
         steps.append(done)
-        pulse(done, *rest)
+        reporter(done, *rest)
 
-    progress.stop, progress.touch, progress.check = pulse.stop, pulse.touch, pulse.check
-    ctx.pulse = progress
-    threading.Thread(target=_stop_when_still, args=(steps, pulse.stop), daemon=True).start()
+    progress.stop, progress.touch, progress.check = reporter.stop, reporter.touch, reporter.check
+    ctx.reporter = progress
+    threading.Thread(target=_stop_when_still, args=(steps, reporter.stop), daemon=True).start()
     with pytest.raises(Stopped):
         train(tmp_path, stuck, ctx)
     assert ctx.checkpoints.load()[0] == steps[-1] < 4 * 5

@@ -24,8 +24,8 @@ def test_in_a_pod_what_comes_next_is_submitted(pods, said, tmp_path):
 
 def test_the_time_left_of_work_that_is_gone_on_with_follows_from_what_is_done_now(caplog):
     moments = iter([0.0, 10.0])
-    pulse = ProgressReporter(logging.getLogger("pulse"), log_seconds=0.0, clock=lambda: next(moments))
-    with caplog.at_level(logging.INFO, "pulse"):
-        pulse(80, 100, "steps", 1.0, {})
-        pulse(90, 100, "steps", 1.0, {})
+    reporter = ProgressReporter(logging.getLogger("reporter"), log_seconds=0.0, clock=lambda: next(moments))
+    with caplog.at_level(logging.INFO, "reporter"):
+        reporter(80, 100, "steps", 1.0, {})
+        reporter(90, 100, "steps", 1.0, {})
     assert caplog.messages[-1] == "90 of 100 steps  1/s  0:10 left"

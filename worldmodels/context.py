@@ -5,7 +5,7 @@ Three kinds of stage (`stages.py` has the kind of each):
     single    run(ctx) -> None                      writes ctx.results and ctx.telemetry
     sharded   shards(ctx, todo) -> Iterator[(shard index, {logical name: content})], in any order; optional:
               collect(ctx, shards) -> None          writes ctx.results and ctx.telemetry after all shards
-    exchange  work(ctx) -> None                     runs in all workers at once; they share the workspace ctx.area
+    exchange  work(ctx) -> None                     runs in all workers at once; they share the workspace ctx.workspace
 """
 
 import io
@@ -192,8 +192,8 @@ class ProgressReporter:
 class Outlook:
     """The facts about a task that are known before it begins (see `planning/preflight.py`).
 
-    `inputs` are committed artifacts by stage, oldest first, without those that the same command makes first. `area` is
-    the task's workspace, or None if the same command makes an input first.
+    `inputs` are committed artifacts by stage, oldest first, without those that the same command makes first.
+    `workspace` is the task's, or None if the same command makes an input first.
     """
 
     config: Config
@@ -201,7 +201,7 @@ class Outlook:
     iteration: int
     stage: str
     inputs: Mapping[str, tuple[Artifact, ...]]
-    area: Workspace | None
+    workspace: Workspace | None
 
 
 @dataclass
@@ -211,7 +211,7 @@ class Context(Outlook):
     `worker` is this worker's index among `workers`, `lanes` its number of environment slots.
     """
 
-    area: Workspace
+    workspace: Workspace
     results: Path
     telemetry: Path
     checkpoints: Checkpoints
@@ -219,7 +219,7 @@ class Context(Outlook):
     workers: int
     lanes: int
     log: logging.Logger
-    pulse: ProgressReporter
+    reporter: ProgressReporter
     follow: Callable[[str, bytes], None] = lambda name, data: None
     notes: dict[str, str] = field(default_factory=dict)  # for users: in the manifest, without effect on the digest
     publish_seconds: float = 2.0
@@ -248,7 +248,7 @@ class Context(Outlook):
 
     def progress(self, done: float, total: float, unit: str, rate: float, **figures: float) -> None:
         """Report this worker's progress; cheap enough for every step. Raise Stopped if a stop was requested."""
-        self.pulse(done, total, unit, rate, figures)
+        self.reporter(done, total, unit, rate, figures)
 
     def publish(self, name: str, *, now: bool = False) -> None:
         """Write telemetry/`name` to the store for its readers, at most every `publish_seconds` unless `now`."""

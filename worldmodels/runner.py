@@ -23,17 +23,17 @@ BEAT_SECONDS = 60.0
 PATIENCE_SECONDS = 5.0
 
 
-def run(store: Store, task: Task, worker: int, workers: int, pulse: ProgressReporter) -> Manifest | None:
+def run(store: Store, task: Task, worker: int, workers: int, reporter: ProgressReporter) -> Manifest | None:
     """Do this worker's part of the task. Return the manifest, or None while other workers' shards are missing."""
     state = TaskState(store, task)
     if manifest := state.committed():
-        pulse.log.info("%s is committed already (%s)", task.name, manifest["digest"][:12])
+        reporter.log.info("%s is committed already (%s)", task.name, manifest["digest"][:12])
         return manifest
     belong_together(store, state.inputs)
     stage = stages.stage(task.stage)
     with scratch(task.stage) as folder, Disk(folder / "kept", _disk_bytes(store, task)) as disk:
-        attempt = Attempt(state, folder, disk, worker, workers, pulse)
-        pulse.log.info("%s begins: worker %d of %d, attempt %s", task.name, worker + 1, workers, attempt.id)
+        attempt = Attempt(state, folder, disk, worker, workers, reporter)
+        reporter.log.info("%s begins: worker %d of %d, attempt %s", task.name, worker + 1, workers, attempt.id)
         with attempt.heartbeat():
             if stage.kind == "sharded":
                 return attempt.sharded(stage)
@@ -90,24 +90,24 @@ class Attempt:
     """One worker's try at one task, from its scratch folder and context to the commit."""
 
     def __init__(
-        self, state: TaskState, scratch: Path, disk: Disk, worker: int, workers: int, pulse: ProgressReporter
+        self, state: TaskState, scratch: Path, disk: Disk, worker: int, workers: int, reporter: ProgressReporter
     ) -> None:
         store, task, work = state.store, state.task, state.identity
-        self.state, self.store, self.task, self.work, self.pulse = state, store, task, work, pulse
+        self.state, self.store, self.task, self.work, self.reporter = state, store, task, work, reporter
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self.started = time.time()
         if stages.stage(task.stage).kind == "exchange":
-            state.area.open()
+            state.workspace.open()
         self.context = Context(
-            **vars(state.outlook(Reading(scratch / "inputs", disk, pulse.touch))),
+            **vars(state.outlook(Reading(scratch / "inputs", disk, reporter.touch))),
             results=_folder(scratch / "results"),
             telemetry=_folder(scratch / "telemetry"),
-            checkpoints=Checkpoints(store, work.work_key("checkpoints"), pulse.log),
+            checkpoints=Checkpoints(store, work.work_key("checkpoints"), reporter.log),
             worker=worker,
             workers=workers,
             lanes=task.config.execution.lanes,
-            log=pulse.log,
-            pulse=pulse,
+            log=reporter.log,
+            reporter=reporter,
             follow=lambda name, data: store.follow(task.name.key("live", name), data),
             publish_seconds=store.publish_seconds,
         )
@@ -123,7 +123,7 @@ class Attempt:
         self.make(stage, mine)
         records = self.records(count)
         if len(records) < count:
-            self.pulse.log.info("%d of %d shards are committed; others make the rest", len(records), count)
+            self.reporter.log.info("%d of %d shards are committed; others make the rest", len(records), count)
             return None
         shards, failed = self.good(records), [i for i, record in sorted(records.items()) if "failed" in record]
         if manifest := self.state.committed():
@@ -140,10 +140,10 @@ class Attempt:
             try:
                 for index, content in stages.function(stage.entrypoint)(self.context, todo):
                     publishing.commit_shard(self.store, self.work, index, self.id, content)
-                    self.pulse.log.info("shard %d is committed", index)
+                    self.reporter.log.info("shard %d is committed", index)
                 return
             except ShardFailed as failure:
-                self.pulse.log.error("shard %d failed: %s", failure.index, failure.message)
+                self.reporter.log.error("shard %d failed: %s", failure.index, failure.message)
                 publishing.commit_failed_shard(self.store, self.work, failure.index, failure.message)
             there = self.records(max(todo) + 1)
             todo = [index for index in todo if index not in there]
@@ -189,11 +189,11 @@ class Attempt:
             },
         )
         self.context.checkpoints.clear()
-        self.pulse.log.info("%s is committed: %s", self.task.name, manifest["digest"][:12])
+        self.reporter.log.info("%s is committed: %s", self.task.name, manifest["digest"][:12])
         return manifest
 
     def heartbeat(self) -> Heartbeat:
-        return Heartbeat(self.store, alive_key(self.task.name, self.id), self.context.worker, self.pulse.log)
+        return Heartbeat(self.store, alive_key(self.task.name, self.id), self.context.worker, self.reporter.log)
 
 
 def alive_key(name: Name, attempt: str) -> str:

@@ -26,14 +26,24 @@ def copy(source, target, **options):
 def test_everything_that_is_needed_is_copied_and_nothing_else(folder, target, tmp_path):
     commit(folder, tmp_path)
     work = commit_shards(folder)
-    area = CONTROLLER.key(WORK, "")
-    needed = [f"{area}settings", f"{area}inputs", f"{area}checkpoints/1.npz", f"{area}generations/00001/params"]
+    workspace = CONTROLLER.key(WORK, "")
+    needed = [
+        f"{workspace}settings",
+        f"{workspace}inputs",
+        f"{workspace}checkpoints/1.npz",
+        f"{workspace}generations/00001/params",
+    ]
     needed += [VAE.key("live/t.csv"), VAE.key("logs/a.log")]
     for key in needed:
         folder.put(key, key.encode())
     folder.put("run/iter-1/config.json", stored.encode(REMEMBERED, indent=1))
     wanted = {key: folder.get(key) for key in keys(folder)}
-    for key in (f"{area}generations/00001/results/1", f"{area}workers/1", VAE.key("data/lost/x"), VAE.key("alive/x")):
+    for key in (
+        f"{workspace}generations/00001/results/1",
+        f"{workspace}workers/1",
+        VAE.key("data/lost/x"),
+        VAE.key("alive/x"),
+    ):
         folder.put(key, b"")
     folder.put(VAE.key("retired", "x.json"), b"{}")
     copy(folder, target)

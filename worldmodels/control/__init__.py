@@ -1,6 +1,6 @@
 """C: found by CMA-ES or another strategy. `evolution.py` searches, `exchange.py` shares the work between workers.
 
-`describe(area, settings)` returns the progress of an evolution.
+`describe(workspace, settings)` returns the progress of an evolution.
 """
 
 from .describe import Description, describe

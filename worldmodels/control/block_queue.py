@@ -29,12 +29,12 @@ class BlockQueue:
 
     def __init__(
         self,
-        area: Workspace,
+        workspace: Workspace,
         generation: Generation,
         worker: int,
         pace: Pace,
         log: logging.Logger,
-        host: Runtime,
+        runtime: Runtime,
         *,
         restarted: bool = False,
         rest: float = math.inf,
@@ -45,8 +45,8 @@ class BlockQueue:
         """
         self.generation = generation
         self.done: set[int] = set()
-        self.next_look = host.now()
-        self._area, self._worker, self._pace, self._log, self._host = area, worker, pace, log, host
+        self.next_look = runtime.now()
+        self._workspace, self._worker, self._pace, self._log, self._runtime = workspace, worker, pace, log, runtime
         self._restarted, self._rest = restarted, rest
         self._own = deque(generation.owned.get(worker, ()))
         self._begun: set[int] = set()
@@ -83,7 +83,7 @@ class BlockQueue:
 
     def take(self) -> int | None:
         """Claim a block besides the own ones; None if there is none before `next_look`."""
-        if not self._worth and self._host.now() >= self.next_look:
+        if not self._worth and self._runtime.now() >= self.next_look:
             self.look()
         while self._worth:
             index = self._worth.pop()
@@ -99,7 +99,7 @@ class BlockQueue:
     def look(self) -> None:
         """Read which blocks are claimed and done, in one listing, and find those worth a claim."""
         folder = f"generations/{self.generation.number:05d}/"
-        written, now = self._area.written(folder), self._area.now()
+        written, now = self._workspace.written(folder), self._workspace.now()
         began = min(written.pop(folder + "params", now), now)
         since: dict[int, float] = {}
         for key, time in written.items():
@@ -116,9 +116,9 @@ class BlockQueue:
     def finish(self, index: int, result: BlockResult) -> None:
         """Commit a block's result; if another worker's is there, keep that one."""
         key = result_key(self.generation.number, index)
-        if self._area.create(key, result.encode()):
+        if self._workspace.create(key, result.encode()):
             self._results[index] = result
-        elif data := self._area.get(key):
+        elif data := self._workspace.get(key):
             self._keep(index, data)
             if self._results[index].scores != result.scores:
                 self._log.warning("generation %d block %d: two workers' scores differ", self.generation.number, index)
@@ -134,7 +134,7 @@ class BlockQueue:
         few = len(self.missing) <= PROBES
         wanted = [i for i in range(len(self.generation.blocks)) if i not in self._results and (few or i in self.done)]
         keys = [result_key(self.generation.number, i) for i in wanted]
-        for index, key, data in zip(wanted, keys, self._host.map(self._area.get, keys), strict=True):
+        for index, key, data in zip(wanted, keys, self._runtime.map(self._workspace.get, keys), strict=True):
             if data is not None:
                 self._keep(index, data)
             elif index in self.done:
@@ -154,7 +154,7 @@ class BlockQueue:
         """Return whether this worker drives its own block `index`: no other worker has claimed it."""
         if claims := self._claims.get(index, 0):
             last = claim_key(self.generation.number, index, claims - 1)
-            mine = self._restarted and self._area.get(last) == claim(self._worker)
+            mine = self._restarted and self._workspace.get(last) == claim(self._worker)
         else:
             mine = index in self.generation.reserved or self._claim(index)
             if not mine:
@@ -166,7 +166,7 @@ class BlockQueue:
     def _claim(self, index: int) -> bool:
         number = self._claims.get(index, 0)
         self._claims[index] = number + 1
-        if not self._area.create(claim_key(self.generation.number, index, number), claim(self._worker)):
+        if not self._workspace.create(claim_key(self.generation.number, index, number), claim(self._worker)):
             return False
         self._begun.add(index)
         return True
@@ -179,14 +179,14 @@ class BlockQueue:
         """
         blocks, reserved = self.generation.blocks, self.generation.reserved
         claims = {i: self._claims.get(i, 0) + (i in reserved) for i in since}
-        now = self._area.now()
+        now = self._workspace.now()
         left = {i: since[i] + self._pace.limit(blocks[i], n) - now for i, n in claims.items() if n}
         worth = [i for i, n in claims.items() if not n] or [i for i, seconds in left.items() if seconds <= 0]
         chosen = self._chance.random() * self._pace.workers <= max(LOTS, 2 * len(worth))
         self._worth = self._sorted(worth) if chosen else []
         self._tries = TRIES
         until = min([self._rest, *left.values()]) if not worth else 0.0
-        self.next_look = self._host.now() + max(self._pace.look, until)
+        self.next_look = self._runtime.now() + max(self._pace.look, until)
 
     def _sorted(self, worth: Iterable[int]) -> list[int]:
         """Return the largest block last; equal ones in random order, so that workers claim different ones."""

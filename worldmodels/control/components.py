@@ -91,12 +91,12 @@ def obtain(ctx: Context, step: Step, count: int, episodes: Iterator[Latents] | N
 def shared(ctx: Context, key: str, make: Callable[[], bytes]) -> bytes:
     """Return the evolution's object `key`: its own, that of the evolution it continues, or else a new one."""
     start = ctx.config.controller.start_from
-    data = ctx.area.get(key)
+    data = ctx.workspace.get(key)
     if data is None and start is not None:
-        data = ctx.area.parent(start).get(key)
+        data = ctx.workspace.parent(start).get(key)
     if data is None:
         data = make()
-    return data if ctx.area.create(key, data) else ctx.area.get(key) or b""
+    return data if ctx.workspace.create(key, data) else ctx.workspace.get(key) or b""
 
 
 def compute(episodes: Iterator[Latents], step: Step, count: int) -> Components:

@@ -32,17 +32,17 @@ class Description:
     silent: float
 
 
-def describe(area: Workspace, settings: Controller) -> Description | None:
+def describe(workspace: Workspace, settings: Controller) -> Description | None:
     """Return the progress of the evolution with these settings; None before it begins."""
     first, generations = (settings.start_from or 0) + 1, settings.generations
-    number = last(lambda n: area.age(params_key(n)) is not None, first, generations)
+    number = last(lambda n: workspace.age(params_key(n)) is not None, first, generations)
     if number < first:
         return None
-    now = Generation.decode(area.get(params_key(number)) or b"", params_key(number))
-    written = area.written(f"generations/{number:05d}/")
+    now = Generation.decode(workspace.get(params_key(number)) or b"", params_key(number))
+    written = workspace.written(f"generations/{number:05d}/")
     done = sum("/results/" in key for key in written) / len(now.blocks)
     row = history.row(now) if now.before else None
-    spent = now.course.seconds / (number - first) if row else math.nan
+    spent = now.stats.seconds / (number - first) if row else math.nan
     return Description(
         generation=number,
         generations=generations,
@@ -50,9 +50,9 @@ def describe(area: Workspace, settings: Controller) -> Description | None:
         best=max(row.scores) if row else math.nan,
         mean=row.mean if row else math.nan,
         sigma=now.sigma,
-        validation=now.course.best if math.isfinite(now.course.best) else math.nan,
+        validation=now.stats.best if math.isfinite(now.stats.best) else math.nan,
         workers=len(now.alive) if now.before else 0,
         rate=sum(now.speeds.values()),
         left=spent * (generations + 1 - number - done),
-        silent=area.now() - max(written.values(), default=area.now()),
+        silent=workspace.now() - max(written.values(), default=workspace.now()),
     )

@@ -43,10 +43,10 @@ class FinishedEpisode(Protocol):
 class EpisodeQueue:
     """Episodes of one generation at a time. A spec's key is (generation, block, position in the block)."""
 
-    def __init__(self, host: Runtime) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self.generation = 0
-        self._host = host
-        self._changed = host.condition()
+        self._runtime = runtime
+        self._changed = runtime.condition()
         self._news = False
         self._queue: deque[tuple[Limits, EpisodeSpec]] = deque()
         self._open: dict[int, list[tuple[float, int] | None]] = {}  # results of each block in progress
@@ -55,7 +55,7 @@ class EpisodeQueue:
         self._error: BaseException | None = None
         self._ended = False
         self._closed = False
-        self._awake = self._host.now()
+        self._awake = self._runtime.now()
 
     # For the main thread.
 
@@ -73,7 +73,7 @@ class EpisodeQueue:
                     self._playing = self.generation
                     return self._queue[0][0]
                 self._changed.wait(1.0)
-            if self._host.now() - self._awake < STUCK_SECONDS:
+            if self._runtime.now() - self._awake < STUCK_SECONDS:
                 tick()
 
     def next_episode(self, limits: Limits) -> EpisodeSpec | None:
@@ -149,7 +149,7 @@ class EpisodeQueue:
 
     def tick(self) -> None:
         """Record that the exchange thread is active. Raise Closed."""
-        self._awake = self._host.now()
+        self._awake = self._runtime.now()
         if self._closed:
             raise Closed
 
@@ -172,18 +172,18 @@ class EpisodeQueue:
 class Speed:
     """Environment steps per second of driving, weighted by exp(-age / `seconds`). Waiting does not count."""
 
-    def __init__(self, host: Runtime, seconds: float = 5.0) -> None:
+    def __init__(self, runtime: Runtime, seconds: float = 5.0) -> None:
         self.rate = 0.0
-        self._host, self._seconds = host, seconds
-        self._last = host.now()
+        self._runtime, self._seconds = runtime, seconds
+        self._last = runtime.now()
         self._spent = self._steps = 0.0
 
     def begin(self) -> None:
         """Restart the clock after a pause."""
-        self._last = self._host.now()
+        self._last = self._runtime.now()
 
     def add(self, steps: int) -> None:
-        now = self._host.now()
+        now = self._runtime.now()
         spent, self._last = now - self._last, now
         kept = math.exp(-spent / self._seconds)
         self._steps = kept * self._steps + steps

@@ -57,27 +57,27 @@ class Exchange:
 
     def __init__(
         self,
-        area: Workspace,
+        workspace: Workspace,
         plan: EvolutionPlan,
         worker: int,
         lanes: int,
         log: logging.Logger,
         timing: Timing = Timing(),  # noqa: B008 - frozen
         on_generation: Callable[[list[Row]], None] = lambda rows: None,
-        host: Runtime | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         """Create the exchange; a leader's exchange thread calls `on_generation` with the rows of all generations."""
-        self.host = host or Process()
-        self.queue = EpisodeQueue(self.host)
+        self.runtime = runtime or Process()
+        self.queue = EpisodeQueue(self.runtime)
         self.files: dict[str, bytes] = {}
         self.ended = ""  # the reason, if before the last generation
         self.done = 0.0  # generations, with the known fraction of the current one
         self.rate = 0.0  # steps per second
         self._row: Row | None = None
         self._newest: Generation | None = None
-        self._area, self._plan, self._worker, self._lanes = area, plan, worker, lanes
+        self._workspace, self._plan, self._worker, self._lanes = workspace, plan, worker, lanes
         self._log, self._timing = log, timing
-        self._leader = Leader(area, plan, worker, log, self.host, self.queue.pause, on_generation)
+        self._leader = Leader(workspace, plan, worker, log, self.runtime, self.queue.pause, on_generation)
         self._restarted = True
         self._thread: Joinable | None = None
 
@@ -95,7 +95,7 @@ class Exchange:
         return self._row
 
     def __enter__(self) -> "Exchange":
-        self._thread = self.host.start(self._run, "exchange")
+        self._thread = self.runtime.start(self._run, "exchange")
         return self
 
     def __exit__(
@@ -104,7 +104,7 @@ class Exchange:
         self.queue.close()
         if self._thread:
             self._thread.join(timeout=10)
-        self.host.close()
+        self.runtime.close()
 
     def _run(self) -> None:
         try:
@@ -122,7 +122,7 @@ class Exchange:
             generation = self._drive(generation)
         self.done = generation.number - 1
         if generation.number <= self._plan.generations:
-            self.ended = self._plan.goals.reached(generation.course)
+            self.ended = self._plan.criteria.reached(generation.stats)
             self._log.info("the evolution ends after generation %d: %s", generation.number - 1, self.ended)
         key = final_key(generation.number - 1)
         data = self._obtain(key, generation.alive, lambda: self._leader.finals(generation))
@@ -132,16 +132,16 @@ class Exchange:
     # Resuming.
 
     def _agree(self) -> None:
-        """Store the evolution's settings; raise Conflict if the area belongs to another evolution."""
+        """Store the evolution's settings; raise Conflict if the workspace belongs to another evolution."""
         mine = self._plan.settings
-        if not self._area.create("settings", mine.encode()):
-            theirs = Settings.decode(self._area.get("settings") or b"")
+        if not self._workspace.create("settings", mine.encode()):
+            theirs = Settings.decode(self._workspace.get("settings") or b"")
             if theirs != mine:
                 raise Conflict(f"this evolution is {mine}, the stored one {theirs}", next="wm show controller")
 
     def _is_over(self, generation: Generation) -> bool:
         """Return whether all wanted generations come before `generation`."""
-        return generation.number > self._plan.generations or bool(self._plan.goals.reached(generation.course))
+        return generation.number > self._plan.generations or bool(self._plan.criteria.reached(generation.stats))
 
     def _resume(self) -> Generation:
         """Return the generation to drive next; if more are stored than wanted, the one after the last wanted."""
@@ -149,18 +149,18 @@ class Exchange:
         if newest < self._plan.first:
             return self._first()
         generation = self._load(newest)
-        if not self._plan.goals.reached(generation.course):
+        if not self._plan.criteria.reached(generation.stats):
             return generation
         return self._load(last(lambda n: not self._is_over(self._load(n)), self._plan.first, newest - 1) + 1)
 
     def _is_there(self, generation: int) -> bool:
-        return self._area.age(params_key(generation)) is not None
+        return self._workspace.age(params_key(generation)) is not None
 
     def _load(self, number: int) -> Generation:
-        return Generation.decode(self._area.get(params_key(number)) or b"", params_key(number))
+        return Generation.decode(self._workspace.get(params_key(number)) or b"", params_key(number))
 
     def _first(self) -> Generation:
-        """Return the area's first generation; worker 0 leads."""
+        """Return the workspace's first generation; worker 0 leads."""
         key = params_key(self._plan.first)
         line = tuple(range(self._worker + 1))
         return Generation.decode(self._obtain(key, line, lambda: self._leader.first(self._plan.first)), key)
@@ -177,15 +177,15 @@ class Exchange:
         blocks = self._blocks(now, pace, rank)
         if rank <= STANDBYS:
             self._leader.prepare(now.number)
-        began = collect = self.host.now()
+        began = collect = self.runtime.now()
         idle, question = None, began + pace.question(0.0, None)
         while True:
             self._upload(blocks)
             hungry = self._fill(blocks)
-            time = self.host.now()
+            time = self.runtime.now()
             if rank == 0 and time >= collect:
                 blocks.collect()
-                collect = self.host.now() + pace.collection(time - began)
+                collect = self.runtime.now() + pace.collection(time - began)
             self.done = now.number - 1 + len(blocks.done) / len(now.blocks)
             if blocks.complete:
                 return Generation.decode(self._obtain(key, now.alive, lambda: self._next(blocks, began)), key)
@@ -194,21 +194,23 @@ class Exchange:
             elif idle is None:
                 idle, question = time, min(question, time + pace.question(time - began, 0.0))
             if time >= question:
-                if data := self._area.get(key):
+                if data := self._workspace.get(key):
                     return Generation.decode(data, key)
                 pause = pace.question(time - began, None if idle is None else time - idle)
-                question = self.host.now() + (pause if rank else max(pause, self._timing.turn))
+                question = self.runtime.now() + (pause if rank else max(pause, self._timing.turn))
             moments = [question, *([collect] if rank == 0 else []), *([blocks.next_look] if hungry else [])]
-            self.queue.pause(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, min(moments) - self.host.now())))
+            self.queue.pause(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, min(moments) - self.runtime.now())))
 
     def _blocks(self, now: Generation, pace: Pace, rank: int) -> BlockQueue:
         restarted, self._restarted = self._restarted, False
         rest = self._timing.turn if rank <= STANDBYS else math.inf
-        return BlockQueue(self._area, now, self._worker, pace, self._log, self.host, restarted=restarted, rest=rest)
+        return BlockQueue(
+            self._workspace, now, self._worker, pace, self._log, self.runtime, restarted=restarted, rest=rest
+        )
 
     def _next(self, blocks: BlockQueue, began: float) -> bytes:
         blocks.collect()
-        return self._leader.next(blocks.generation, blocks.results, self.host.now() - began)
+        return self._leader.next(blocks.generation, blocks.results, self.runtime.now() - began)
 
     def _upload(self, blocks: BlockQueue) -> None:
         while (found := self.queue.take()) is not None:
@@ -251,15 +253,15 @@ class Exchange:
 
     def _obtain(self, key: str, line: tuple[int, ...], make: Callable[[], bytes]) -> bytes:
         """Return the object `key`: another worker's, or this worker's own once its turn in `line` has come."""
-        began, delay = self.host.now(), self._timing.delay(self._rank(line))
-        while self.host.now() < began + delay:
-            if (data := self._area.get(key)) is not None:
+        began, delay = self.runtime.now(), self._timing.delay(self._rank(line))
+        while self.runtime.now() < began + delay:
+            if (data := self._workspace.get(key)) is not None:
                 return data
-            self.queue.pause(self._timing.wait(self.host.now() - began, len(line)))
+            self.queue.pause(self._timing.wait(self.runtime.now() - began, len(line)))
         mine = make()
-        if self._area.create(key, mine):
+        if self._workspace.create(key, mine):
             return mine
-        committed = self._area.get(key) or b""
+        committed = self._workspace.get(key) or b""
         self._leader.accept(committed, mine, key)
         return committed
 
@@ -273,7 +275,7 @@ def run(exchange: Exchange, play: Play, tick: Callable[[float], None]) -> dict[s
     `play(next_episode, limits, on_step)` yields episodes as they end; `on_step` receives the number of steps.
     `tick(steps per second)` is called after every step and while waiting.
     """
-    speed, lately, queue = Speed(exchange.host, RATE_SECONDS), Speed(exchange.host), exchange.queue
+    speed, lately, queue = Speed(exchange.runtime, RATE_SECONDS), Speed(exchange.runtime), exchange.queue
 
     def on_step(steps: int) -> None:
         for each in (speed, lately):

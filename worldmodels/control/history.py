@@ -1,4 +1,4 @@
-"""An evolution's course, one row per generation, and the files that are made from it."""
+"""An evolution's history, one row per generation, and the files that are made from it."""
 
 import csv
 import io

@@ -35,13 +35,13 @@ class EvolutionPlan:
     validating: Limits
     training_tracks: Callable[[int, int], tuple[int, ...]]  # (generation, number of tracks)
     validation_tracks: Callable[[int], tuple[int, ...]]  # () in a generation that does not score the mean
-    goals: StoppingCriteria = field(default_factory=StoppingCriteria)
+    criteria: StoppingCriteria = field(default_factory=StoppingCriteria)
     evolution: Callable[[Settings], Evolution] = Evolution
     select: str = "last"  # see `history.selected`
 
     @property
     def first(self) -> int:
-        """Return the number of the area's first generation."""
+        """Return the number of the workspace's first generation."""
         return (self.settings.start_from or 0) + 1
 
 
@@ -50,16 +50,16 @@ class Leader:
 
     def __init__(
         self,
-        area: Workspace,
+        workspace: Workspace,
         plan: EvolutionPlan,
         worker: int,
         log: logging.Logger,
-        host: Runtime,
+        runtime: Runtime,
         pause: Callable[[float], None],
         on_generation: Callable[[list[Row]], None],
     ) -> None:
         """Create it; `pause` sleeps, `on_generation` receives the rows of all generations so far."""
-        self._area, self._plan, self._worker, self._log, self._host = area, plan, worker, log, host
+        self._workspace, self._plan, self._worker, self._log, self._runtime = workspace, plan, worker, log, runtime
         self._pause, self._on_generation = pause, on_generation
         self._state: ReplayedState | None = None
         self._replaying: Joinable | None = None
@@ -75,7 +75,7 @@ class Leader:
                 self._state = None  # `_before` raises the error
 
         if not self._is_replaying() and (self._state is None or self._state.generation < generation):
-            self._replaying = self._host.start(run, "replay")
+            self._replaying = self._runtime.start(run, "replay")
 
     def first(self, number: int) -> bytes:
         return self._draw(number, None, None, RunStats(), {}).encode()
@@ -87,7 +87,7 @@ class Leader:
         state.tell(now, outcome)
         self._on_generation(state.rows)
         score = history.average(outcome.validation.tolist())
-        stats = now.course.after(score, seconds, max(1, len(rates)))
+        stats = now.stats.after(score, seconds, max(1, len(rates)))
         return self._draw(now.number + 1, now, outcome, stats, rates).encode()
 
     def finals(self, after: Generation) -> bytes:
@@ -156,4 +156,6 @@ class Leader:
         return self._replaying is not None and self._replaying.is_alive()
 
     def _new(self) -> ReplayedState:
-        return ReplayedState(ancestry(self._area, self._plan.settings), self._log, self._host, self._plan.evolution)
+        return ReplayedState(
+            ancestry(self._workspace, self._plan.settings), self._log, self._runtime, self._plan.evolution
+        )

@@ -112,7 +112,7 @@ class Generation:
     rates: tuple[float, ...] = ()
     lengths: Lengths = field(default_factory=Lengths)
     steps: int = 0
-    course: RunStats = field(default_factory=RunStats)
+    stats: RunStats = field(default_factory=RunStats)
     averaged: np.ndarray | None = None
 
     @cached_property
@@ -163,7 +163,7 @@ class Generation:
                 "rates": np.asarray(self.rates, np.float64),
                 "lengths": np.asarray(astuple(self.lengths), np.float64),
                 "steps": self.steps,
-                "course": np.asarray(astuple(self.course), np.float64),
+                "course": np.asarray(astuple(self.stats), np.float64),
                 **averaged,
             }
         )
@@ -230,7 +230,7 @@ def _advice(a: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "rates": tuple(a["rates"].tolist()),
         "lengths": Lengths(*a["lengths"].tolist()),
         "steps": int(a["steps"]),
-        "course": RunStats(best, int(since), int(longest), seconds, cores),
+        "stats": RunStats(best, int(since), int(longest), seconds, cores),
         "averaged": a.get("averaged"),
     }
 

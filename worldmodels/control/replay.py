@@ -20,22 +20,22 @@ from .runtime import READERS, Runtime
 
 @dataclass(frozen=True)
 class Branch:
-    """Generations `first` to `last` (None: open) of one area."""
+    """Generations `first` to `last` (None: open) of one workspace."""
 
-    area: Workspace
+    workspace: Workspace
     settings: Settings
     first: int
     last: int | None
 
 
-def ancestry(area: Workspace, settings: Settings) -> list[Branch]:
+def ancestry(workspace: Workspace, settings: Settings) -> list[Branch]:
     """Return the branches that an evolution's generations are in, oldest first.
 
     Raise ConfigError if it cannot continue its parent, MissingInput if the parent has not finished that generation.
     """
     if settings.start_from is None:
-        return [Branch(area, settings, 1, None)]
-    parent = area.parent(settings.start_from)
+        return [Branch(workspace, settings, 1, None)]
+    parent = workspace.parent(settings.start_from)
     stored = parent.get("settings")
     if stored is None or parent.get(params_key(settings.start_from + 1)) is None:
         raise MissingInput(
@@ -45,8 +45,8 @@ def ancestry(area: Workspace, settings: Settings) -> list[Branch]:
     theirs = Settings.decode(stored)
     settings.continues(theirs)
     *older, last = ancestry(parent, theirs)
-    ended = Branch(last.area, last.settings, last.first, settings.start_from)
-    return [*older, ended, Branch(area, settings, settings.start_from + 1, None)]
+    ended = Branch(last.workspace, last.settings, last.first, settings.start_from)
+    return [*older, ended, Branch(workspace, settings, settings.start_from + 1, None)]
 
 
 class ReplayedState:
@@ -58,20 +58,20 @@ class ReplayedState:
 
     def __init__(
         self,
-        segments: list[Branch],
+        branches: list[Branch],
         log: logging.Logger,
-        host: Runtime,
+        runtime: Runtime,
         evolution: Callable[[Settings], Evolution] = Evolution,
     ) -> None:
         self.rows: list[Row] = []
         self.best: Best | None = None
-        self._segments = segments
+        self._branches = branches
         self._validation = -math.inf
         self._log = log
-        self._host = host
-        self._evolution = evolution(segments[0].settings)
+        self._runtime = runtime
+        self._evolution = evolution(branches[0].settings)
         self._asked: np.ndarray | None = None
-        self.level = segments[0].settings.level(-math.inf)  # of the generation to be told next
+        self.level = branches[0].settings.level(-math.inf)  # of the generation to be told next
         self._best_level: Level | None = None
         self._warned = False
         self._track_scores = TrackScores()
@@ -99,23 +99,23 @@ class ReplayedState:
 
     def ask(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Return the next candidates float32 [N, P], and the mean float32 [P] and sigma of their distribution."""
-        segment = self._segment(self.generation)
+        branch = self._branch(self.generation)
         if self._asked is None:
-            index = self._segments.index(segment)
-            before = self._segments[index - 1].settings if index else segment.settings
-            if self.generation == segment.first and before.sigma != segment.settings.sigma:
-                self._evolution.set_sigma(segment.settings.sigma)
-            self._asked = self._evolution.ask(segment.settings.seed)
+            index = self._branches.index(branch)
+            before = self._branches[index - 1].settings if index else branch.settings
+            if self.generation == branch.first and before.sigma != branch.settings.sigma:
+                self._evolution.set_sigma(branch.settings.sigma)
+            self._asked = self._evolution.ask(branch.settings.seed)
         return self._asked, self._evolution.mean, self._evolution.sigma
 
     def hard_tracks(self) -> tuple[int, ...]:
         """Return the earlier tracks that the next generation drives again."""
-        settings = self._segment(self.generation).settings
+        settings = self._branch(self.generation).settings
         return self._track_scores.draw(settings.seed, self.generation, settings.hard_tracks)
 
     def averaged(self) -> np.ndarray:
         """Return the parameters that validation scores before the next tell, float32 [P]."""
-        return history.averaged(self.rows, self._segment(self.generation).settings.average, self.ask()[1])
+        return history.averaged(self.rows, self._branch(self.generation).settings.average, self.ask()[1])
 
     def _tell(self, now: Generation, outcome: GenerationResult) -> float:
         """Tell the outcome; return the validation score, nan if there is none."""
@@ -126,7 +126,7 @@ class ReplayedState:
         if self.level != self._best_level:
             self.best, self._best_level = None, self.level
         top = int(np.argmax(scores))
-        if now.number >= self._segments[-1].first and (self.best is None or scores[top] > self.best.score):
+        if now.number >= self._branches[-1].first and (self.best is None or scores[top] > self.best.score):
             self.best = Best(scores[top], now.candidates[top])
         self._track_scores.add(now.number, now.tracks, outcome.scores)
         validation = history.average(outcome.validation.tolist())
@@ -137,7 +137,7 @@ class ReplayedState:
         """Begin the level of the scores so far, with its sigma, if it is a new one; apply the bound of sigma."""
         if validation > self._validation:
             self._validation = validation
-        before, settings = self.level, self._segment(self.generation).settings
+        before, settings = self.level, self._branch(self.generation).settings
         self.level = settings.level(self._validation)
         if self.level.sigma and (self.level.score, self.level.sigma) != (before.score, before.sigma):
             self._evolution.set_sigma(self.level.sigma)
@@ -157,27 +157,27 @@ class ReplayedState:
                 float(np.max(np.abs(mine - committed))),
             )
 
-    def _segment(self, generation: int) -> Branch:
-        return next(s for s in self._segments if generation >= s.first and (s.last is None or generation <= s.last))
+    def _branch(self, generation: int) -> Branch:
+        return next(s for s in self._branches if generation >= s.first and (s.last is None or generation <= s.last))
 
     def _committed(self, end: int) -> Iterator[tuple[Generation, Generation]]:
-        """Yield (generation, its successor in the same area) for all from here to before `end`."""
-        for segment in self._segments:
-            first, last = max(segment.first, self.generation), min(segment.last or end, end - 1)
+        """Yield (generation, its successor in the same workspace) for all from here to before `end`."""
+        for branch in self._branches:
+            first, last = max(branch.first, self.generation), min(branch.last or end, end - 1)
             if first > last:
                 continue
             numbers = range(first, last + 2)
             now = None
             for start in range(0, len(numbers), READERS):
                 chunk = numbers[start : start + READERS]
-                for after in self._host.map(partial(_read, segment.area), chunk):
+                for after in self._runtime.map(partial(_read, branch.workspace), chunk):
                     if now is not None:
                         yield now, after
                     now = after
 
 
-def _read(area: Workspace, number: int) -> Generation:
-    data = area.get(params_key(number))
+def _read(workspace: Workspace, number: int) -> Generation:
+    data = workspace.get(params_key(number))
     if data is None:
         raise CorruptArtifact(f"generation {number} of the evolution is gone from the store", next="wm ls")
     return Generation.decode(data, params_key(number))

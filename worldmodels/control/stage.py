@@ -33,7 +33,7 @@ def work(ctx: Context) -> None:
     policy, evolution = WorldPolicy(driver, ctx.lanes), plan(ctx, driver.controller.parameters)
     evolution = replace(evolution, evolution=partial(Evolution, **_search_space(ctx, encoder, step)))
     exchange = Exchange(
-        ctx.area, evolution, ctx.worker, ctx.lanes, ctx.log, on_generation=lambda rows: _show(ctx, rows)
+        ctx.workspace, evolution, ctx.worker, ctx.lanes, ctx.log, on_generation=lambda rows: _show(ctx, rows)
     )
 
     def drive(
@@ -43,8 +43,8 @@ def work(ctx: Context) -> None:
 
     def tick(rate: float) -> None:
         if not exchange.begun:  # progress of a resumed evolution does not begin at 0
-            ctx.pulse.touch()
-            ctx.pulse.check()
+            ctx.reporter.touch()
+            ctx.reporter.check()
             return
         ctx.progress(exchange.done, evolution.generations, "generations", rate, **_figures(exchange.latest))
 
@@ -112,7 +112,7 @@ def plan(ctx: Context, length: int) -> EvolutionPlan:
         validating=Limits(VALIDATION_STEPS, 0),
         training_tracks=lambda g, n: tuple(tracks.training_tracks(seed, iteration, g, n)),
         validation_tracks=validation_tracks,
-        goals=StoppingCriteria(c.target, c.stagnation, c.core_hours, c.wall_hours),
+        criteria=StoppingCriteria(c.target, c.stagnation, c.core_hours, c.wall_hours),
         select=c.select,
     )
 

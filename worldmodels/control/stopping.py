@@ -8,7 +8,7 @@ HOUR = 3600.0
 
 @dataclass(frozen=True)
 class RunStats:
-    """Progress and cost of one area's generations so far.
+    """Progress and cost of one workspace's generations so far.
 
     Only `since` can decrease, so bisection finds the first generation that reaches a goal, also long after.
 
@@ -44,15 +44,15 @@ class StoppingCriteria:
     core_hours: float | None = None
     wall_hours: float | None = None
 
-    def reached(self, course: RunStats) -> str:
+    def reached(self, stats: RunStats) -> str:
         """Return why the evolution ends here, in words; empty if it continues."""
-        if self.target is not None and course.best >= self.target:
-            return f"controller.target = {self.target:g}: the mean scored {course.best:.1f} on validation tracks"
-        if self.stagnation is not None and course.longest >= self.stagnation:
-            words = f"no validation score above {course.best:.1f} for {course.longest} generations"
+        if self.target is not None and stats.best >= self.target:
+            return f"controller.target = {self.target:g}: the mean scored {stats.best:.1f} on validation tracks"
+        if self.stagnation is not None and stats.longest >= self.stagnation:
+            words = f"no validation score above {stats.best:.1f} for {stats.longest} generations"
             return f"controller.stagnation = {self.stagnation}: {words}"
-        if self.core_hours is not None and course.cores >= self.core_hours * HOUR:
+        if self.core_hours is not None and stats.cores >= self.core_hours * HOUR:
             return f"controller.core_hours = {self.core_hours:g} are spent"
-        if self.wall_hours is not None and course.seconds >= self.wall_hours * HOUR:
+        if self.wall_hours is not None and stats.seconds >= self.wall_hours * HOUR:
             return f"controller.wall_hours = {self.wall_hours:g} are spent"
         return ""

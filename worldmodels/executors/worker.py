@@ -43,33 +43,33 @@ def main(environment: Mapping[str, str]) -> int:
     worker, workers = int(environment.get("JOB_COMPLETION_INDEX", "0")), int(environment.get("WM_WORKERS", "1"))
     store = open_store(environment["WM_STORE"])
     log, lines = _logger()
-    pulse = ProgressReporter(log, emit=_emitter(environment.get("WM_EVENTS_FD")))
+    reporter = ProgressReporter(log, emit=_emitter(environment.get("WM_EVENTS_FD")))
     faulthandler.enable()
-    signal.signal(signal.SIGTERM, lambda *_: pulse.stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: reporter.stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if environment.get("WM_PARENT_PIPE"):
-        threading.Thread(target=_end_with_parent, args=(pulse,), daemon=True).start()
+        threading.Thread(target=_end_with_parent, args=(reporter,), daemon=True).start()
     again = f"wm run {task.stage} --run {task.run} --iteration {task.iteration}"
-    threading.Thread(target=_watch, args=(pulse, task.config.execution.stall_seconds, again), daemon=True).start()
+    threading.Thread(target=_watch, args=(reporter, task.config.execution.stall_seconds, again), daemon=True).start()
     key = task.name.key("logs", f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-worker-{worker:05d}.log")
     ship = LogShipper(store, key, lines)
     try:
-        _run(store, task, worker, workers, pulse)
+        _run(store, task, worker, workers, reporter)
     except WmError as error:
         said = command(error.next, environment, task)
         log.error("%s%s", error.message, f"; next: {said}" if said else "")
-        pulse.emit({"error": {"message": error.message, "next": error.next, "code": error.exit_code}})
+        reporter.emit({"error": {"message": error.message, "next": error.next, "code": error.exit_code}})
         return error.exit_code
     except OSError as error:
         place = str(error.filename or tempfile.gettempdir())
         reason, look = explain(error, place)
         log.exception("%s: %s; next: %s", place, reason, look)
-        pulse.emit({"error": {"message": f"{task.name}: {place}: {reason}", "next": look, "code": 13}})
+        reporter.emit({"error": {"message": f"{task.name}: {place}: {reason}", "next": look, "code": 13}})
         return 13
     except Exception as error:
         log.exception("unexpected")
         message = f"{task.name}: {type(error).__name__}: {error}"
-        pulse.emit({"error": {"message": message, "next": f"wm logs {task.stage} --run {task.run}", "code": 1}})
+        reporter.emit({"error": {"message": message, "next": f"wm logs {task.stage} --run {task.run}", "code": 1}})
         return 1
     finally:
         ship.close()
@@ -85,9 +85,9 @@ def command(text: str, environment: Mapping[str, str], task: planning.Task) -> s
     return hints.complete(text, given)
 
 
-def _run(store: Store, task: planning.Task, worker: int, workers: int, pulse: ProgressReporter) -> None:
+def _run(store: Store, task: planning.Task, worker: int, workers: int, reporter: ProgressReporter) -> None:
     try:
-        runner.run(store, task, worker, workers, pulse)
+        runner.run(store, task, worker, workers, reporter)
     except ModuleNotFoundError as error:
         trains = " and ".join(name for name, stage in STAGES.items() if stage.gpu)
         images = f"(images: wm-gpu is for {trains}, wm-cpu for everything else)"
@@ -156,32 +156,32 @@ def _emitter(descriptor: str | None) -> Callable[[dict[str, Any]], None]:
     return emit
 
 
-def _end_with_parent(pulse: ProgressReporter) -> None:
+def _end_with_parent(reporter: ProgressReporter) -> None:
     """Request a stop once the parent has closed standard input; exit the process after another `STOP_SECONDS`."""
     while os.read(0, 1024):  # not sys.stdin: its lock would be held while the interpreter ends
         pass
-    pulse.stop.set()
+    reporter.stop.set()
     time.sleep(STOP_SECONDS)
     os._exit(Stopped.exit_code)
 
 
-def _watch(pulse: ProgressReporter, stall_seconds: float, again: str) -> None:
+def _watch(reporter: ProgressReporter, stall_seconds: float, again: str) -> None:
     """Log all stacks and exit as Hung after `stall_seconds` without progress, so that another worker can try.
 
     Only time in which this process ran counts: the process or its machine may be suspended.
     """
     pause = min(5.0, stall_seconds / 2)
-    beat, silent = pulse.beat, 0.0
+    beat, silent = reporter.beat, 0.0
     while True:
         before = time.monotonic()
         time.sleep(pause)
-        silent = silent + min(time.monotonic() - before, 2 * pause) if pulse.beat == beat else 0.0
-        beat = pulse.beat
+        silent = silent + min(time.monotonic() - before, 2 * pause) if reporter.beat == beat else 0.0
+        beat = reporter.beat
         if silent > stall_seconds:
-            pulse.log.error("no progress for %.0f s; stacks follow", silent)
+            reporter.log.error("no progress for %.0f s; stacks follow", silent)
             faulthandler.dump_traceback(all_threads=True)
             message = f"a worker made no progress for {silent:.0f} s and was given up"
-            pulse.emit({"error": {"message": message, "next": again, "code": Hung.exit_code}})
+            reporter.emit({"error": {"message": message, "next": again, "code": Hung.exit_code}})
             os._exit(Hung.exit_code)
 
 

@@ -59,8 +59,8 @@ def train(ctx: Context) -> None:
 
 def _beat(ctx: Context) -> None:
     """Report activity during a pass over all episodes; raise Stopped if the process must stop."""
-    ctx.pulse.touch()
-    ctx.pulse.check()
+    ctx.reporter.touch()
+    ctx.reporter.check()
 
 
 def learning_rate(step: int, first: float, least: float, decay: float) -> float:

@@ -110,7 +110,7 @@ def controller(outlook: Outlook) -> None:
             )
     if start is None:
         return
-    if outlook.area is None:
+    if outlook.workspace is None:
         raise MissingInput(
             f"controller.start_from = {start}: V or M is made first, and no evolution with them can have begun",
             next="wm run controller -o controller.start_from=none",
@@ -118,4 +118,4 @@ def controller(outlook: Outlook) -> None:
     from ..control.replay import ancestry
     from ..control.stage import settings
 
-    ancestry(outlook.area, settings(config, length))
+    ancestry(outlook.workspace, settings(config, length))

@@ -100,7 +100,7 @@ class TaskState:
         return self._identity({})
 
     @property
-    def area(self) -> StoreWorkspace:
+    def workspace(self) -> StoreWorkspace:
         """Return the task's workspace."""
         inputs = json.dumps(dict(self.identity.inputs), sort_keys=True)
         return StoreWorkspace(self.store, str(self.task.name), self.identity.work, inputs)
@@ -129,7 +129,7 @@ class TaskState:
             iteration=self.task.iteration,
             stage=self.task.stage,
             inputs=_by_stage(found),
-            area=None if self.pending else self.area,
+            workspace=None if self.pending else self.workspace,
         )
 
     def _identity(self, inputs: Mapping[str, str]) -> Identity:

@@ -25,7 +25,7 @@ class Underway:
     def evolution(self) -> Description | None:
         """Return the progress of the evolution; None before its first generation, or if that is damaged."""
         try:
-            return describe(self.state.area, self.state.task.config.controller)
+            return describe(self.state.workspace, self.state.task.config.controller)
         except CorruptArtifact:
             return None
 

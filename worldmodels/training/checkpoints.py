@@ -111,13 +111,13 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Return whether it is time to save, or the process must stop."""
-        return self._ctx.pulse.stop.is_set() or time.monotonic() - self._saved >= self._ctx.checkpoint_seconds
+        return self._ctx.reporter.stop.is_set() or time.monotonic() - self._saved >= self._ctx.checkpoint_seconds
 
     def stop(self, step: int, save: Callable[[], None]) -> None:
         """Raise Stopped if the process must stop, after saving unsaved steps; for callers that wait."""
-        if self._ctx.pulse.stop.is_set() and step > self.step:
+        if self._ctx.reporter.stop.is_set() and step > self.step:
             save()
-        self._ctx.pulse.check()
+        self._ctx.reporter.check()
 
     def save(self, step: int, extra: Mapping[str, Any]) -> None:
         arrays = {f"variable{i:03d}": v.numpy() for i, v in enumerate(self._variables)}
