@@ -1,22 +1,26 @@
-"""Time to the first paint of `wm board`, and its requests.
+"""Time to the first paint of `wm board`, its requests, and how much it slows a run on the same machine.
 
     PYTHONPATH=tests python bench/board.py [RUNS OBJECTS MINUTES]
 
-Copies a small run until a folder has RUNS runs (50) and OBJECTS objects (100,000), and a bucket of SeaweedFS the same
-runs and a fifth of the objects. One run is at work: its table grows as often as a worker publishes it. Chromium opens
-the page of each. It reports when the page paints, when all states are known and when curves are drawn; then, for
-MINUTES (2), the requests that the board sends and their price.
+Copies a small run until a folder and a bucket of SeaweedFS have RUNS runs (50) and OBJECTS objects (100,000) each. One
+run is at work: its table grows as often as a worker publishes it. Chromium opens the page of each. It reports when the
+page paints, when all states are known and when curves are drawn; then, for MINUTES (2), the requests that the board
+sends and their price. At last, it times the first two stages of a run, alternately alone and with the board and the
+page beside it.
 """
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 
 import buckets
 import small_run
@@ -32,6 +36,8 @@ from worldmodels.store import LocalStore, Store, open_store
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 THREADS = 16
 SHARD = b"x" * 2000
+REPETITIONS = 3
+STAGES = ("rollouts", "vae", "--preset", "demo", "-o", "rollouts.episodes=64", "-o", "vae.epochs=1")
 
 
 def copies(run: Path, runs: int) -> Iterator[tuple[str, bytes]]:
@@ -119,6 +125,38 @@ def measure(place: str, store: Store, minutes: float) -> None:
         served.shutdown()
 
 
+@contextmanager
+def opened(store: Path) -> Iterator[None]:
+    """The command `wm board` in a process of its own, its page open in Chromium."""
+    command = [sys.executable, "-m", "wm", "board", "--store", str(store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as board, sync_playwright() as playwright:
+        assert board.stdout
+        address = next(word for line in board.stdout for word in line.split() if word.startswith("http://"))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser.new_page().goto(address)
+        yield
+        browser.close()
+        board.terminate()
+
+
+def slowdown(store: Path) -> None:
+    """Report the seconds of a run's first stages, alone and with a watched board beside it."""
+    store.mkdir()
+    seconds: dict[str, list[float]] = {"alone": [], "beside the board": []}
+    for number in range(REPETITIONS):
+        for name, found in seconds.items():
+            run = f"run-{number}-{len(seconds[name])}-{name.replace(' ', '-')}"
+            with ExitStack() as stack:
+                if name != "alone":
+                    stack.enter_context(opened(store))
+                began = time.monotonic()
+                command = [sys.executable, "-m", "wm", "run", *STAGES, "--run", run, "--store", str(store)]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                found.append(time.monotonic() - began)
+    alone, beside = (median(found) for found in seconds.values())
+    print(f"  two stages take {alone:.1f} s alone, {beside:.1f} s beside the board: {beside / alone - 1:+.1%}", seconds)
+
+
 def main(runs: int = 50, objects: int = 100_000, minutes: float = 2.0) -> None:
     with tempfile.TemporaryDirectory(prefix="wm-bench-") as name:
         folder = Path(name)
@@ -130,11 +168,12 @@ def main(runs: int = 50, objects: int = 100_000, minutes: float = 2.0) -> None:
             for place, store in stores.items():
                 began = time.monotonic()
                 count = fill(store, copies(run, runs))
-                count += fill(store, shards(runs, objects // (1 if store.local else 5) - count))
+                count += fill(store, shards(runs, objects - count))
                 print(
                     f"  {place:7} {runs} runs, {count:,} objects, made in {time.monotonic() - began:.0f} s", flush=True
                 )
                 measure(place, store, minutes)
+        slowdown(folder / "watched")
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def ends(server, said, exit_code=0):
     [
         (json.dumps([{"name": "read", "state": "ok", "words": "may"}]), 0, "ok", "all 1 checks of the bucket hold"),
         (json.dumps([{"name": "read", "state": "fail", "words": "no"}]), 13, "fail", "seen from a pod: read: no"),
-        ("Traceback", 1, "fail", "exit 1; it said: Traceback"),
+        ("Traceback", 1, "fail", "exit 1; its output: Traceback"),
     ],
 )
 def test_a_pod_of_its_own_looks_at_the_bucket_and_goes(server, said, code, state, words):

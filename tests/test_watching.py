@@ -119,7 +119,7 @@ def test_a_pod_that_does_not_end_on_a_lost_node_is_explained():
 def test_only_the_worker_counts():
     seen = view(api.job(), [api.beside(api.fell(43)), api.beside(api.succeeded(1))])
     assert (seen.running, seen.failed, seen.done) == (0, 1, 1)
-    assert seen.falls == ("index 0: exit 43 (ConfigError)",)
+    assert seen.failures == ("index 0: exit 43 (ConfigError)",)
     assert seen.pending == ("container istio-proxy keeps the pod open although its worker has ended (× 2)",)
 
 
@@ -127,12 +127,12 @@ def test_while_the_worker_is_at_work_others_may_end():
     worker = {"name": "worker", "image": "wm:1", "state": {"running": {}}}
     ended = {"terminated": {"exitCode": 1, "reason": "Error"}}
     seen = view(api.job(), [api.beside(api.pod(0, "Running", containerStatuses=[worker]), **ended)])
-    assert (seen.running, seen.failed, seen.pending, seen.falls) == (1, 0, (), ())
+    assert (seen.running, seen.failed, seen.pending, seen.failures) == (1, 0, (), ())
 
 
 def test_a_container_that_failed_beside_the_worker_is_named():
     pod = api.beside(api.fell(0), terminated={"exitCode": 137, "reason": "OOMKilled"})
-    assert view(api.job(), [pod]).falls == (
+    assert view(api.job(), [pod]).failures == (
         "index 0: container istio-proxy failed, and not the worker: exit 137 (SIGKILL)",
     )
 
@@ -162,12 +162,12 @@ def evicted(**status):
     ],
 )  # fmt: skip
 def test_how_a_pod_fell(pod, words):
-    assert view(api.job(), [pod]).falls == (words,)
+    assert view(api.job(), [pod]).failures == (words,)
 
 
 def test_what_is_the_same_is_said_once():
     pods = [api.fell(44, 1), api.fell(44, 1), api.fell(44, 2)]
-    assert view(api.job(), pods).falls == ("index 1: exit 44 (Hung) (× 2)", "index 2: exit 44 (Hung)")
+    assert view(api.job(), pods).failures == ("index 1: exit 44 (Hung) (× 2)", "index 2: exit 44 (Hung)")
 
 
 def test_counts():
@@ -221,5 +221,5 @@ def test_news_is_told_once():
     tell = Teller(said.append)
     tell("vae", View(2, waiting=1, pending=("no node: full",)))
     tell("vae", View(2, waiting=2, pending=("no node: full (× 2)", "starting")))
-    tell("vae", View(2, running=2, falls=("index 0: exit 44 (Hung)",)))
+    tell("vae", View(2, running=2, failures=("index 0: exit 44 (Hung)",)))
     assert said == ["vae: pending: no node: full", "vae: 1 pending; 0 of 2 pods done", "vae: index 0: exit 44 (Hung)"]

@@ -83,10 +83,10 @@ class StoreWorkspace:
         found: list[tuple[float, StoreWorkspace]] = []
         for work in self._store.folders(f"{self._stage_prefix}/"):
             other = StoreWorkspace(self._store, self._stage_prefix, work, self._inputs)
-            told = f"{other._prefix}generations/{generation + 1:05d}/params"
+            key = f"{other._prefix}generations/{generation + 1:05d}/params"
             if work == self._work or other.get("inputs") != self._inputs.encode():
                 continue
-            found += [(entry.modified, other) for entry in self._store.entries(told)]
+            found += [(entry.modified, other) for entry in self._store.entries(key)]
         if not found:
             raise MissingInput(
                 f"controller.start_from={generation}: no earlier evolution in {self._stage_prefix} has that generation",

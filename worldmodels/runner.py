@@ -71,14 +71,14 @@ class Heartbeat:
         self._thread.join(PATIENCE_SECONDS)
 
     def _run(self) -> None:
-        told = False
+        warned = False
         while True:
             try:
                 self._store.put(self._key, self._text)
             except StoreError as error:
-                if not told:
+                if not warned:
                     self._log.warning("no heartbeat: %s", error.message)
-                told = True
+                warned = True
             self._begun.set()
             if self._done.wait(self._seconds):
                 break

@@ -86,11 +86,11 @@ class Report:
 
     def __call__(self, seen: "View", pods: "Pods") -> None:
         self._tell(str(self._work), seen)
-        said = self._listener.news(pods.now())
+        line = self._listener.news(pods.now())
         if self._bar:
             self._bar(seen.done, seen.wanted, f"{seen}  {self._listener.line}".strip())
-        elif said:
-            self._screen.say(f"{self._work}: {said}")
+        elif line:
+            self._screen.say(f"{self._work}: {line}")
 
     def end(self, seconds: float) -> None:
         if self._bar:
@@ -111,13 +111,13 @@ class Told:
     def __call__(self, seen: "View", pods: "Pods") -> None:
         now = {
             "running": seen.running, "pending": seen.waiting, "failed": seen.failed, "done": seen.done,
-            "wanted": seen.wanted, "reasons": list(seen.pending), "falls": list(seen.falls),
+            "wanted": seen.wanted, "reasons": list(seen.pending), "failures": list(seen.failures),
         }  # fmt: skip
         if now != self._last:
             self._last = now
             machine.event("progress", work=self._work, **now)
-        if said := self._listener.news(pods.now()):
-            machine.event("log", work=self._work, line=said)
+        if line := self._listener.news(pods.now()):
+            machine.event("log", work=self._work, line=line)
 
     def end(self, seconds: float) -> None:
         machine.event("committed", work=self._work, seconds=round(seconds, 1))

@@ -93,12 +93,12 @@ def ls(given: options.RunOptions, as_json: bool) -> None:
     if not rows:
         what = f"of run {run_name} " if run_name else ""
         folder = getattr(store, "root", None)
-        said = (
+        message = (
             f"nothing {what}is committed in {given.store_uri}"
             if not folder or folder.exists()
             else f"there is no folder {given.store_uri}"
         )
-        echo(f"{said}; next: {options.complete('wm run --preset demo')}")
+        echo(f"{message}; next: {options.complete('wm run --preset demo')}")
         return
     names = [plain(row.artifact + row.extent) for row in rows]
     width = max(map(len, names)) + 2
@@ -181,20 +181,20 @@ def name_of(text: str, given: options.RunOptions) -> "Name":
 
 
 def _lineage(
-    store: "Store", run: str, manifest: dict[str, Any], depth: int = 0, told: set[str] | None = None
+    store: "Store", run: str, manifest: dict[str, Any], depth: int = 0, listed: set[str] | None = None
 ) -> list[str]:
     """List the inputs of an artifact, and their inputs in turn, one line each; expand every artifact only once."""
     from worldmodels import artifacts
 
-    lines, told = [], set() if told is None else told
+    lines, listed = [], set() if listed is None else listed
     for source, digest in manifest["inputs"].items():
         found, _ = artifacts.examined(store, artifacts.Name.of(f"{run}/{source}"))
         match = next((m for m in found if m["digest"] == digest), None)
-        again = digest in told
-        told.add(digest)
+        again = digest in listed
+        listed.add(digest)
         note = "  (not there any more)" if not match else "  (see above)" if again and match["inputs"] else ""
         lines.append(f"{'  ' * depth}{source} {digest[:12]}{note}")
-        lines += _lineage(store, run, match, depth + 1, told) if match and not again else []
+        lines += _lineage(store, run, match, depth + 1, listed) if match and not again else []
     return lines
 
 

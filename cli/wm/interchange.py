@@ -110,8 +110,8 @@ def import_rollouts(source: str, given: options.RunOptions) -> None:
     if not run_name:
         raise click.UsageError("Missing option '--run': the name of the run that gets the rollouts.")
     store, opened = given.store, sources.open_source(source)
-    with status() as said:
-        said(f"reading {source}")
+    with status() as show:
+        show(f"reading {source}")
         found = sources.survey(opened)
     asked, _ = given.resolve()
     more = importing.overrides(found, asked.rollouts.shard_episodes)

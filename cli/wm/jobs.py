@@ -118,22 +118,22 @@ def _stages(wanted: "Selection", how: How) -> None:
     if how.dry_run:
         _dry_run(settings, list(jobs.values()), how)
         return
-    told = _Told(options.cluster(settings), settings, how)
+    reporter = _Reporter(options.cluster(settings), settings, how)
     with planning.lock(store, run, LOCK_SECONDS):
         steps = begin([wanted], redo=how.redo)
     for step in steps:
         with planning.lock(store, run, LOCK_SECONDS):
-            if done := _submit(told, store, step, later=step is not steps[0]):
+            if done := _submit(reporter, store, step, later=step is not steps[0]):
                 wanted.remember()  # only now: the store keeps no settings that the cluster refuses
         if done:
-            told.submitted(*done)
+            reporter.submitted(*done)
         else:
-            told.committed(str(step.task.name), job_spec.name(step.task, store.uri))
-    told.conclude(store, [step.task for step in steps])
+            reporter.committed(str(step.task.name), job_spec.name(step.task, store.uri))
+    reporter.conclude(store, [step.task for step in steps])
     how.notifier.finished([step.task.name for step in steps])
 
 
-def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool) -> "tuple[Work, str] | None":
+def _submit(reporter: "_Reporter", store: "Store", step: "PlannedStage", *, later: bool) -> "tuple[Work, str] | None":
     """Submit a stage's Job; return its work and the outcome, or None if the stage is committed.
 
     `later`: the command submits another stage before this one.
@@ -143,15 +143,15 @@ def _submit(told: "_Told", store: "Store", step: "PlannedStage", *, later: bool)
     from worldmodels.executors.kubernetes import submission
 
     try:
-        if not (found := planning.due(store, step, redo=told.how.redo)):
+        if not (found := planning.due(store, step, redo=reporter.how.redo)):
             return None
         work = submission.stage_work(found)
     except MissingInput as error:
         again = shlex.join([*options.same_command(), "--wait"])  # so that each stage finds its inputs
-        command = again if later and not told.how.wait else error.next.replace("wm run", "wm submit")
+        command = again if later and not reporter.how.wait else error.next.replace("wm run", "wm submit")
         raise MissingInput(error.message, next=command) from error
-    _estimate([step.task], told.how)
-    return work, submission.KubernetesExecutor(told.cluster, _say, told.how.replace).ensure(work)
+    _estimate([step.task], reporter.how)
+    return work, submission.KubernetesExecutor(reporter.cluster, _say, reporter.how.replace).ensure(work)
 
 
 def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
@@ -168,24 +168,24 @@ def _pipeline(selections: "Sequence[Selection]", how: How) -> None:
     if how.dry_run:
         _dry_run(settings, [job_spec.pipeline_job(wanted, store.uri, limits)], how)
         return
-    told = _Told(options.cluster(settings), settings, how)
+    reporter = _Reporter(options.cluster(settings), settings, how)
     from worldmodels.executors.kubernetes import submission
 
     work, tasks = submission.pipeline_work(store, wanted, limits), submission.pipeline_tasks(wanted)
-    if submission.active(told.cluster, work.job):  # it holds the run's lock
-        told.submitted(work, "attached")
-        told.conclude(store, [])
+    if submission.active(reporter.cluster, work.job):  # it holds the run's lock
+        reporter.submitted(work, "attached")
+        reporter.conclude(store, [])
         how.notifier.finished([task.name for task in tasks])
         return
     with planning.lock(store, first.given.run, LOCK_SECONDS):
         planning.refuse(steps := planning.plan(store, tasks))
         planning.check(store, steps)
     _estimate((step.task for step in steps if step.state != "committed"), how)
-    outcome = submission.KubernetesExecutor(told.cluster, _say, how.replace).ensure(work)
+    outcome = submission.KubernetesExecutor(reporter.cluster, _say, how.replace).ensure(work)
     for each in selections:
         each.remember()
-    told.submitted(work, outcome)
-    told.conclude(store, tasks)
+    reporter.submitted(work, outcome)
+    reporter.conclude(store, tasks)
     how.notifier.finished([task.name for task in tasks])
 
 
@@ -217,7 +217,7 @@ def _dry_run(settings: "ClusterSettings", jobs: Sequence[dict[str, Any]], how: H
         machine.document(jobs=rows)
 
 
-class _Told:
+class _Reporter:
     """Prints the outcome of each submission, as text or JSON; with --wait, follows the work."""
 
     def __init__(self, cluster: "KubernetesClient", settings: "ClusterSettings", how: How) -> None:

@@ -60,14 +60,14 @@ class Events:
 
     @contextmanager
     def stage(self, name: str) -> "Iterator[Callable[[Snapshot], None]]":
-        began = said = time.monotonic()
+        began = printed = time.monotonic()
         event("started", stage=name)
 
         def report(snapshot: "Snapshot") -> None:
-            nonlocal said
-            if time.monotonic() - said < EVENT_SECONDS:
+            nonlocal printed
+            if time.monotonic() - printed < EVENT_SECONDS:
                 return
-            said = time.monotonic()
+            printed = time.monotonic()
             event(
                 "progress", stage=name, done=snapshot.done, total=snapshot.total, unit=snapshot.unit,
                 rate=snapshot.rate, figures=dict(snapshot.figures),

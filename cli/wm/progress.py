@@ -73,11 +73,11 @@ class Screen:
         began = time.monotonic()
         bar = self.bar(name)
         first: list[float] = []
-        said = began
+        printed = began
         last: list[str] = [""]
 
         def report(snapshot: "Snapshot") -> None:
-            nonlocal said
+            nonlocal printed
             first.append(snapshot.done)
             del first[1:]
             now = time.monotonic()
@@ -85,8 +85,8 @@ class Screen:
             line = f"{left(snapshot, now - began, first[0])}  {last[0]}".strip()
             if bar is not None:
                 bar(snapshot.done, snapshot.total, line)
-            elif now - said >= PLAIN_SECONDS:
-                said = now
+            elif now - printed >= PLAIN_SECONDS:
+                printed = now
                 self.say(f"{name}: {line}")
 
         if bar is None:
@@ -125,18 +125,18 @@ def bar(name: str, total: int, unit: Callable[[float], str]) -> Iterator[Callabl
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12), Tail())
     bars = Progress(*columns, console=where, transient=True, disable=not where.is_terminal)
     task = bars.add_task(plain(name), total=total, tail="")
-    began = said = time.monotonic()
+    began = printed = time.monotonic()
     done = 0
 
     def advance(count: int) -> None:
-        nonlocal done, said
+        nonlocal done, printed
         done += count
         now = time.monotonic()
         rate = done / max(now - began, 1e-3)
         line = f"{unit(done)} of {unit(total)}  {unit(rate)}/s  {clock((total - done) / rate) if rate else '0:00'} left"
         bars.update(task, completed=done, tail=line)
-        if not where.is_terminal and now - said >= PLAIN_SECONDS:
-            said = now
+        if not where.is_terminal and now - printed >= PLAIN_SECONDS:
+            printed = now
             where.print(plain(f"{name}: {line}"), soft_wrap=True, markup=False)
 
     with bars:

@@ -124,7 +124,7 @@ def _job(job: dict[str, Any], seen: Any) -> dict[str, Any]:
         "pods": {"wanted": seen.wanted, "done": seen.done, "running": seen.running, "pending": seen.waiting},
         "failed": seen.failed,
         "pending": list(seen.pending),
-        "falls": list(seen.falls),
+        "failures": list(seen.failures),
         "why": seen.why if seen.ended == "Failed" else "",
     }
 
@@ -144,8 +144,8 @@ def _words(row: dict[str, Any]) -> str:
     where = f"on {plain(', '.join(row['hosts']))}" if row["hosts"] else ""
     since = f" for {durations.words(time.time() - row['since'])}" if row["since"] and row["state"] == "at work" else ""
     first = f"{row['state']:11}{where}{since}".rstrip() if where or since else f"{row['state']:11}"
-    said = underway.words(evolution) if evolution and row["state"] == "at work" else plain(row["why"])
-    return f"{first}{': ' if where or since else ''}{said}".rstrip()
+    text = underway.words(evolution) if evolution and row["state"] == "at work" else plain(row["why"])
+    return f"{first}{': ' if where or since else ''}{text}".rstrip()
 
 
 def _state(job: dict[str, Any]) -> str:
@@ -157,4 +157,4 @@ def _state(job: dict[str, Any]) -> str:
         counts = [f"{pods[word]} {word}" for word in ("running", "pending") if pods[word]]
         counts += [f"{job['failed']} failed"] if job["failed"] else []
         words = [f"at work    {pods['done']} of {pods['wanted']} pods done" + "".join(f", {each}" for each in counts)]
-    return "\n    ".join([*words, *(f"pending: {each}" for each in job["pending"]), *job["falls"]])
+    return "\n    ".join([*words, *(f"pending: {each}" for each in job["pending"]), *job["failures"]])

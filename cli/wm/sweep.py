@@ -127,7 +127,7 @@ def carry_out(wanted: Sweep, how: How, published: Published, then: "Callable[[Se
 
     if how.table:
         rows = wanted.rows()
-        told(rows, published, as_document=how.as_json)
+        print_table(rows, published, as_document=how.as_json)
         then(rows)
         return
     planned = sweeps.plan(wanted.store, wanted.tasks, wanted.asked_for, wanted.given.run)
@@ -139,7 +139,7 @@ def carry_out(wanted: Sweep, how: How, published: Published, then: "Callable[[Se
     if how.as_json:
         machine.event("table", **_document(rows))
     else:
-        told(rows, published)
+        print_table(rows, published)
     then(rows)
     if failed:
         raise failure(failed, len(wanted.runs))
@@ -158,11 +158,11 @@ def _print_plan(wanted: Sweep, planned: "SweepPlan", how: How) -> None:
                          "source": e.source} for e in each]}
             for run, each in planned.runs.items()
         ]  # fmt: skip
-        told = {"runs": rows, "to_do": len(planned.todo), **counts, **figures}
+        fields = {"runs": rows, "to_do": len(planned.todo), **counts, **figures}
         if how.dry_run:
-            machine.document(**told)
+            machine.document(**fields)
         else:
-            machine.event("plan", **told)
+            machine.event("plan", **fields)
         return
     for run, each in planned.runs.items():
         echo(run)
@@ -189,7 +189,7 @@ def _costs(planned: "SweepPlan", *, on_cluster: bool) -> tuple[str, dict[str, An
     return words, {"core_hours": core_hours, "hours": hours, "cores": cores, "price": price}
 
 
-def told(rows: "Sequence[Row]", published: Published = None, *, as_document: bool = False) -> None:
+def print_table(rows: "Sequence[Row]", published: Published = None, *, as_document: bool = False) -> None:
     """Print the tables: as text, or as a JSON document."""
     from worldmodels import sweeps
 

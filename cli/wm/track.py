@@ -44,7 +44,7 @@ def track(given: options.RunOptions, folder: Path | None, uri: str | None, once:
     with ExitStack() as held:
         trackers = [held.enter_context(closing(each)) for each in _trackers(watch, folder, uri)]
         if once:
-            if not _write(watch, trackers, told=True):
+            if not _write(watch, trackers, always=True):
                 run = f" {given.run_name}" if given.run_name else ""
                 raise MissingInput(f"there is no run{run} in {given.store_uri}", next="wm ls")
             return
@@ -74,14 +74,14 @@ def _trackers(watch: "Watch", folder: Path | None, uri: str | None) -> "list[Tra
     return made
 
 
-def _write(watch: "Watch", trackers: "list[Tracker]", *, told: bool = False) -> int:
-    """Write new points; return the number of iterations in the store. `told`: also print that there are no new ones."""
+def _write(watch: "Watch", trackers: "list[Tracker]", *, always: bool = False) -> int:
+    """Write new points; return the number of iterations in the store. `always`: print also if there are none."""
     from worldmodels.tracking.following import look
 
     pictures = 0
     for picture in look(watch):
         pictures += 1
         count = max(tracker.write(picture) for tracker in trackers)
-        if count or told:
+        if count or always:
             echo(f"{picture.name}: {count} new point{'s' * (count != 1)}")
     return pictures

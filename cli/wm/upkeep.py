@@ -56,8 +56,8 @@ def doctor(given: options.RunOptions, with_cluster: bool, as_json: bool) -> None
     from worldmodels.upkeep import checks, doctor
 
     store = open_store(given.store_uri, deadline=doctor.DEADLINE_SECONDS)
-    found = _told(doctor.check(store), as_json)
-    there = _told(_cluster(given), as_json) if with_cluster else []
+    found = _printed(doctor.check(store), as_json)
+    there = _printed(_cluster(given), as_json) if with_cluster else []
     if as_json:
         machine.document(checks=[asdict(finding) for finding in found + there])
     checks.require(found, f"store {given.store_uri}")
@@ -75,10 +75,10 @@ def _cluster(given: options.RunOptions) -> "Iterator[Finding]":
     return cluster_checks.check(cluster, settings, given.store_uri, lambda words: echo(words, err=True), endpoint)
 
 
-def _told(visit: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
+def _printed(findings: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
     """Return the findings; print each as it comes, unless the output is JSON."""
     found = []
-    for finding in visit:
+    for finding in findings:
         found.append(finding)
         if not as_json:
             _print_finding(finding)
@@ -129,8 +129,8 @@ def gc(given: options.RunOptions, horizon: float, delete: bool, as_json: bool) -
     if given.run_name is None:
         _sweep(store, garbage.outside(store, horizon), delete, total, as_json)
     if as_json:
-        told = {"garbage": [_row(g) for g in total.garbage], "kept": [asdict(kept) for kept in total.kept]}
-        machine.document(store=store.uri, older_than_s=horizon, deleted=delete, **told)
+        document = {"garbage": [_row(g) for g in total.garbage], "kept": [asdict(kept) for kept in total.kept]}
+        machine.document(store=store.uri, older_than_s=horizon, deleted=delete, **document)
     elif total.garbage or not left:
         _conclude(total, delete, given.store_uri)
     if left:
@@ -145,8 +145,8 @@ def _collect(store: "Store", run: str, horizon: float, delete: bool, total: "Sur
 
     try:
         with store.lock(run) if delete else contextlib.nullcontext():
-            with status() as said:
-                found = garbage.survey(store, run, horizon, said=said)
+            with status() as show:
+                found = garbage.survey(store, run, horizon, show=show)
             _sweep(store, found, delete, total, quiet)
     except (Busy, CorruptArtifact) as error:
         return error
@@ -217,8 +217,8 @@ def cp(source_uri: str, target_uri: str, run_names: tuple[str, ...], verify: boo
         echo(f"there are no runs in {source_uri}; next: wm ls --store {source_uri}")
     for run in chosen:
         with target.lock(run):
-            with status() as said:
-                plan = copying.plan(source, target, run, verify=verify, said=said)
+            with status() as show:
+                plan = copying.plan(source, target, run, verify=verify, show=show)
             _carry(plan, source, target)
 
 
@@ -258,11 +258,11 @@ def verify(given: options.RunOptions, as_json: bool) -> None:
     from worldmodels.upkeep.entries import runs
 
     store = given.store
-    told, damaged = [], []
+    verdicts, damaged = [], []
     for run in runs(store, given.run_name):
-        with status() as said:
-            found = verifying.verify(store, run, said=said)
-        told.append({"run": run, **asdict(found)})
+        with status() as show:
+            found = verifying.verify(store, run, show=show)
+        verdicts.append({"run": run, **asdict(found)})
         damaged += found.damage
         if not as_json:
             for each in found.damage:
@@ -270,11 +270,11 @@ def verify(given: options.RunOptions, as_json: bool) -> None:
             words = f"{len(found.damage)} damaged" if found.damage else "all whole"
             echo(f"{run}: {objects(found.objects)}, {size(found.bytes)}, read: {words}")
     if as_json:
-        machine.document(runs=told)
-    elif not told:
+        machine.document(runs=verdicts)
+    elif not verdicts:
         echo(f"there are no runs in {given.store_uri}; next: wm ls --store {given.store_uri}")
     if damaged:
         raise CorruptArtifact(
-            f"{len(damaged)} of {sum(each['objects'] for each in told)} objects in {store.uri} are damaged",
+            f"{len(damaged)} of {sum(each['objects'] for each in verdicts)} objects in {store.uri} are damaged",
             next=f"wm run --run {damaged[0].key.partition('/')[0]} --store {store.uri} --redo",
         )

@@ -53,13 +53,13 @@ def why(stage: Stage, verb: str = "run") -> str:
 
     `verb` is the command that begins it: "run", or "submit" for a run on a cluster.
     """
-    said = stage.line.text.replace("  ", ", ") if stage.line else ""
+    last_line = stage.line.text.replace("  ", ", ") if stage.line else ""
     if stage.state == "damaged":
         return stage.damaged
     if stage.state == "at work":
-        return ": ".join(part for part in (_progress(stage), "" if stage.evolution else said) if part)
+        return ": ".join(part for part in (_progress(stage), "" if stage.evolution else last_line) if part)
     if stage.state == "stopped":
-        log = f"the log ends with: {said}" if said else ""
+        log = f"the log ends with: {last_line}" if last_line else ""
         parts = [part for part in (_progress(stage), "no worker shows a heartbeat", log) if part]
         return f"{'; '.join(parts)}. Next: {_again(stage, verb)}"
     if stage.state == "waits":

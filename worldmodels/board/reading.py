@@ -114,9 +114,9 @@ class Stage:
         for entry in list(store.entries(runner.alive_key(self.name, "")))[:WORKERS]:
             attempt = entry.key.rpartition("/")[2]
             if attempt not in self._hosts:  # an attempt's heartbeats are equal
-                said = stored.advice(_optional(store, entry.key, stored.SIGNATURE.limit), stored.SIGNATURE) or {}
-                index = said.get("worker")
-                self._hosts[attempt] = str(said.get("host", "")), index if isinstance(index, int) else None
+                signature = stored.advice(_optional(store, entry.key, stored.SIGNATURE.limit), stored.SIGNATURE) or {}
+                index = signature.get("worker")
+                self._hosts[attempt] = str(signature.get("host", "")), index if isinstance(index, int) else None
             found.append(Worker(attempt, *self._hosts[attempt], _began(attempt) or entry.modified, entry.modified))
         self.workers = tuple(worker for worker in found if now - worker.beat < GONE_SECONDS)
         self.gone = tuple(worker for worker in found if now - worker.beat >= GONE_SECONDS)
@@ -188,8 +188,8 @@ class Iteration:
         try:
             found = planning.stored_config(self._store, self.run, self.number)
             if found:
-                told = (found["config"], found["origins"])
-                self.settled, _ = config.resolve(iteration=self.number, stored=told)
+                settings = (found["config"], found["origins"])
+                self.settled, _ = config.resolve(iteration=self.number, stored=settings)
             else:
                 self.trouble = "it has no settings of a last start"
         except (ConfigError, CorruptArtifact) as error:
@@ -230,8 +230,8 @@ class Iteration:
             manifest = artifacts.read_manifest(self._store, stage.key) if stage.committed else None
             if manifest and (file := manifest["files"].get("scores.json")):
                 data = read(self._store, file["key"], file["size"]) or b""
-                said = stored.parse(data, stored.SCORES, str(stage.name), artifacts.repair_command(stage.name))
-                self.score = {key: said[key] for key in ("mean", "std", "tracks", "laps", "interval")}
+                scores = stored.parse(data, stored.SCORES, str(stage.name), artifacts.repair_command(stage.name))
+                self.score = {key: scores[key] for key in ("mean", "std", "tracks", "laps", "interval")}
 
 
 @contextlib.contextmanager

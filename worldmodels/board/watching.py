@@ -127,14 +127,14 @@ class Watch:
             self.find()
             self._now = self.store.now()
             now = self._clock()
-            told = now
+            reported = now
             recent = [id for id, at in self._chosen.items() if now - at < 3 * self.seconds + 5]
             chosen = list(self._iterations) if everything else recent
             for iteration in each(self._refresh, self._due(chosen, everything), THREADS):
                 if iteration.id in chosen:
                     self._fill(iteration)
-                if self._clock() - told > FIRST_SECONDS:
-                    told = self._clock()
+                if self._clock() - reported > FIRST_SECONDS:
+                    reported = self._clock()
                     self._publish(chosen)
             self.error = ""
             self._read = self._now

@@ -233,16 +233,16 @@ def _killed(worker: Worker, task: Task, number: int, count: int) -> Killed:
     """Return the error for a worker that was killed `TRIES` times."""
     again = f"wm run {task.stage} --run {task.run} --iteration {task.iteration}"
     look = f"wm logs {task.stage} --run {task.run} --iteration {task.iteration}"
-    why = said = ""
+    why = detail = ""
     if number in (signal.SIGKILL, signal.SIGTERM):
         why = "; that is what a machine does that is out of memory"
         less = max(16, task.config.execution.cache_mb // 2)
         look = f"free -h, or {again} " + (f"--workers {count // 2}" if count > 1 else f"-o execution.cache_mb={less}")
     elif words := _last_words(worker):
-        said = f":\n{words}"
+        detail = f":\n{words}"
     return Killed(
         f"{task.name}: {_who(count, worker)} was killed by {_name(number)} {TRIES} times and got no further in between"
-        f"{why}{said}",
+        f"{why}{detail}",
         next=look,
     )
 
@@ -253,9 +253,9 @@ def _raise_failure(worker: Worker, task: Task) -> None:
         return
     if worker.error:
         raise (errors.of_code(worker.error["code"]) or WmError)(worker.error["message"], next=worker.error["next"])
-    said = _last_words(worker)
+    words = _last_words(worker)
     raise WmError(
-        f"a worker of {task.name} exited with {code}" + (f":\n{said}" if said else ""),
+        f"a worker of {task.name} exited with {code}" + (f":\n{words}" if words else ""),
         next=f"wm logs {task.stage} --run {task.run} --iteration {task.iteration}",
     )
 
@@ -269,15 +269,15 @@ def _last_words(worker: Worker) -> str:
 
 def _combine(workers: list[Worker], kind: str) -> Snapshot | None:
     """Sum the workers' progress; for an evolution, sum only the rates and take the most advanced worker's progress."""
-    said = [w.last for w in workers if w.last]
-    if not said:
+    latest = [w.last for w in workers if w.last]
+    if not latest:
         return None
-    rate = sum(e["rate"] for e in said)
-    figures = {name: value for e in said for name, value in e["figures"].items()}
+    rate = sum(e["rate"] for e in latest)
+    figures = {name: value for e in latest for name, value in e["figures"].items()}
     if kind == "exchange":
-        first = max(said, key=lambda e: e["done"])
+        first = max(latest, key=lambda e: e["done"])
         return Snapshot(first["done"], first["total"], first["unit"], rate, first["figures"] or figures)
-    return Snapshot(sum(e["done"] for e in said), sum(e["total"] for e in said), said[0]["unit"], rate, figures)
+    return Snapshot(sum(e["done"] for e in latest), sum(e["total"] for e in latest), latest[0]["unit"], rate, figures)
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -46,9 +46,9 @@ def shown(url: str) -> str:
 
 def check(url: str) -> str:
     """Return the URL. Raise ConfigError, without the URL's secret parts, unless it is an http or https URL."""
-    if said := _wrong(url):
+    if reason := _wrong(url):
         raise ConfigError(
-            f"notifications go to a URL like https://host/path or http://host/path: {said}", next="wm run --help"
+            f"notifications go to a URL like https://host/path or http://host/path: {reason}", next="wm run --help"
         )
     return url
 

@@ -54,10 +54,10 @@ def main(environment: Mapping[str, str]) -> int:
         limits = Limits.from_json(environment["WM_LIMITS"]) if "WM_LIMITS" in environment else Limits()
         drive(cluster, store, wanted, log.info, limits, notifier)
     except WmError as error:
-        said = _next(error, wanted, environment["WM_STORE"])
-        log.error("%s%s", error.message, f"; next: {said}" if said else "")
+        following = _next(error, wanted, environment["WM_STORE"])
+        log.error("%s%s", error.message, f"; next: {following}" if following else "")
         if notifier and error.exit_code in (*POINTLESS, *ENDED):  # after others, another pod goes on
-            notifier.failed(error, said)
+            notifier.failed(error, following)
         return error.exit_code
     finally:
         if notifier:
@@ -67,12 +67,12 @@ def main(environment: Mapping[str, str]) -> int:
 
 def _next(error: WmError, wanted: Pipeline | None, store_uri: str) -> str:
     """Return the command that the error recommends, with the run and the store."""
-    said = error.next.replace("wm run", "wm submit")
+    following = error.next.replace("wm run", "wm submit")
     if not wanted:
-        return said
+        return following
     iterations = [str(len(wanted.configs))] if len(wanted.configs) > 1 else []
     given = {hints.RUN: [wanted.run], hints.STORE: [store_uri], hints.ITERATIONS: iterations}
-    return hints.complete(said, given)
+    return hints.complete(following, given)
 
 
 def drive(
@@ -113,8 +113,8 @@ def _watch(
             meter.tick(*of_pods(task, seen.running))
             notifier.saw_job(seen)
             tell(str(task.name), seen)
-            if said := listener.news(pods.now()):
-                say(f"{task.name}: {said}")
+            if line := listener.news(pods.now()):
+                say(f"{task.name}: {line}")
 
         with meter.stage(task.name), notifier.stage(task.name):
             yield report

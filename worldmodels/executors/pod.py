@@ -39,8 +39,8 @@ def main(environment: Mapping[str, str]) -> int:
         executor = local.LocalExecutor(environment["WM_STORE"], _log().warning, pod, pods, stdout=1)
         executor.wait(executor.start(task), lambda snapshot: None)
     except WmError as error:
-        said = worker.command(error.next, environment, task) if task else error.next
-        _log().error("%s%s", error.message, f"; next: {said}" if said else "")
+        following = worker.command(error.next, environment, task) if task else error.next
+        _log().error("%s%s", error.message, f"; next: {following}" if following else "")
         return error.exit_code
     return 0
 

@@ -56,8 +56,8 @@ def main(environment: Mapping[str, str]) -> int:
     try:
         _run(store, task, worker, workers, reporter)
     except WmError as error:
-        said = command(error.next, environment, task)
-        log.error("%s%s", error.message, f"; next: {said}" if said else "")
+        following = command(error.next, environment, task)
+        log.error("%s%s", error.message, f"; next: {following}" if following else "")
         reporter.emit({"error": {"message": error.message, "next": error.next, "code": error.exit_code}})
         return error.exit_code
     except OSError as error:

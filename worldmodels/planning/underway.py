@@ -65,11 +65,11 @@ def alive(evolution: Mapping[str, Any]) -> bool:
 
 def words(evolution: Mapping[str, Any]) -> str:
     """Return a line with an evolution's generation, scores and speed; figures that are None are left out."""
-    said = [f"generation {evolution['generation']} of {evolution['generations']}, {evolution['done']:.0%} done"]
+    parts = [f"generation {evolution['generation']} of {evolution['generations']}, {evolution['done']:.0%} done"]
     numbers = (("best", ".0f"), ("mean", ".1f"), ("validation", ".1f"), ("sigma", ".3f"))
-    said += [f"{name} {evolution[name]:{form}}" for name, form in numbers if evolution[name] is not None]
+    parts += [f"{name} {evolution[name]:{form}}" for name, form in numbers if evolution[name] is not None]
     if not alive(evolution):
-        return "  ".join([*said, f"silent for {durations.words(evolution['silent'])}"])
+        return "  ".join([*parts, f"silent for {durations.words(evolution['silent'])}"])
     count = evolution["workers"]
-    said.append(f"{count} worker{'s' * (count != 1)}, {evolution['rate'] or 0:.0f} steps/s")
-    return "  ".join(said + ([f"{durations.clock(evolution['left'])} left"] if evolution["left"] is not None else []))
+    parts.append(f"{count} worker{'s' * (count != 1)}, {evolution['rate'] or 0:.0f} steps/s")
+    return "  ".join(parts + ([f"{durations.clock(evolution['left'])} left"] if evolution["left"] is not None else []))

@@ -121,14 +121,16 @@ def dream(ctx: Context) -> list[Part]:
     who = "the trained controller" if controllers else "the recorded actions, repeated (no controller is committed),"
     every = DREAM_STEPS // (2 * COLUMNS)
     strip = frames[::every][: 2 * COLUMNS]
-    said = f"From a real frame, as V draws it, M dreams on and {who} steers. Eight seconds, in real time."
+    caption = f"From a real frame, as V draws it, M dreams on and {who} steers. Eight seconds, in real time."
     still = Picture(
         "dream.png", sheet([strip[:COLUMNS], strip[COLUMNS:]]),
         f"{len(strip)} frames of the dream in reading order, {every} steps apart.",
         f"The same dream, every {every} steps ({every / 50:.1f} s), in reading order.",
     )  # fmt: skip
     return [
-        Figures([animation("dream.webp", frames[::2], "Animation: M's dream of a drive, decoded by V.", said), still])
+        Figures(
+            [animation("dream.webp", frames[::2], "Animation: M's dream of a drive, decoded by V.", caption), still]
+        )
     ]
 
 

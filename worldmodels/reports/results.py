@@ -88,11 +88,11 @@ def evolution(ctx: Context) -> list[Part]:
         Line("mean, validation tracks", x, rows["validation"], "orange", points=True),
     ]
     last = rows["validation"][np.isfinite(rows["validation"])]
-    said = f" Its last validation score is {last[-1]:.0f}." if len(last) else ""
+    validated = f" Its last validation score is {last[-1]:.0f}." if len(last) else ""
     score = Panel(
         "evolution", "generation", "score",
         f"Scores over {len(x)} generations: the population's mean ends at {rows['mean'][-1]:.0f}, "
-        f"its best at {rows['best'][-1]:.0f}.{said}",
+        f"its best at {rows['best'][-1]:.0f}.{validated}",
         "A generation's tracks are its own, so population curves wobble with their difficulty. The best candidate is "
         "partly luck; the orange points score the mean parameters on the same validation tracks each time.",
     )  # fmt: skip

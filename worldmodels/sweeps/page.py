@@ -16,10 +16,10 @@ def html(
 ) -> str:
     """Return the page; `published` scores (mean, standard deviation) are by the words of a value."""
     lines = groups(found)
-    said: list[Part] = [Paragraph(note)] if note else []
+    parts: list[Part] = [Paragraph(note)] if note else []
     if 1 <= len(lines) <= MOST_GROUPS:
-        said.append(Figures([_figure(lines, published or {})]))
-    sections = [Section("Figure", "", said)] if said else []
+        parts.append(Figures([_figure(lines, published or {})]))
+    sections = [Section("Figure", "", parts)] if parts else []
     for cells in tables(found, published):
         sections.append(Section(cells.title, "", [Table(cells.head, cells.rows)]))
     scored = sum(row.scores is not None for row in found)

@@ -39,7 +39,7 @@ STUDIES: dict[str, Study] = {
             name="paper-table",
             title="The paper's controllers",
             preset="laptop",
-            fixed=("iterations=1", "controller.components=0", "controller.sigma=0.1"),
+            fixed=("iterations=1", "controller.components=0", "controller.sigma=0.1", "controller.generations=40"),
             axes=(
                 seeds(1, 2, 3),
                 Axis(

@@ -93,19 +93,19 @@ def plan(
     run: str,
     *,
     verify: bool = False,
-    said: Callable[[str], None] = lambda where: None,
+    show: Callable[[str], None] = lambda where: None,
 ) -> CopyPlan:
     """Plan the copy of a run; raise Conflict if the destination has committed another artifact.
 
     An object of the right size at the destination counts as copied, since a store has no partial objects. With `verify`
-    its content is read back and checked in its turn. `said` receives the current stage.
+    its content is read back and checked in its turn. `show` receives the current stage.
     """
     found = CopyPlan(run, {entry.key: entry for entry in target.entries(f"{run}/")})
     for iteration in artifacts.iterations(source, run):
         _take_latest(found, source.entries(artifacts.config_key(run, iteration)), found.configs)
         for stage in source.folders(f"{run}/iter-{iteration}/"):
             if stage in stages.STAGES:
-                said(f"{run}/iter-{iteration}/{stage}")
+                show(f"{run}/iter-{iteration}/{stage}")
                 _plan_stage(found, source, target, Name(run, iteration, stage), verify)
     return found
 

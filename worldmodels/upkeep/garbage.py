@@ -67,14 +67,14 @@ class Ages:
         return self.horizon == 0 or self.store.now() - modified >= self.horizon  # clocks may tick in whole seconds
 
 
-def survey(store: Store, run: str, horizon: float, *, said: Callable[[str], None] = lambda where: None) -> Survey:
-    """Return a run's garbage, and objects that stay although they seem unused. `said` receives each stage's name."""
+def survey(store: Store, run: str, horizon: float, *, show: Callable[[str], None] = lambda where: None) -> Survey:
+    """Return a run's garbage, and objects that stay although they seem unused. `show` receives each stage's name."""
     found, ages = Survey(), Ages(store, horizon)
     live: set[str] = set()
     for iteration in artifacts.iterations(store, run):
         for stage in store.folders(f"{run}/iter-{iteration}/"):
             if stage in stages.STAGES:
-                said(f"{run}/iter-{iteration}/{stage}")
+                show(f"{run}/iter-{iteration}/{stage}")
                 live |= _stage(store, Name(run, iteration, stage), ages, found)
     leftovers = [left for left in store.leftovers(f"{run}/") if not live & set(left.key.split("/"))]
     found.garbage += _leftovers(leftovers, ages)

@@ -44,8 +44,8 @@ class Verdict:
     damage: list[Damage] = field(default_factory=list)
 
 
-def verify(store: Store, run: str, *, said: Callable[[str], None] = lambda words: None) -> Verdict:
-    """Read a run's committed objects; `said` receives the present place and the megabytes read so far."""
+def verify(store: Store, run: str, *, show: Callable[[str], None] = lambda words: None) -> Verdict:
+    """Read a run's committed objects; `show` receives the present place and the megabytes read so far."""
     found = Verdict()
     for where, checks in _places(store, run):
         for result in each(_verdict, _listed(where, checks)):
@@ -56,7 +56,7 @@ def verify(store: Store, run: str, *, said: Callable[[str], None] = lambda words
                 found.damage.append(result)
             else:
                 found.bytes += result
-            said(f"{where}  {found.bytes / 1e6:.1f} MB")
+            show(f"{where}  {found.bytes / 1e6:.1f} MB")
     found.damage.sort(key=lambda damage: damage.key)
     return found
 

@@ -19,14 +19,14 @@ CANNOT = re.compile(
 
 def refusal(status: int, body: bytes, where: str, namespace: str) -> ClusterError:
     """Return the error for a response with that HTTP status; `where` names the server."""
-    said = parsed(body)
-    if said.get("kind") != "Status":
+    answer = parsed(body)
+    if answer.get("kind") != "Status":
         begins = " ".join(body[:200].decode(errors="replace").split())
         return ClusterError(
             f"{where} answers {status}, and not as Kubernetes does: {begins!r}; is this its address?",
             next="kubectl cluster-info",
         )
-    message = " ".join(str(said.get("message", "")).split())
+    message = " ".join(str(answer.get("message", "")).split())
     if status == 401:
         return ClusterError(
             f"{where} does not accept the kubeconfig's credentials (401 {message}); have they expired?",
@@ -45,7 +45,7 @@ def refusal(status: int, body: bytes, where: str, namespace: str) -> ClusterErro
             next=f"kubectl apply -k k8s/base (it makes the namespace wm), or kubectl create namespace {namespace}",
         )
     if status in (400, 422):
-        causes = _causes(said)
+        causes = _causes(answer)
         return ClusterError(
             f"{where} finds the request invalid: {message}" + (f" ({causes})" if causes else ""), next="wm config"
         )
@@ -62,13 +62,13 @@ def unreachable(host: str, reason: str, seconds: float) -> ClusterError:
     return ClusterError(f"no cluster answers at {host}: {reason}{after}", next="kubectl cluster-info")
 
 
-def failing(host: str, request: str, said: str, seconds: float) -> ClusterError:
-    """Return the error for a server that responded only with server errors for `seconds`; `said` is its message."""
+def failing(host: str, request: str, message: str, seconds: float) -> ClusterError:
+    """Return the error for a server that responded with server errors only, for `seconds`; `message` is the last."""
     after = f"; gave up after {seconds:.0f} s" if seconds >= 1 else ""
     command = "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
     return ClusterError(
-        f"the cluster at {host} cannot do {request}: {said}{after}",
-        next=command if "webhook" in said else "kubectl get --raw '/readyz?verbose'",
+        f"the cluster at {host} cannot do {request}: {message}{after}",
+        next=command if "webhook" in message else "kubectl get --raw '/readyz?verbose'",
     )
 
 
@@ -95,6 +95,6 @@ def _forbidden(message: str, where: str, namespace: str) -> ClusterError:
     )
 
 
-def _causes(said: dict[str, Any]) -> str:
-    causes = (said.get("details") or {}).get("causes") or []
+def _causes(status: dict[str, Any]) -> str:
+    causes = (status.get("details") or {}).get("causes") or []
     return "; ".join(f"{cause.get('field', '')}: {cause.get('message', '')}" for cause in causes)

@@ -267,10 +267,10 @@ class KubernetesClient:
         path = f"/apis/{KUEUE}/{groups[KUEUE]}/namespaces/{self.namespace}/workloads?{label}"
         found = (self.get(path, okay=(403, 404)) or {"items": []})["items"]
         conditions = [c for each in found for c in (each.get("status") or {}).get("conditions", ())]
-        said = [c["message"] for c in conditions if c["status"] == "False"]
+        messages = [c["message"] for c in conditions if c["status"] == "False"]
         if KUEUE_PLACES in groups:
-            said += self._places({each["metadata"]["name"] for each in found}, queue, groups[KUEUE_PLACES])
-        return [{"reason": "Pending", "message": "; ".join(said)}] if said else []
+            messages += self._places({each["metadata"]["name"] for each in found}, queue, groups[KUEUE_PLACES])
+        return [{"reason": "Pending", "message": "; ".join(messages)}] if messages else []
 
     def _places(self, workloads: set[str], queue: str, version: str) -> list[str]:
         """List the workloads' positions in their queue, as messages.
@@ -359,9 +359,9 @@ class KubernetesClient:
         if again.statistics.get("attempt_number", 1) > 1 and self._answered:
             self._say(f"{self.host} answers again after {time.monotonic() - began:.0f} s")
         self._answered = True
-        said = api_errors.parsed(reply.body)
-        good = reply.status < 300 and (plain or said or reply.body.strip() == b"{}")
-        if not (good or (reply.status in okay and said.get("kind") == "Status")):
+        answer = api_errors.parsed(reply.body)
+        good = reply.status < 300 and (plain or answer or reply.body.strip() == b"{}")
+        if not (good or (reply.status in okay and answer.get("kind") == "Status")):
             raise api_errors.refusal(reply.status, reply.body, f"the cluster at {self.host}", self.namespace)
         return reply
 

@@ -137,8 +137,8 @@ class Look:
         self.needs = [Need.of(name, job) for name, job in self.sent.items()]
 
     def version(self) -> Finding:
-        told = self.cluster.get("/version") or {}
-        version = str(told.get("gitVersion", ""))
+        answer = self.cluster.get("/version") or {}
+        version = str(answer.get("gitVersion", ""))
         numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
         if numbers < OLDEST:
             return warn(f"{version} at {self.cluster.host}; Jobs are tried on 1.34 and later", next="kubectl version")
@@ -265,13 +265,13 @@ class Look:
             submission.remove(self.cluster, made)
 
     def _probe(self, job: Dict, image: str) -> Finding:
-        began, told = time.monotonic(), job_status.Teller(self.report, counts=False)
+        began, report = time.monotonic(), job_status.Teller(self.report, counts=False)
         while True:
             there, pods = self.cluster.job(job["metadata"]["name"]) or job, submission.pods_of(self.cluster, job)
             seen = job_status.view(there, pods, submission.explanations(self.cluster, there))
             if seen.ended:
                 return self._result(pods, seen, image)
-            told("the pod", seen)
+            report("the pod", seen)
             spent = time.monotonic() - began
             if spent > PROBE_SECONDS or (spent > STUCK_SECONDS and any(map(STUCK.match, seen.pending))):
                 words = "; ".join(seen.pending) or "it runs and does not end"
@@ -281,15 +281,15 @@ class Look:
             time.sleep(1.0)
 
     def _result(self, pods: list[Dict], seen: job_status.View, image: str) -> Finding:
-        said = "\n".join(
+        output = "\n".join(
             line for pod in pods for _, line in self.cluster.log(pod["metadata"]["name"], job_spec.CONTAINER)
         )
-        begin, end = said.find("["), said.rfind("]")
+        begin, end = output.find("["), output.rfind("]")
         try:
-            findings = json.loads(said[begin : end + 1])
+            findings = json.loads(output[begin : end + 1])
             failed = [f"{each['name']}: {each['words']}" for each in findings if each["state"] == "fail"]
         except (ValueError, TypeError, KeyError):
-            return fail(f"{'; '.join(seen.falls) or seen.why}; it said: {said[-300:]}", next="make push-images")
+            return fail(f"{'; '.join(seen.failures) or seen.why}; its output: {output[-300:]}", next="make push-images")
         if failed:
             return fail(f"the bucket, seen from a pod: {'; '.join(failed)}", next=FOUND_BY)
         return ok(f"runs {image}; all {len(findings)} checks of the bucket hold from there")

@@ -141,8 +141,8 @@ def probe_job(settings: ClusterSettings, store_uri: str, *, gpu: bool = False) -
 def elsewhere(endpoint: str, settings: ClusterSettings) -> str:
     """Return why pods would use another server for the bucket than this machine's `endpoint`; empty if they agree."""
     aws = (urlsplit(endpoint).hostname or "amazonaws.com").endswith(("amazonaws.com", "amazonaws.com.cn"))
-    told = settings.s3_endpoint or "AWS_ENDPOINT_URL" in json.dumps([settings.pod_overrides, settings.job_overrides])
-    if not aws and not told:
+    overrides = json.dumps([settings.pod_overrides, settings.job_overrides])
+    if not aws and not settings.s3_endpoint and "AWS_ENDPOINT_URL" not in overrides:
         return (
             f"this machine finds the bucket at {endpoint}, and kubernetes.s3_endpoint is empty: unless the Secret names"
             " one, pods will look for it at AWS, with another server's keys"

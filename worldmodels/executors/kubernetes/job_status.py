@@ -42,7 +42,7 @@ PREEMPTION = re.compile(r"\.? (?:no new claims to deallocate|preemption:)")
 
 @dataclass(frozen=True)
 class View:
-    """A Job at one moment: `pending` lists why pods do not run, `falls` how pods failed, `why` the Job's end."""
+    """A Job at one moment: `pending` lists why pods do not run, `failures` how pods failed, `why` the Job's end."""
 
     wanted: int
     done: int = 0
@@ -51,7 +51,7 @@ class View:
     failed: int = 0
     placed: int = 0
     pending: tuple[str, ...] = ()
-    falls: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
     ended: str = ""
     why: str = ""
     suspended: bool = False
@@ -67,15 +67,15 @@ class Teller:
 
     def __init__(self, say: Callable[[str], None], *, counts: bool = True) -> None:
         self._say, self._count = say, counts
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._counted, self._counts = -COUNTS_SECONDS, ""
 
     def __call__(self, what: str, seen: View) -> None:
         pending = [reason for reason in seen.pending if not reason.startswith((STARTING, NO_NODE_YET))]
-        for words in (*(f"pending: {COUNT.sub('', reason)}" for reason in pending), *seen.falls):
-            if words not in self._told:
+        for words in (*(f"pending: {COUNT.sub('', reason)}" for reason in pending), *seen.failures):
+            if words not in self._reported:
                 self._say(f"{what}: {words}")
-                self._told.add(words)
+                self._reported.add(words)
         counts = f"{seen}; {seen.done} of {seen.wanted} pods done"
         if self._count and counts != self._counts and time.monotonic() - self._counted >= COUNTS_SECONDS:
             self._counts, self._counted = counts, time.monotonic()
@@ -97,7 +97,7 @@ def view(job: Dict, pods: Iterable[Dict], events: Sequence[Dict] = (), now: floa
         failed=max(status.get("failed") or 0, sum(phase(pod) == "Failed" for pod in pods)),
         placed=sum(bool((pod.get("spec") or {}).get("nodeName")) for pod in here),
         pending=() if end else _pending(job, waiting, pods, events, now),
-        falls=tuple(_counted(_fall(job, pod) for pod in pods if phase(pod) == "Failed")),
+        failures=tuple(_counted(_failure(job, pod) for pod in pods if phase(pod) == "Failed")),
         ended=str(end.get("type", "")),
         why=f"{end.get('reason', '')}: {end.get('message', '')}" if end else "",
         suspended=bool(job["spec"].get("suspend")) and not end,
@@ -107,8 +107,8 @@ def view(job: Dict, pods: Iterable[Dict], events: Sequence[Dict] = (), now: floa
 def phase(pod: Dict) -> str:
     """Return Pending, Running, Succeeded or Failed, by the worker's container: injected containers may run longer."""
     code = _exit(pod)
-    told = str((pod.get("status") or {}).get("phase", "Pending"))
-    return told if code is None or told != "Running" else "Failed" if code else "Succeeded"
+    found = str((pod.get("status") or {}).get("phase", "Pending"))
+    return found if code is None or found != "Running" else "Failed" if code else "Succeeded"
 
 
 def kept_open(pod: Dict) -> list[str]:
@@ -176,12 +176,12 @@ def failure(job: Dict, pods: Iterable[Dict], what: str, submit: str, logs: str) 
     `what` names the work in the message; `submit` and `logs` are the commands for it.
     """
     seen = view(job, pods)
-    fallen = [pod for pod in pods if phase(pod) == "Failed"]
-    told = re.search(r"exit code (\d+)", seen.why)  # of the pod that triggered the failure policy, deleted or not
-    codes = [int(told[1])] if told else [code for pod in fallen if (code := _exit(pod)) is not None]
+    failed = [pod for pod in pods if phase(pod) == "Failed"]
+    by_policy = re.search(r"exit code (\d+)", seen.why)  # of the pod that triggered the failure policy, deleted or not
+    codes = [int(by_policy[1])] if by_policy else [code for pod in failed if (code := _exit(pod)) is not None]
     kind = next((errors.of_code(code) for code in codes if code in FINAL), None) or WorkFailed
-    words = next((words for pod in fallen if _exit(pod) in codes[:1] and (words := last_words(pod))), "")
-    why = "; ".join(seen.falls) or seen.why
+    words = next((words for pod in failed if _exit(pod) in codes[:1] and (words := last_words(pod))), "")
+    why = "; ".join(seen.failures) or seen.why
     if "OOMKilled" in why:
         stage = job["metadata"]["labels"]["app.kubernetes.io/component"]
         return WorkFailed(f"{what} failed: {why}", next=f"{submit} -o kubernetes.resources.{stage}.memory=…")
@@ -192,9 +192,9 @@ def last_words(pod: Dict) -> str:
     """Return the last error in the worker's termination message, shortened, else the message's last lines."""
     lines = str(_terminated(pod).get("message") or "").strip().splitlines()
     errors_at = [number for number, line in enumerate(lines) if ERROR.match(line)]
-    said = lines[errors_at[-1] :] if errors_at else lines[-LAST_WORDS:]
-    said = said if len(said) <= LAST_WORDS else [said[0], "…", *said[2 - LAST_WORDS :]]
-    return "\n".join(f"  {line}" for line in said)
+    chosen = lines[errors_at[-1] :] if errors_at else lines[-LAST_WORDS:]
+    chosen = chosen if len(chosen) <= LAST_WORDS else [chosen[0], "…", *chosen[2 - LAST_WORDS :]]
+    return "\n".join(f"  {line}" for line in chosen)
 
 
 def _pending(
@@ -202,9 +202,11 @@ def _pending(
 ) -> tuple[str, ...]:
     if job["spec"].get("suspend"):
         queue = job["metadata"]["labels"].get(QUEUE)
-        said = [event["message"] for event in events if event["reason"] in ("Pending", "QuotaReserved", "Suspended")]
+        messages = [
+            event["message"] for event in events if event["reason"] in ("Pending", "QuotaReserved", "Suspended")
+        ]
         place = f"waits in the queue {queue}" if queue else "is suspended"
-        return (f"the Job {place}" + (f": {said[-1]}" if said else ""),)
+        return (f"the Job {place}" + (f": {messages[-1]}" if messages else ""),)
     here = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     words = list(_counted(_why(pod) for pod in waiting))
     words += _counted(
@@ -262,8 +264,8 @@ def _leaves_late(pod: Dict, now: float) -> bool:
 
 def _ending(pod: Dict) -> str:
     until, node = _seconds(pod["metadata"]["deletionTimestamp"]), (pod.get("spec") or {}).get("nodeName", "")
-    told = _disruption(pod).get("message", "")
-    why = f" ({_plain(told, pod)})" if told else ""
+    message = _disruption(pod).get("message", "")
+    why = f" ({_plain(message, pod)})" if message else ""
     return (
         f"index {index(pod)}: its pod should have ended by {_clock(until)}{why}, and node {node} does not say that it"
         f" has; before that there is no other. If the node is lost: kubectl delete node {node}"
@@ -288,20 +290,20 @@ def _why(pod: Dict) -> str:
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            said = PREEMPTION.split(str(condition.get("message", "")))[0]
-            return f"no node: {said}" if said else NO_NODE_YET
+            message = PREEMPTION.split(str(condition.get("message", "")))[0]
+            return f"no node: {message}" if message else NO_NODE_YET
     for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         waiting = (each.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
         if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
-            said = BACK_OFF.sub("", _plain(waiting.get("message", ""), pod))
-            return f"image {each['image']} cannot be pulled: {said or reason}"
+            message = BACK_OFF.sub("", _plain(waiting.get("message", ""), pod))
+            return f"image {each['image']} cannot be pulled: {message or reason}"
         if reason and reason not in ("ContainerCreating", "PodInitializing"):
             return f"{reason}: {_plain(waiting.get('message', ''), pod)}"
     return STARTING if (pod.get("spec") or {}).get("nodeName") else NO_NODE_YET
 
 
-def _fall(job: Dict, pod: Dict) -> str:
+def _failure(job: Dict, pod: Dict) -> str:
     """Return how a pod failed, with its index."""
     return f"index {index(pod)}: {_reason(job, pod)}"
 

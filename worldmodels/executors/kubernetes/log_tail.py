@@ -25,6 +25,6 @@ class Listener:
         if not running or time.monotonic() - self._asked < self._seconds:
             return ""
         self._asked = time.monotonic()
-        said = self._cluster.log(running[0]["metadata"]["name"], CONTAINER, tail=1)
-        before, self.line = self.line, HEAD.sub("", said[-1][1]) if said else ""
+        lines = self._cluster.log(running[0]["metadata"]["name"], CONTAINER, tail=1)
+        before, self.line = self.line, HEAD.sub("", lines[-1][1]) if lines else ""
         return self.line if self.line != before else ""

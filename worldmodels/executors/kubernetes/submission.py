@@ -229,11 +229,11 @@ class Pods:
     def __init__(self, cluster: KubernetesClient, job_name: str) -> None:
         self._cluster, self._labels = cluster, {JOB_NAME: job_name}
         self._there: dict[str, Dict] = {}
-        self._fallen: dict[str, Dict] = {}
+        self._failed: dict[str, Dict] = {}
         self._version, self._listed = "", 0.0
 
     def now(self) -> list[Dict]:
-        return list({**self._fallen, **self._there}.values())
+        return list({**self._failed, **self._there}.values())
 
     def follow(self, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
         """Watch the pods for `seconds`; yield at the start and after each change."""
@@ -261,7 +261,7 @@ class Pods:
     def _take(self, event: Dict) -> None:
         pod = event["object"]
         if job_status.phase(pod) == "Failed":
-            self._fallen[pod["metadata"]["uid"]] = _slim(pod)
+            self._failed[pod["metadata"]["uid"]] = _slim(pod)
         if event["type"] == "DELETED":
             self._there.pop(pod["metadata"]["uid"], None)
         else:

@@ -28,7 +28,7 @@ FIRST_ANSWER_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
 # After so long, `Retry` logs that the store causes the wait.
-TOLD_SECONDS = 10.0
+REPORT_SECONDS = 10.0
 
 CUT = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, HTTPError, ResponseParserError)
 DAMAGED = (boto.FlexibleChecksumError, boto.ChecksumError)
@@ -90,7 +90,7 @@ def transient(error: BaseException) -> bool:
 class Retry:
     """Repeats an operation, after pauses with full jitter, for at most `deadline` seconds without progress.
 
-    It logs one line when a repeated operation ends, and one before if that takes longer than TOLD_SECONDS.
+    It logs one line when a repeated operation ends, and one before if that takes longer than REPORT_SECONDS.
     """
 
     def __init__(
@@ -113,15 +113,15 @@ class Retry:
         of the credentials is wrong.
         """
         began = since = tried = self._clock()
-        seen, told = gained(), False
+        seen, reported = gained(), False
         faults: Counter[str] = Counter()
 
         def count(state: RetryCallState) -> None:
-            nonlocal told
+            nonlocal reported
             error = state.outcome.exception() if state.outcome else None
             faults[error.why if isinstance(error, Unavailable) else f"{status(error) or ''} {code(error)}".strip()] += 1
-            if not told and self._clock() - began > TOLD_SECONDS:
-                told = True
+            if not reported and self._clock() - began > REPORT_SECONDS:
+                reported = True
                 log.warning("store %s at %s: cannot %s %s yet: %s; trying on",
                             self._uri, self._endpoint, verb, key or "it", _listed(faults))  # fmt: skip
 
@@ -163,8 +163,8 @@ class Retry:
                 f"store {self._uri}: cannot {verb} {key or 'it'}: {redacted(error.why)}{after}", next=error.next
             )
         bucket = self._uri.removeprefix("s3://").partition("/")[0]
-        said = error.response.get("Error", {}).get("Message", "") if isinstance(error, boto.ClientError) else ""
-        name = f"{code(error)}: {said}" if said else code(error)
+        message = error.response.get("Error", {}).get("Message", "") if isinstance(error, boto.ClientError) else ""
+        name = f"{code(error)}: {message}" if message else code(error)
         reason, command = REASONS.get(code(error), (redacted(name), "curl -I {endpoint}"))
         if code(error) in REASONS:
             reason += f" ({name if code(error) == 'AccessDenied' else code(error)})"
