@@ -129,7 +129,10 @@ def measure(place: str, store: Store, minutes: float) -> None:
 def opened(store: Path) -> Iterator[None]:
     """The command `wm board` in a process of its own, its page open in Chromium."""
     command = [sys.executable, "-m", "wm", "board", "--store", str(store)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as board, sync_playwright() as playwright:
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as board,
+        sync_playwright() as playwright,
+    ):
         assert board.stdout
         address = next(word for line in board.stdout for word in line.split() if word.startswith("http://"))
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -152,9 +155,12 @@ def slowdown(store: Path) -> None:
                 began = time.monotonic()
                 command = [sys.executable, "-m", "wm", "run", *STAGES, "--run", run, "--store", str(store)]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                found.append(time.monotonic() - began)
+                found.append(round(time.monotonic() - began, 1))
     alone, beside = (median(found) for found in seconds.values())
-    print(f"  two stages take {alone:.1f} s alone, {beside:.1f} s beside the board: {beside / alone - 1:+.1%}", seconds)
+    print(
+        f"  two stages take {alone:.1f} s alone, {beside:.1f} s beside the board: {beside / alone - 1:+.1%}"
+        f" (medians of {REPETITIONS}; {seconds})"
+    )
 
 
 def main(runs: int = 50, objects: int = 100_000, minutes: float = 2.0) -> None:
