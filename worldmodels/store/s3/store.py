@@ -41,7 +41,7 @@ CONNECTIONS = 64
 CLOCK_SECONDS = 60.0
 # Fields of a complete response. botocore accepts one without its body, or with half its head: then a listing or an
 # object would look empty.
-SAYS = {
+RESPONSE_FIELDS = {
     "complete_multipart_upload": ("ETag",),
     "copy_object": ("CopyObjectResult",),
     "create_multipart_upload": ("UploadId",),
@@ -403,7 +403,7 @@ def _missing(method: str, answer: Any) -> str:
     """Return the first missing field of a complete success; empty if none is missing."""
     written = answer["ResponseMetadata"]["HTTPHeaders"].get("last-modified", "GMT")
     half = [] if written.endswith("GMT") else ["LastModified"]  # a truncated date may parse as another date
-    return next(iter(half + [field for field in SAYS.get(method, ()) if field not in answer]), "")
+    return next(iter(half + [field for field in RESPONSE_FIELDS.get(method, ()) if field not in answer]), "")
 
 
 def status_of(answer: Any) -> int:
