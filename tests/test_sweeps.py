@@ -15,6 +15,7 @@ import small_run
 import test_driver
 from api import Api
 from click.testing import CliRunner
+from receiver import receiving
 from wm.main import cli
 
 from worldmodels import artifacts, stages, sweeps
@@ -478,6 +479,23 @@ def test_a_failed_run_does_not_stop_the_others_and_its_hint_is_about_it(wm):
     assert events[2]["run"] == "s-hold2" and events[2]["error"]["exit_code"] == 10
     repaired = sweep(wm, "rollouts", "-o", "rollouts.hold=2,3", "--redo")
     assert repaired.returncode == 0, repaired.stderr
+
+
+def test_a_sweep_posts_what_becomes_of_its_runs(wm):
+    assert wm("run", "rollouts", "--run", "s-hold2", "--config", str(wm.toml), "-o", "rollouts.hold=5").returncode == 0
+    with receiving() as receiver:
+        words = ("rollouts", "-o", "rollouts.hold=2,3", "--notify")
+        assert sweep(wm, *words, receiver.url).returncode == 10
+    posted = [(each["run"], each["event"], each["stage"]) for each in receiver.got]
+    assert posted == [
+        ("s-hold2", "failed", None),
+        ("s-hold3", "committed", "rollouts"),
+        ("s-hold3", "finished", None),
+        ("s", "failed", None),
+    ]
+    assert "--redo" in receiver.got[0]["next"] and receiver.got[3]["message"] == "1 of 2 runs are committed"
+    refused = sweep(wm, *words, "ftp://host/x")
+    assert refused.returncode == 43 and "notifications go to a URL" in refused.stderr
 
 
 def test_the_hint_for_a_damaged_run_repairs_it_alone(wm):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wm import options
+from wm import following, options
 from wm.sweep import carry_out, how, name, page, preset, with_workers, workers, write_page
 from wm.sweeping import How, Sweep
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 @options.gathered(name("the study's name"), options.store, preset(None), options.overrides)
 @workers
 @page
+@following.notify
 @how
 def study(
     study_name: str,
     given: options.RunOptions,
     workers: int | None,
     page: Path | None,
+    url: str,
     **how: bool,
 ) -> None:
     """Run a study: a sweep with fixed lists, next to published scores.
@@ -58,4 +60,4 @@ def study(
     def write(rows: "Sequence[sweeps.Row]") -> None:
         write_page(page or Path(f"{given.run}.html"), wanted.title, rows, wanted.note, wanted.published)
 
-    carry_out(Sweep.of((), given, runs), How(**how), wanted.published, write)
+    carry_out(Sweep.of((), given, runs), How(**how, url=url), wanted.published, write)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wm import machine, options
+from wm import following, machine, options
 from wm.out import echo
 from wm.sweeping import How, Sweep, failure, work
 from worldmodels import durations
@@ -78,9 +78,10 @@ def workers(command: Callable[..., Any]) -> Callable[..., Any]:
 @options.gathered(name("the preset's name"), options.store, options.iteration, preset("demo"), options.overrides)
 @workers
 @page
+@following.notify
 @how
 def sweep(
-    names: tuple[str, ...], given: options.RunOptions, workers: int | None, page: Path | None, **how: bool
+    names: tuple[str, ...], given: options.RunOptions, workers: int | None, page: Path | None, url: str, **how: bool
 ) -> None:
     """Run every combination of several values, and compare the runs.
 
@@ -109,7 +110,7 @@ def sweep(
         if page:
             write_page(page, f"Sweep {given.run}", rows)
 
-    carry_out(Sweep.of(names, given, combined(given.run, fixed, axes, resolve)), How(**how), None, write)
+    carry_out(Sweep.of(names, given, combined(given.run, fixed, axes, resolve)), How(**how, url=url), None, write)
 
 
 def with_workers(given: options.RunOptions, workers: int | None) -> options.RunOptions:
@@ -125,6 +126,7 @@ def carry_out(wanted: Sweep, how: How, published: Published, then: "Callable[[Se
     """
     from worldmodels import sweeps
 
+    following.check(how.url)
     if how.table:
         rows = wanted.rows()
         print_table(rows, published, as_document=how.as_json)

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -14,13 +15,15 @@ from wm import machine, options
 from wm.out import echo
 
 if TYPE_CHECKING:
-    from wm.attach import Report, Told
     from wm.machine import Events
     from wm.progress import Screen
     from wm.selection import Selection
     from worldmodels.artifacts import Name
     from worldmodels.errors import WmError
     from worldmodels.executors.kubernetes.client import KubernetesClient
+    from worldmodels.executors.kubernetes.job_status import View
+    from worldmodels.executors.kubernetes.submission import Pods
+    from worldmodels.executors.notices import Notifier
     from worldmodels.planning import PlannedStage, Task, TaskState
     from worldmodels.store import Store
     from worldmodels.sweeps import Row, SweepRun
@@ -37,6 +40,7 @@ class How:
     dry_run: bool = False
     table: bool = False
     as_json: bool = False
+    url: str = ""  # of notifications
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def work(wanted: "Sweep", how: "How") -> "list[Failed]":
 
     A store or a cluster that is out of reach ends the sweep.
     """
+    from wm import following
     from wm.progress import Screen
     from worldmodels.errors import ClusterError, Stopped, StoreError, WmError
 
@@ -98,13 +103,19 @@ def work(wanted: "Sweep", how: "How") -> "list[Failed]":
             else:
                 screen.say(f"\n{run.name}, run {number} of {len(wanted.runs)}")
             try:
-                with wanted.store.lock(run.name):
-                    _run(selections, screen, wanted.sources, cluster, redo=how.redo)
+                command = partial(_next, run, selections)
+                with following.telling(how.url, selections[0].given, command) as notifier, wanted.store.lock(run.name):
+                    steps = _run(selections, screen, wanted.sources, cluster, notifier, redo=how.redo)
+                    if any(step.state != "committed" for step in steps):
+                        notifier.finished([step.task.name for step in steps])
             except (Stopped, StoreError, ClusterError):
                 raise
             except WmError as error:
                 failed.append((run, selections, error))
                 _print_failure(failed[-1], screen, how)
+    with following.telling(how.url, wanted.given) as notifier:
+        done = len(wanted.runs) - len(failed)
+        notifier.post("failed" if failed else "finished", f"{done} of {len(wanted.runs)} runs are committed")
     return failed
 
 
@@ -141,10 +152,11 @@ def _run(
     screen: "Events | Screen",
     sources: Sequence[str],
     cluster: "KubernetesClient | None",
+    notifier: "Notifier",
     *,
     redo: bool,
-) -> None:
-    """Do one run's chosen stages; copy what another run has, inputs that were not chosen included."""
+) -> "Sequence[PlannedStage]":
+    """Do one run's chosen stages and return them; copy what another run has, inputs that were not chosen included."""
     from wm import following
     from wm.run import execute
     from wm.selection import begin
@@ -170,11 +182,11 @@ def _run(
                     sweeps.adopt(planning.TaskState(given.store, task), sources)
     steps = begin(wanted, redo=redo)
     if cluster:
-        _submit(wanted, steps, screen, cluster, redo=redo, adopt=adopt)
-        return
-    limits = following.limited(None, None, wanted[0].config.kubernetes.prices)
-    with following.telling("", given) as notifier:
+        _submit(wanted, steps, screen, cluster, notifier, redo=redo, adopt=adopt)
+    else:
+        limits = following.limited(None, None, wanted[0].config.kubernetes.prices)
         execute(wanted, steps, screen, limits, notifier, redo=redo, adopt=adopt)
+    return steps
 
 
 def _submit(
@@ -182,6 +194,7 @@ def _submit(
     steps: "Sequence[PlannedStage]",
     screen: "Events | Screen",
     cluster: "KubernetesClient",
+    notifier: "Notifier",
     *,
     redo: bool,
     adopt: "Callable[[TaskState], bool]",
@@ -192,10 +205,16 @@ def _submit(
     from worldmodels.executors.kubernetes.submission import KubernetesExecutor
 
     @contextlib.contextmanager
-    def watch(task: "Task") -> "Iterator[Report | Told]":
+    def watch(task: "Task") -> "Iterator[Callable[[View, Pods], None]]":
         began = time.monotonic()
         report = Told(cluster, task.name) if isinstance(screen, machine.Events) else Report(screen, cluster, task.name)
-        yield report
+
+        def both(seen: "View", pods: "Pods") -> None:
+            notifier.saw_job(seen)
+            report(seen, pods)
+
+        with notifier.stage(task.name):
+            yield both
         report.end(time.monotonic() - began)
 
     for each in wanted:
