@@ -90,9 +90,11 @@ const Charts = (() => {
     const picture = svg("svg", {viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": `${panel.title}: ${label}`, tabindex: 0});
     axes(picture, width, {x, y, xs, ys}, panel, log);
     for (const line of shown) {
-      const path = line.points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
+      const [first, value] = line.points[0], lone = line.mark !== "points" && line.points.length === 1;
+      // A line of one point is a dash, so that it differs from points.
+      const path = lone ? `M${x(first) - 9} ${y(value)}h18` : line.points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
       picture.append(svg("path", {class: `line ${line.mark} ${line.colour}`, d: path}));
-      if (line.mark === "points" || line.points.length < 3)
+      if (line.mark === "points")
         for (const [a, b] of line.points) picture.append(svg("circle", {class: `dot ${line.colour}`, cx: x(a), cy: y(b), r: line.points.length > 30 ? 1.8 : 3}));
     }
     plot.append(picture);
