@@ -1,6 +1,6 @@
 """The errors of `wm`, as one tree.
 
-    WmError                 1   unexpected: a bug of ours
+    WmError                 1   unexpected: a bug in wm
     ├── ConfigError        43   a stage, preset, key, type or bound is wrong; trying again is pointless
     ├── Conflict           10   a committed artifact was made with another config or other inputs
     ├── MissingInput       11   an input stage has no committed artifact

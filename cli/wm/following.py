@@ -37,7 +37,7 @@ def limits(command: F) -> F:
         type=float,
         metavar="X",
         callback=_positive,
-        help="And once it cost that, at kubernetes.prices.",
+        help="Stop once the run has cost that much, at kubernetes.prices.",
     )(command)
     return click.option(
         "--max-hours",

@@ -43,7 +43,7 @@ class How:
 
 def patience(command: F) -> F:
     """Add the options that limit the wait for pods without a node."""
-    command = click.option("--cancel-pending", is_flag=True, help="And then delete the Job.")(command)
+    command = click.option("--cancel-pending", is_flag=True, help="After --pending-timeout, delete the Job.")(command)
     return click.option(
         "--pending-timeout",
         type=click.IntRange(1, 31_536_000),

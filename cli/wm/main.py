@@ -57,13 +57,13 @@ EPILOG = """\b
 Environment: WM_STORE (a folder or s3://bucket/prefix; default ./runs), WM_RUN (a run's name), WM_CONFIG (settings).
 Exit codes:
   0 done                      14 stored bytes are damaged
-  1 a bug of ours             15 the cluster refuses, or is not there
+  1 a bug in wm               15 the cluster refuses, or is not there
   2 usage                     16 pods found no place in time
   10 committed artifacts      42 no work is left that can succeed
      differ (--redo)          43 wrong setting, stage or name
   11 an input is missing      44 a worker hung and was given up
-  12 the run is being         45 a worker was killed again and again
-     worked on                46 --max-hours, --max-cost: a higher limit
+  12 another command          45 a worker was killed again and again
+     works on it              46 --max-hours, --max-cost: a higher limit
   13 store unreadable,        130 Ctrl-C, 143 SIGTERM, SIGHUP: the
      unwritable or full           same command goes on from there
 """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--redo", is_flag=True, help="Make again what no longer fits or is damaged, and what follows from it.")
 @following.limits
 @following.notify
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @options.as_json
 def run(
     names: tuple[str, ...],

@@ -158,7 +158,7 @@ def _answer(make: Callable[[], Response]) -> Response:
     except ValidationError as error:
         first = error.errors()[0]
         text = f"{'.'.join(map(str, first['loc'][:1])) or 'request'} {first['input']!r:.80}: {first['msg']}"
-    except Exception as error:  # a stored network of another shape, or a bug of ours
+    except Exception as error:  # a stored network of another shape, or a bug
         log.exception("the drive cannot go on")
         text = f"{type(error).__name__}: {error}; the terminal of `wm board` shows more"
     response = jsonify(error=plain(text))

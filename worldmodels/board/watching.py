@@ -140,7 +140,7 @@ class Watch:
             self._read = self._now
         except WmError as error:
             self.error = f"{error.message}; next: {error.next}" if error.next else error.message
-        except Exception as error:  # a bug of ours: the next look may succeed
+        except Exception as error:  # a bug: the next look may succeed
             log.exception("the board cannot read %s", self.store.uri)
             self.error = f"{type(error).__name__}: {error}; the terminal of `wm board` shows more"
         self._reading = False
