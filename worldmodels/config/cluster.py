@@ -27,7 +27,7 @@ class Pool(Section):
 class Resources(Section):
     """The resources that one pod requests, and its limits."""
 
-    cpu: Quantity = Field("1", description="cores; a pod plays in one process for each whole one")
+    cpu: Quantity = Field("1", description="cores; a pod drives in one process per whole core")
     cpu_limit: Quantity | Literal[""] = Field("", description="cores at most; empty: as many as it asks for")
     memory: Quantity = Field("2Gi", description="memory; a pod that needs more is killed")
     disk: Quantity = Field("4Gi", description="ephemeral storage, /tmp included")
@@ -76,8 +76,14 @@ class ClusterSettings(Section):
     namespace: str = Field("wm", pattern=LABEL, description="namespace of every object")
     image_cpu: str = Field("wm-cpu:dev", min_length=1, description="image that drives; by digest when known")
     image_gpu: str = Field("wm-gpu:dev", min_length=1, description="image that trains V and M; by digest when known")
-    service_account: str = Field("wm-worker", pattern=MAYBE_NAME, description="of workers: their access to the bucket")
-    pipeline_service_account: str = Field("wm-pipeline", pattern=MAYBE_NAME, description="of the pipeline: makes Jobs")
+    service_account: str = Field(
+        "wm-worker",
+        pattern=MAYBE_NAME,
+        description="account of the workers' pods, which gives them access to the bucket",
+    )
+    pipeline_service_account: str = Field(
+        "wm-pipeline", pattern=MAYBE_NAME, description="account of the pipeline's pod, which may create Jobs"
+    )
     s3_secret: str = Field(
         "", pattern=MAYBE_NAME, description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; empty: none"
     )

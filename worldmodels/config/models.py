@@ -105,7 +105,7 @@ class Memory(Section):
         100, le=10_000, description="steps of truncated back-propagation; the state is carried over"
     )
     learning_rate: Positive = Field(1e-3, le=100, description="Adam's step size at the first step")
-    learning_rate_min: Positive = Field(1e-5, le=100, description="and its lower end")
+    learning_rate_min: Positive = Field(1e-5, le=100, description="lowest step size, however long `decay` acts")
     decay: Annotated[float, Field(gt=0, le=1)] = Field(0.9999, description="learning-rate factor per training step")
     clip: Positive = Field(1.0, description="gradients are clipped to this")
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of episodes kept out of training")
@@ -152,7 +152,7 @@ class Controller(Architecture):
     tracks: Count = Field(2, le=10_000, description="tracks that every candidate of a generation drives")
     hard_tracks: Annotated[int, Field(ge=0, le=10_000)] = Field(
         0,
-        description="so many of them are recent ones on which candidates scored worst, the others are fresh",
+        description="of these tracks, recent ones on which candidates scored worst; the others are fresh",
         json_schema_extra=LATER,
     )
     steps: Count = Field(1000, le=1000, description="longest training episode, in environment steps")
@@ -269,7 +269,7 @@ class Evaluate(Section):
         100, le=100_000, description="test tracks; training never sees them", json_schema_extra=EXTENT
     )
     first_track: Annotated[int, Field(ge=TEST_TRACKS.start, lt=TEST_TRACKS.stop)] = Field(
-        300_000_000, description="seed of the first one"
+        300_000_000, description="seed of the first test track"
     )
     shard_tracks: Count = Field(5, le=10_000, description="tracks scored together")
     steps: Count = Field(1000, le=1000, description="longest episode; never ended early")
@@ -297,7 +297,7 @@ class Execution(Section):
         0, description="processes; 0: one per core of the CPU quota", json_schema_extra=EXECUTION
     )
     lanes: Annotated[int, Field(ge=1, le=256)] = Field(
-        8, description="episodes played side by side in a process", json_schema_extra=EXECUTION
+        8, description="episodes that a process drives side by side", json_schema_extra=EXECUTION
     )
     cache_mb: Annotated[int, Field(ge=16, le=MOST)] = Field(
         1024, description="memory for decoded training data, MB; never less than two pools", json_schema_extra=EXECUTION

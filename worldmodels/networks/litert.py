@@ -30,7 +30,7 @@ class Network:
             self._open(path, threads)
         except (ValueError, RuntimeError, IndexError, KeyError) as error:
             raise CorruptArtifact(
-                f"{Path(path).name} is no network that can be played: {error}", "wm verify"
+                f"{Path(path).name} is no network that LiteRT can run: {error}", "wm verify"
             ) from error
 
     def _open(self, path: str | PathLike[str], threads: int) -> None:

@@ -31,20 +31,20 @@ def export_tflite(
     """Convert, write, and run the network on `inputs`. Raise WorkFailed if it deviates from TensorFlow."""
     path.write_bytes(convert(function))
     expected = [np.asarray(tensor) for tensor in tf.nest.flatten(function(*map(tf.constant, inputs)))]
-    played = open_network(path).run(*inputs)
-    deviation = float(np.max([_deviation(*pair) for pair in zip(played, expected, strict=False)]))
-    if len(played) != len(expected) or not deviation <= 1:
+    computed = open_network(path).run(*inputs)
+    deviation = float(np.max([_deviation(*pair) for pair in zip(computed, expected, strict=False)]))
+    if len(computed) != len(expected) or not deviation <= 1:
         raise WorkFailed(
-            f"{path.name} plays otherwise than it was trained: it deviates {deviation:.3g} times as much as is allowed",
+            f"{path.name} differs in LiteRT and TensorFlow by {deviation:.3g} times as much as is allowed",
             next="pip show tensorflow ai-edge-litert",
         )
 
 
-def _deviation(played: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+def _deviation(computed: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
     """Return the largest deviation in units of the tolerance: one grey level, or TOLERANCE."""
-    if played.shape != expected.shape or played.dtype != expected.dtype:
+    if computed.shape != expected.shape or computed.dtype != expected.dtype:
         return float("inf")
-    difference = np.abs(played.astype(np.float64) - expected)
+    difference = np.abs(computed.astype(np.float64) - expected)
     if expected.dtype == np.uint8:
         return float(difference.max())
     return float((difference / (TOLERANCE * np.maximum(1, np.abs(expected)))).max())
