@@ -7,7 +7,9 @@ import shutil
 
 import pytest
 import small_run
+from click.testing import CliRunner
 from test_hints import context, recommended
+from wm.main import cli
 
 from worldmodels.artifacts import Name
 from worldmodels.config.cluster import Prices
@@ -82,6 +84,8 @@ def test_every_start_counts_and_so_does_the_time_of_the_stop(store):
     assert {count["core_seconds"] / count["seconds"] for count in counts(store)} == {2}
     others = 60.0 * 5  # the manifests of the other five stages
     assert spent(store, "small") == Usage(85 + others, 170 + others)
+    card = CliRunner().invoke(cli, ["show", "small/iter-1/vae", "--store", str(store.root)]).output
+    assert "  worked    1 min 25 s in 2 starts, 0.0472 core-hours\n" in card
     with pytest.raises(LimitReached, match="small has worked for 7 min 06 s, and --max-hours is"):
         work(store, Limits(hours=0.118), 20, 39, 41, 99)
     assert spent(store, "small").seconds == 85 + others + 41 + 5

@@ -179,9 +179,9 @@ def killed(wm, iteration: int, stage: str, chance: random.Random) -> bool:
     begins = tuple(f"{name}: starting" for name in names[names.index(stage) :])
     for line in process.stdout:
         if line.startswith(begins):
-            time.sleep(chance.uniform(0, 4))  # a stage of the tiny run lasts for 2 to 6 s
+            time.sleep(chance.uniform(0, 2))  # a stage of the tiny run lasts for 2 to 6 s
             kill_one_of(process, chance)
-            time.sleep(chance.uniform(0, 2))  # a worker is started again
+            time.sleep(chance.uniform(0, 1))  # a worker is started again
             process.kill()
             break
     _, stderr = process.communicate(timeout=300)

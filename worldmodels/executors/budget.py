@@ -102,9 +102,14 @@ def spent(store: Store, run: str) -> Usage:
     for iteration in artifacts.iterations(store, run):
         for each in STAGES:
             name = Name(run, iteration, each)
-            counts = [_read(store, entry.key) for entry in store.entries(name.key("spent/"))]
+            counts = starts(store, name)
             total += sum(counts, Usage()) if counts else _committed(store, name)
     return total
+
+
+def starts(store: Store, name: Name) -> list[Usage]:
+    """Return the time that each counted start used for a stage."""
+    return [_read(store, entry.key) for entry in store.entries(name.key("spent/"))]
 
 
 def of_pods(task: Task, pods: int) -> tuple[float, float]:
