@@ -176,12 +176,13 @@ def test_fifty_sigkills_leave_the_same_digests_and_gc_leaves_what_manifests_name
 def killed(wm, iteration: int, stage: str, chance: random.Random) -> bool:
     """Start the run, and kill a part of it soon after that stage, or a later one, began. False if it was all done."""
     process, names = wm.start("run", "--iteration", str(iteration), "--config", str(wm.toml)), list(STAGES)
-    begins = tuple(f"{name}: starting" for name in names[names.index(stage) :])
+    number = f" {iteration}" if iteration > 1 else ""
+    begins = tuple(f"{name}{number}: starting" for name in names[names.index(stage) :])
     for line in process.stdout:
         if line.startswith(begins):
-            time.sleep(chance.uniform(0, 2))  # a stage of the tiny run lasts for 2 to 6 s
+            time.sleep(chance.uniform(0, 4))  # a stage of the tiny run lasts for 2 to 6 s
             kill_one_of(process, chance)
-            time.sleep(chance.uniform(0, 1))  # a worker is started again
+            time.sleep(chance.uniform(0, 2))  # a worker is started again
             process.kill()
             break
     _, stderr = process.communicate(timeout=300)
