@@ -68,7 +68,7 @@ def wm(store: LocalStore, *words: str, seconds: int = 60) -> subprocess.Complete
         patch.delenv("WM_RUN", raising=False)
         patch.setattr(sys, "argv", ["wm", *words])
         patch.setattr(machine, "_printed", set())
-        patch.setattr(main, "prepare", lambda: None)  # this process keeps its signals
+        patch.setattr(main, "prepare", lambda: None)  # this process keeps its signals and its environment
         signal.alarm(seconds)
         try:
             with pytest.raises(SystemExit) as ended:

@@ -26,6 +26,7 @@ def wm(endpoint, server, monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     store = f"s3://{buckets.BUCKET}/{buckets.fresh_prefix()}"
     monkeypatch.setenv("WM_STORE", store)
+    monkeypatch.setattr(main, "prepare", lambda: None)  # this process keeps its signals and its environment
     monkeypatch.setattr(options, "cluster", lambda settings, first_seconds=5.0: server.cluster())
     monkeypatch.setattr("worldmodels.executors.kubernetes.submission.POLL_SECONDS", 0.01)
 

@@ -1,5 +1,6 @@
 """Locks on a bucket, on two S3 servers: who holds one, who is dead, and who may take it."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -42,7 +43,7 @@ def test_a_lease_whose_holder_was_killed_is_free_at_once_on_its_machine_and_in_a
     store, endpoint, prefix
 ):
     code = f"import time, buckets\nwith buckets.open_bucket({endpoint!r}, {prefix!r}).lock('run'): time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
+    holder = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)})
     deadline = time.monotonic() + 30
     while not (lease := store.get(".run.lock")):
         assert time.monotonic() < deadline
