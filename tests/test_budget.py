@@ -16,6 +16,7 @@ from worldmodels.config.cluster import Prices
 from worldmodels.errors import ConfigError, LimitReached, StoreError
 from worldmodels.executors.budget import Limits, Meter, Usage, of_pods, spent
 from worldmodels.store import LocalStore
+from worldmodels.store.base import GET_BYTES
 
 NAME = Name("small", 1, "vae")
 PRICES = Prices(cpu_hour=0.1, gpu_hour=3.0)
@@ -85,7 +86,12 @@ def test_every_start_counts_and_so_does_the_time_of_the_stop(store):
     others = 60.0 * 5  # the manifests of the other five stages
     assert spent(store, "small") == Usage(85 + others, 170 + others)
     card = CliRunner().invoke(cli, ["show", "small/iter-1/vae", "--store", str(store.root)]).output
-    assert "  worked    1 min 25 s in 2 starts, 0.0472 core-hours\n" in card
+    assert card.endswith(
+        "small/iter-1/vae worked for 1 min 25 s in 2 starts, redone work included: 0.0472 core-hours\n"
+    )
+    with (store.root / NAME.key("spent", "huge.json")).open("wb") as file:
+        file.truncate(GET_BYTES + 1)
+    assert spent(store, "small") == Usage(85 + others, 170 + others)
     with pytest.raises(LimitReached, match="small has worked for 7 min 06 s, and --max-hours is"):
         work(store, Limits(hours=0.118), 20, 39, 41, 99)
     assert spent(store, "small").seconds == 85 + others + 41 + 5

@@ -14,7 +14,6 @@ from worldmodels.terminal import plain
 
 if TYPE_CHECKING:
     from worldmodels.artifacts import Name
-    from worldmodels.executors.budget import Usage
     from worldmodels.store import Store
 
 THREADS = 8  # fewer than a client's connections
@@ -163,11 +162,10 @@ def show(artifact: str, given: options.RunOptions, as_json: bool) -> None:
     if as_json:
         machine.document(manifests=found)
         return
-    from worldmodels.executors import budget
-
-    starts = budget.starts(store, name)
     for manifest in found:
-        echo(_card(manifest, starts, _lineage(store, name.run, manifest)))
+        echo(_card(manifest, _lineage(store, name.run, manifest)))
+    if words := _all_starts(store, name):
+        echo(words)
 
 
 def name_of(text: str, given: options.RunOptions) -> "Name":
@@ -202,14 +200,23 @@ def _lineage(
     return lines
 
 
-def _card(manifest: dict[str, Any], starts: "list[Usage]", lineage: list[str]) -> str:
+def _all_starts(store: "Store", name: "Name") -> str:
+    """Return the time that all starts of a stage took together; empty if there were fewer than two."""
+    from worldmodels.executors import budget
+
+    found = budget.starts(store, name)
+    total = sum(found, budget.Usage())
+    if len(found) < 2:
+        return ""
+    hours = f"{total.core_seconds / 3600:.3g} core-hours"
+    return f"{name} worked for {durations.words(total.seconds)} in {len(found)} starts, redone work included: {hours}"
+
+
+def _card(manifest: dict[str, Any], lineage: list[str]) -> str:
     made = manifest["made"]
     lines = [manifest["artifact"], f"  digest    {manifest['digest']}"]
     processor = made.get("cpu", {}).get("model", "an unknown processor")
     lines += [f"  made      {made['finished']} in {durations.words(made.get('seconds', 0.0))} on {processor}"]
-    if len(starts) > 1:
-        seconds, hours = sum(each.seconds for each in starts), sum(each.core_seconds for each in starts) / 3600
-        lines += [f"  worked    {durations.words(seconds)} in {len(starts)} starts, {hours:.3g} core-hours"]
     lines += [
         f"  code      {made.get('git') or 'unknown revision'}; "
         + ", ".join(f"{k} {v}" for k, v in made.get("versions", {}).items())

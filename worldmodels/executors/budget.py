@@ -108,7 +108,7 @@ def spent(store: Store, run: str) -> Usage:
 
 
 def starts(store: Store, name: Name) -> list[Usage]:
-    """Return the time that each counted start used for a stage."""
+    """Return the time that each counted start used for a stage, work that was redone included."""
     return [_read(store, entry.key) for entry in store.entries(name.key("spent/"))]
 
 
@@ -121,7 +121,9 @@ def of_pods(task: Task, pods: int) -> tuple[float, float]:
 
 
 def _read(store: Store, key: str) -> Usage:
-    return Usage(**(stored.advice(store.get(key), stored.SPENT) or {}))
+    with contextlib.suppress(CorruptArtifact):  # larger than any count
+        return Usage(**(stored.advice(store.get(key), stored.SPENT) or {}))
+    return Usage()
 
 
 def _committed(store: Store, name: Name) -> Usage:
