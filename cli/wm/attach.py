@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +13,7 @@ from wm.out import echo
 from wm.progress import Bar, Screen
 
 if TYPE_CHECKING:
+    from worldmodels.artifacts import Name
     from worldmodels.config.cluster import ClusterSettings
     from worldmodels.executors.kubernetes.client import KubernetesClient
     from worldmodels.executors.kubernetes.job_status import View
@@ -37,22 +40,14 @@ def follow(
     from worldmodels.errors import Pending
     from worldmodels.executors.kubernetes import submission
 
-    began = time.monotonic()
     try:
         with machine.Events() if as_json else Screen() as screen:
-            report = Told(cluster, work) if isinstance(screen, machine.Events) else Report(screen, cluster, work)
-
-            def both(seen: "View", pods: "Pods") -> None:
-                notifier.saw_job(seen)
-                report(seen, pods)
-
             executor = submission.KubernetesExecutor(
                 cluster, screen.say,
                 pending_seconds=pending_timeout or settings.pending_seconds, queue_seconds=pending_timeout or math.inf,
             )  # fmt: skip
-            with notifier.stage(work.artifact):
-                executor.wait(work, both)
-            report.end(time.monotonic() - began)
+            with reporting(screen, cluster, work, notifier, work.artifact) as report:
+                executor.wait(work, report)
     except KeyboardInterrupt:
         command = options.complete(work.command("attach"))
         echo(f"\ndetached; Job {work.name} goes on\nnext: {command}", err=True)
@@ -67,6 +62,23 @@ def follow(
         raise Pending(
             error.message.replace(" stays", " was deleted"), next=f"{work.command('submit')} -o kubernetes.…=…"
         ) from error
+
+
+@contextmanager
+def reporting(
+    screen: "machine.Events | Screen", cluster: "KubernetesClient", work: object, notifier: "Notifier", name: "Name"
+) -> "Iterator[Callable[[View, Pods], None]]":
+    """Yield what shows and posts a Job's progress; at the end of the block, show and post that `name` is committed."""
+    began = time.monotonic()
+    report = JsonReport(cluster, work) if isinstance(screen, machine.Events) else Report(screen, cluster, work)
+
+    def both(seen: "View", pods: "Pods") -> None:
+        notifier.saw_job(seen)
+        report(seen, pods)
+
+    with notifier.stage(name):
+        yield both
+    report.end(time.monotonic() - began)
 
 
 class Report:
@@ -99,7 +111,7 @@ class Report:
             self._screen.say(f"{self._work}: committed after {seconds:.0f} s")
 
 
-class Told:
+class JsonReport:
     """Prints progress for programs: an event at each change."""
 
     def __init__(self, cluster: "KubernetesClient", work: object) -> None:

@@ -12,7 +12,6 @@ from wm.out import echo
 
 if TYPE_CHECKING:
     from worldmodels.config.cluster import Prices
-    from worldmodels.errors import WmError
     from worldmodels.executors.budget import Limits
     from worldmodels.executors.notices import Notifier
 
@@ -70,15 +69,8 @@ def check(url: str) -> None:
 
 
 @contextmanager
-def telling(
-    url: str,
-    given: options.RunOptions,
-    command: "Callable[[WmError], str]" = lambda error: options.complete(error.next),
-) -> "Iterator[Notifier]":
-    """Yield what posts the command's events; post an error that ends the command, but not that it detached.
-
-    `command` returns the command that an error recommends.
-    """
+def notifying(url: str, given: options.RunOptions) -> "Iterator[Notifier]":
+    """Yield what posts the command's events; post an error that ends the command, but not that it detached."""
     from worldmodels.errors import WmError
     from worldmodels.executors.notices import Notifier
 
@@ -88,7 +80,7 @@ def telling(
     except (click.ClickException, click.exceptions.Exit):
         raise
     except BaseException as error:
-        notifier.failed(error, command(error) if isinstance(error, WmError) else "")
+        notifier.failed(error, options.complete(error.next) if isinstance(error, WmError) else "")
         raise
     finally:
         notifier.close()

@@ -84,7 +84,7 @@ def submit(names: tuple[str, ...], given: options.RunOptions, iterations: int | 
         raise click.UsageError("--max-hours and --max-cost go with `wm submit pipeline`, whose pod counts and stops")
     if pipeline and (names != ("pipeline",) or given.iteration != 1 or how["redo"]):
         raise click.UsageError("`wm submit pipeline` takes no stage beside it, no --iteration and no --redo")
-    with following.telling(_posted(url, how["wait"]), given) as notifier:
+    with following.notifying(_posted(url, how["wait"]), given) as notifier:
         _submit_all(names, given, iterations, How(**how, notifier=notifier))
 
 
@@ -337,7 +337,7 @@ def attach(
     if work.committed():
         _committed(str(work), as_json)
     else:
-        with following.telling(url, given) as notifier:
+        with following.notifying(url, given) as notifier:
             follow(
                 cluster, work, config.kubernetes,
                 notifier=notifier, pending_timeout=pending_timeout, cancel_pending=cancel_pending, as_json=as_json,

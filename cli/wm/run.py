@@ -65,7 +65,7 @@ def run(
         following.check(url)
         show(wanted, redo=redo, as_json=as_json)
         return
-    with following.telling(url, given) as notifier:
+    with following.notifying(url, given) as notifier:
         with given.store.lock(given.run):
             steps = begin(wanted, redo=redo)
             _work(wanted, steps, limits, notifier, redo=redo, as_json=as_json)

@@ -3,10 +3,8 @@
 import contextlib
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +13,8 @@ from wm import machine, options
 from wm.out import echo
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from wm.machine import Events
     from wm.progress import Screen
     from wm.selection import Selection
@@ -96,25 +96,30 @@ def work(wanted: "Sweep", how: "How") -> "list[Failed]":
 
     failed: list[Failed] = []
     cluster = _cluster(wanted) if how.cluster else None
-    with _lock(wanted), machine.Events() if how.as_json else Screen() as screen:
+    with (
+        following.notifying(how.url, wanted.given) as notifier,
+        _lock(wanted),
+        machine.Events() if how.as_json else Screen() as screen,
+    ):
         for number, (run, selections) in enumerate(zip(wanted.runs, wanted.selections, strict=True), 1):
             if how.as_json:
                 machine.event("run", run=run.name, values=run.values, number=number, of=len(wanted.runs))
             else:
                 screen.say(f"\n{run.name}, run {number} of {len(wanted.runs)}")
             try:
-                command = partial(_next, run, selections)
-                with following.telling(how.url, selections[0].given, command) as notifier, wanted.store.lock(run.name):
+                notifier.begin(run.name)
+                with wanted.store.lock(run.name):
                     steps = _run(selections, screen, wanted.sources, cluster, notifier, redo=how.redo)
-                    if any(step.state != "committed" for step in steps):
-                        notifier.finished([step.task.name for step in steps])
+                if any(step.state != "committed" for step in steps):
+                    notifier.finished([step.task.name for step in steps])
             except (Stopped, StoreError, ClusterError):
                 raise
             except WmError as error:
                 failed.append((run, selections, error))
                 _print_failure(failed[-1], screen, how)
-    with following.telling(how.url, wanted.given) as notifier:
+                notifier.failed(error, _next(*failed[-1]))
         done = len(wanted.runs) - len(failed)
+        notifier.begin(wanted.given.run)
         notifier.post("failed" if failed else "finished", f"{done} of {len(wanted.runs)} runs are committed")
     return failed
 
@@ -200,22 +205,12 @@ def _submit(
     adopt: "Callable[[TaskState], bool]",
 ) -> None:
     """Execute the steps as Jobs, and show their progress. The Jobs go on if this command ends."""
-    from wm.attach import Report, Told
+    from wm.attach import reporting
     from worldmodels import planning
     from worldmodels.executors.kubernetes.submission import KubernetesExecutor
 
-    @contextlib.contextmanager
-    def watch(task: "Task") -> "Iterator[Callable[[View, Pods], None]]":
-        began = time.monotonic()
-        report = Told(cluster, task.name) if isinstance(screen, machine.Events) else Report(screen, cluster, task.name)
-
-        def both(seen: "View", pods: "Pods") -> None:
-            notifier.saw_job(seen)
-            report(seen, pods)
-
-        with notifier.stage(task.name):
-            yield both
-        report.end(time.monotonic() - began)
+    def watch(task: "Task") -> "AbstractContextManager[Callable[[View, Pods], None]]":
+        return reporting(screen, cluster, task.name, notifier, task.name)
 
     for each in wanted:
         each.remember()

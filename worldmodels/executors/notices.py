@@ -96,6 +96,10 @@ class Notifier:
         self._seen: object = None
         self._since, self._late = clock(), False
 
+    def begin(self, run: str) -> None:
+        """Post events of this run from now on."""
+        self._run, self._name = run, None
+
     def post(self, event: Event, message: str, next: str = "", name: Name | None = None, score: Any = None) -> None:
         """Post an event, in the background."""
         if not self._url:
