@@ -28,7 +28,7 @@ from scale import DOLLARS, Played
 from worldmodels.context import StoreWorkspace
 from worldmodels.control.episode_queue import Limits
 from worldmodels.control.evolution import Settings
-from worldmodels.control.exchange import EvolutionPlan, Exchange, run
+from worldmodels.control.exchange import EvolutionPlan, Exchange
 from worldmodels.rollouts.player import EpisodeSpec
 from worldmodels.store import Store, open_store
 
@@ -130,7 +130,7 @@ def work(uri: str, generations: int, workers: range, rate: float) -> Seen:
 
     def one(worker: int) -> None:
         workspace = StoreWorkspace(store, "run/iter-1/controller", "own", "{}")  # type: ignore[arg-type]
-        run(Exchange(workspace, plan, worker, 8, log), player(store, rate, 8), lambda rate: None)
+        Exchange(workspace, plan, worker, 8, log).run(player(store, rate, 8), lambda rate: None)
 
     with ThreadPoolExecutor(len(workers)) as pool:
         list(pool.map(one, workers))

@@ -35,7 +35,7 @@ from simulation import Bucket, Connection, Latency, Simulation, World
 from worldmodels.context import StoreWorkspace
 from worldmodels.control.episode_queue import Limits
 from worldmodels.control.evolution import Evolution, Settings
-from worldmodels.control.exchange import EvolutionPlan, Exchange, Timing, run
+from worldmodels.control.exchange import EvolutionPlan, Exchange, Timing
 from worldmodels.rollouts.player import EpisodeSpec
 
 RATES = (354, 572, 633, 672, 699, 725, 747, 758, 772, 787, 863)  # steps/s, deciles
@@ -152,7 +152,7 @@ class SimulatedCluster:
         workspace = StoreWorkspace(store, "run/iter-1/controller", "own", "{}")
         exchange = Exchange(workspace, self.plan(world), worker, s.lanes, LOG, s.timing, runtime=world)
         try:
-            files = run(exchange, self.player(worker, world), lambda rate: None)
+            files = exchange.run(self.player(worker, world), lambda rate: None)
         except Exception:
             LOG.exception("worker %d", worker)
             raise

@@ -12,7 +12,7 @@ from test_control import plan as evolution
 from worldmodels import artifacts, evaluation, planning, stages
 from worldmodels.artifacts import publishing
 from worldmodels.config import Config, Origins, resolve
-from worldmodels.control.exchange import Exchange, run
+from worldmodels.control.exchange import Exchange
 from worldmodels.evaluation import TrackScore
 from worldmodels.planning import Task, TaskState
 from worldmodels.rollouts import episodes
@@ -71,7 +71,7 @@ def evolve(store: Store) -> dict[str, bytes]:
     """Play the evolution's part in the store, and return its files."""
     workspace = state(store, "controller").workspace
     workspace.open()
-    return run(Exchange(workspace, evolution(), 0, 4, LOG, QUICK), player(4), lambda rate: None)
+    return Exchange(workspace, evolution(), 0, 4, LOG, QUICK).run(player(4), lambda rate: None)
 
 
 def state(store: Store, stage: str) -> TaskState:

@@ -9,9 +9,10 @@ import pytest
 from fakes import folder_shards
 
 from worldmodels.config import Architecture, Controller
-from worldmodels.control import components
+from worldmodels.control import components, shared_arrays
 from worldmodels.control.components import Components
 from worldmodels.control.evolution import Evolution, Settings
+from worldmodels.control.records import arrays
 from worldmodels.envs import spec
 from worldmodels.errors import CorruptArtifact
 from worldmodels.networks import build
@@ -88,22 +89,28 @@ def test_a_search_in_coordinates_stays_in_them_and_finds_an_optimum() -> None:
 
 def test_stored_components_are_the_same_and_damage_is_found() -> None:
     found = components.compute(episodes(), Step(), 3)  # type: ignore[arg-type]
-    again = Components.decode(found.encode(), Z + H, 3)
+    shapes = {"mean": (Z + H,), "directions": (3, Z + H)}
+
+    def encode(**changes: np.ndarray) -> bytes:
+        return arrays({**found._asdict(), **changes})
+
+    again = shared_arrays.decode(encode(), "components", shapes)
     assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
-    assert components.compute(episodes(), Step(), 3).encode() == found.encode()  # type: ignore[arg-type]
-    wrong, huge = (Components(found.mean, np.full_like(found.directions, x)).encode() for x in (np.nan, 1e300))
-    for data in (b"", found.encode()[:-9], wrong, huge, Components(found.mean, found.directions[:2]).encode()):
-        with pytest.raises(CorruptArtifact, match="components"):
-            Components.decode(data, Z + H, 3)
+    assert arrays(components.compute(episodes(), Step(), 3)._asdict()) == encode()  # type: ignore[arg-type]
+    d = found.directions
+    wrong = [encode(directions=x) for x in (np.full_like(d, np.nan), np.full_like(d, 1e300), d[:2], d.astype("f4"))]
+    for data in (b"", encode()[:-9], arrays({"mean": found.mean}), *wrong):
+        with pytest.raises(CorruptArtifact, match="components cannot be read"):
+            shared_arrays.decode(data, "components", shapes)
 
 
 def test_verify_finds_a_flipped_bit_of_stored_components() -> None:
-    data = bytearray(components.compute(episodes(), Step(), 3).encode())  # type: ignore[arg-type]
-    verifying._components(bytes(data), "components")
+    data = bytearray(arrays(components.compute(episodes(), Step(), 3)._asdict()))  # type: ignore[arg-type]
+    verifying._shared(Components._fields, bytes(data), "components")
     for place in (40, len(data) // 2, len(data) - 30):
         data[place] ^= 1
         with pytest.raises(ValueError):
-            verifying._components(bytes(data), "components")
+            verifying._shared(Components._fields, bytes(data), "components")
         data[place] ^= 1
 
 

@@ -23,7 +23,7 @@ from worldmodels.control import history, stage
 from worldmodels.control.blocks import MEAN, divide
 from worldmodels.control.episode_queue import Limits
 from worldmodels.control.evolution import Evolution, Level, Settings
-from worldmodels.control.exchange import EvolutionPlan, Exchange, run
+from worldmodels.control.exchange import EvolutionPlan, Exchange
 from worldmodels.control.hard_tracks import TrackScores
 from worldmodels.control.pace import Timing
 from worldmodels.control.records import Generation, claim, claim_key, final_key, params_key, result_key
@@ -89,7 +89,7 @@ def workspace(folder: Path, work: str = "own") -> StoreWorkspace:
 def work(
     where: Workspace, what: EvolutionPlan, worker: int = 0, lanes: int = 4, pause: float = 0.0, timing: Timing = QUICK
 ) -> dict[str, bytes]:
-    return run(Exchange(where, what, worker, lanes, LOG, timing), player(lanes, pause), lambda rate: None)
+    return Exchange(where, what, worker, lanes, LOG, timing).run(player(lanes, pause), lambda rate: None)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_every_worker_plays(tmp_path: Path) -> None:
         def tick(rate: float) -> None:
             played[worker] += exchange.queue.outstanding() > 0
 
-        run(exchange, player(4, 0.002), tick)
+        exchange.run(player(4, 0.002), tick)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(count, range(2)))
@@ -138,7 +138,7 @@ def test_every_worker_plays(tmp_path: Path) -> None:
 
 def test_finished_evolution_is_not_played_again(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     work(workspace(tmp_path), plan())
-    assert run(Exchange(workspace(tmp_path), plan(), 1, 4, LOG, QUICK), None, lambda rate: None) == undisturbed
+    assert Exchange(workspace(tmp_path), plan(), 1, 4, LOG, QUICK).run(None, lambda rate: None) == undisturbed
 
 
 def test_more_generations_go_on_from_the_last(undisturbed: dict[str, bytes], tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_error_of_a_block_ends_the_worker(tmp_path: Path) -> None:
         yield
 
     with pytest.raises(WorkFailed, match="engine"):
-        run(Exchange(workspace(tmp_path), plan(), 0, 4, LOG, QUICK), broken, lambda rate: None)
+        Exchange(workspace(tmp_path), plan(), 0, 4, LOG, QUICK).run(broken, lambda rate: None)
 
 
 def test_error_of_the_exchange_ends_the_worker(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_stop_request_ends_the_worker_at_once(tmp_path: Path) -> None:
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run(Exchange(workspace(tmp_path), plan(), 0, 4, LOG, QUICK), player(4), stop)
+        Exchange(workspace(tmp_path), plan(), 0, 4, LOG, QUICK).run(player(4), stop)
     assert time.monotonic() - began < 1
 
 

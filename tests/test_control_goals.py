@@ -18,7 +18,7 @@ from worldmodels.config import Controller
 from worldmodels.context import StoreWorkspace
 from worldmodels.control import describe
 from worldmodels.control.evolution import Level, Settings
-from worldmodels.control.exchange import EvolutionPlan, Exchange, run
+from worldmodels.control.exchange import EvolutionPlan, Exchange
 from worldmodels.control.records import Generation, params_key
 from worldmodels.control.stopping import RunStats, StoppingCriteria
 
@@ -264,7 +264,7 @@ def test_describe_tells_how_it_stands(tmp_path: Path) -> None:
         if (found := describe(where, settings)) and found.generation > 2:
             seen.append(found)
 
-    run(Exchange(where, plan(), 0, 4, LOG, QUICK), player(4, 0.02), tick)
+    Exchange(where, plan(), 0, 4, LOG, QUICK).run(player(4, 0.02), tick)
     last = seen[-1]
     assert last.workers == 1 and last.generations == 5 and 0 <= last.done <= 1 and last.silent < 5
     assert last.best >= last.mean and last.sigma > 0 and last.left >= 0 and last.rate > 0

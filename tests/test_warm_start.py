@@ -14,7 +14,6 @@ from worldmodels.envs import spec
 from worldmodels.errors import CorruptArtifact
 from worldmodels.networks import build
 from worldmodels.stages import STAGES
-from worldmodels.upkeep import verifying
 
 Z, H, ACTIONS = 4, 6, 3
 P = (Z + H + 1) * ACTIONS
@@ -47,16 +46,6 @@ def test_an_evolution_begins_at_its_origin_with_and_without_components() -> None
             candidates = evolution.ask(1)
             evolution.tell(candidates, [-float(((x - target) ** 2).sum()) for x in candidates])
         assert evolution.mean == pytest.approx(target, abs=0.05)
-
-
-def test_a_stored_start_is_the_same_and_damage_is_found() -> None:
-    data = warm_start.encoded(np.arange(P, dtype=np.float64))
-    assert (warm_start.decode(data, P) == np.arange(P)).all()
-    verifying._start(data, "start")
-    wrong = [warm_start.encoded(np.full(P, x)) for x in (np.nan, 1e300)]
-    for damaged in (b"", data[:-9], *wrong, warm_start.encoded(np.zeros(P - 1)), warm_start.encoded(np.zeros(P, "f4"))):
-        with pytest.raises(CorruptArtifact, match="start cannot be read"):
-            warm_start.decode(damaged, P)
 
 
 def test_settings_without_a_warm_start_are_written_as_ever_and_it_cannot_change_on_the_way() -> None:

@@ -1,11 +1,9 @@
 """One worker's knowledge of a generation's blocks, and its choice of the next one to drive."""
 
 import logging
-import math
 import random
 import re
 from collections import deque
-from collections.abc import Iterable
 
 from ..context import Workspace
 from ..errors import StoreError
@@ -14,7 +12,6 @@ from .records import BlockResult, Generation, claim, claim_key, result_key
 from .runtime import Runtime
 
 PROBES = 12  # a listing costs as much as this many requests for one object
-TRIES = 2  # failed claims between two listings
 LOTS = 4  # of many idle workers, at least this many try to claim blocks at once
 OF_BLOCK = re.compile(r"(results|claims)/([0-9]{5,7})(?:-([0-9]{1,7}))?")
 
@@ -37,24 +34,19 @@ class BlockQueue:
         runtime: Runtime,
         *,
         restarted: bool = False,
-        rest: float = math.inf,
     ) -> None:
-        """Create the queue; an idle worker looks again after `rest` seconds, even if no claim expires before.
-
-        A process that has just `restarted` drives on the own blocks that its predecessor had claimed.
-        """
+        """Create the queue; a process that has just `restarted` drives the own blocks that its predecessor claimed."""
         self.generation = generation
         self.done: set[int] = set()
         self.next_look = runtime.now()
         self._workspace, self._worker, self._pace, self._log, self._runtime = workspace, worker, pace, log, runtime
-        self._restarted, self._rest = restarted, rest
+        self._restarted = restarted
         self._own = deque(generation.owned.get(worker, ()))
         self._begun: set[int] = set()
         self._claims: dict[int, int] = {}  # claims of each block, as far as known
         self._seen: dict[str, float] = {}  # when this worker first saw a claim, by the store's clock
         self._results: dict[int, BlockResult] = {}
         self._worth: list[int] = []  # blocks worth a claim, the best last
-        self._tries = 0
         self._chance = random.Random(generation.number << 32 | worker)
         if restarted:
             self.look()
@@ -67,11 +59,6 @@ class BlockQueue:
     def own(self) -> int:
         """Return the number of episodes in this worker's blocks that it has not begun."""
         return sum(self.generation.blocks[i].count for i in self._own)
-
-    @property
-    def results(self) -> dict[int, BlockResult]:
-        """Return the results that were read so far, by block."""
-        return self._results
 
     def next_own(self) -> int | None:
         """Return this worker's next block, claimed if necessary; None if there is none."""
@@ -91,9 +78,7 @@ class BlockQueue:
                 continue
             if self._claim(index):
                 return index
-            self._tries -= 1
-            if not self._tries:
-                self._worth.clear()
+            self._worth.clear()
         return None
 
     def look(self) -> None:
@@ -124,11 +109,8 @@ class BlockQueue:
                 self._log.warning("generation %d block %d: two workers' scores differ", self.generation.number, index)
         self.done.add(index)
 
-    def collect(self) -> bool:
-        """Read the results that are there and not read yet; return whether all are read.
-
-        Raise StoreError if a listed result is gone.
-        """
+    def collect(self) -> dict[int, BlockResult]:
+        """Read the results that are not read yet, and return all; raise StoreError if a listed one is gone."""
         if len(self.missing) > PROBES:
             self.look()
         few = len(self.missing) <= PROBES
@@ -139,7 +121,7 @@ class BlockQueue:
                 self._keep(index, data)
             elif index in self.done:
                 raise StoreError(f"{key} was listed and is gone", next="wm run controller")
-        return len(self._results) == len(self.generation.blocks)
+        return self._results
 
     @property
     def missing(self) -> list[int]:
@@ -183,11 +165,7 @@ class BlockQueue:
         left = {i: since[i] + self._pace.limit(blocks[i], n) - now for i, n in claims.items() if n}
         worth = [i for i, n in claims.items() if not n] or [i for i, seconds in left.items() if seconds <= 0]
         chosen = self._chance.random() * self._pace.workers <= max(LOTS, 2 * len(worth))
-        self._worth = self._sorted(worth) if chosen else []
-        self._tries = TRIES
-        until = min([self._rest, *left.values()]) if not worth else 0.0
+        # The largest last; equal ones in random order, so that workers claim different ones.
+        self._worth = sorted(worth if chosen else [], key=lambda i: (blocks[i].count, self._chance.random()))
+        until = min([self._pace.rest, *left.values()]) if not worth else 0.0
         self.next_look = self._runtime.now() + max(self._pace.look, until)
-
-    def _sorted(self, worth: Iterable[int]) -> list[int]:
-        """Return the largest block last; equal ones in random order, so that workers claim different ones."""
-        return sorted(worth, key=lambda i: (self.generation.blocks[i].count, self._chance.random()))

@@ -6,26 +6,23 @@ and small components, which are mostly noise, are left out. The unit is such tha
 of sigma in every coordinate have outputs with a standard deviation of sigma around the mean's.
 """
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .. import npz
 from ..context import Artifact, Context
 from ..envs import spec
-from ..errors import CorruptArtifact
 from ..networks import Step
 from ..vision import latents
 from ..vision.latents import Latents
+from . import shared_arrays
 
 KEY = "components"
 EPISODES = 64  # of the stored latents: enough for a covariance of 288 numbers
 SMALLEST = 1e-4  # standard deviation, of the largest one
-MOST = 1e6  # of any stored number: z and h are of order 1
 
 
 class Components(NamedTuple):
@@ -48,55 +45,18 @@ class Components(NamedTuple):
             biases[action, count, action] = 1 / np.sqrt(count + 1)
         return matrix.reshape(-1, matrix.shape[-1])
 
-    def encode(self) -> bytes:
-        data = io.BytesIO()
-        npz.save(data, mean=self.mean, directions=self.directions)
-        return data.getvalue()
-
-    @classmethod
-    def decode(cls, data: bytes, inputs: int, count: int) -> "Components":
-        """Decode `count` components of so many inputs; raise CorruptArtifact if the bytes are none."""
-        try:
-            arrays = npz.load(data, "mean", "directions")
-            found = cls(arrays["mean"], arrays["directions"])
-            if (found.mean.shape, found.directions.shape) != ((inputs,), (count, inputs)):
-                raise ValueError(f"they are not {count} components of {inputs} numbers")
-            if not all(part.dtype == np.float64 and (np.abs(part) <= MOST).all() for part in found):
-                raise ValueError(f"they are not numbers of at most {MOST:g}")
-        except ValueError as error:
-            raise unreadable(KEY, error) from error
-        return found
-
-
-def unreadable(key: str, error: ValueError) -> CorruptArtifact:
-    """Return the error for an evolution's damaged object `key`, which the next worker makes again."""
-    return CorruptArtifact(
-        f"controller: {key} cannot be read ({error}); remove it below the stage's folder", next="wm run controller"
-    )
-
 
 def obtain(ctx: Context, step: Step, count: int, episodes: Iterator[Latents] | None = None) -> Components:
     """Return the evolution's components: those of the evolution that it continues, or along `episodes`.
 
     Without `episodes`, they follow from the first stored latents.
 
-    The first worker that has them creates the object `components` in the workspace; all workers use it. Raise
-    CorruptArtifact if it is damaged, MissingInput if the evolution to continue is gone.
+    Raise CorruptArtifact if the stored ones are damaged, MissingInput if the evolution to continue is gone.
     """
     along = episodes or _episodes(ctx.one("latents"), spec(ctx.config.env).actions)
-    data = shared(ctx, KEY, lambda: compute(along, step, count).encode())
-    return Components.decode(data, ctx.config.vae.z + step.hidden, count)
-
-
-def shared(ctx: Context, key: str, make: Callable[[], bytes]) -> bytes:
-    """Return the evolution's object `key`: its own, that of the evolution it continues, or else a new one."""
-    start = ctx.config.controller.start_from
-    data = ctx.workspace.get(key)
-    if data is None and start is not None:
-        data = ctx.workspace.parent(start).get(key)
-    if data is None:
-        data = make()
-    return data if ctx.workspace.create(key, data) else ctx.workspace.get(key) or b""
+    inputs = ctx.config.vae.z + step.hidden
+    shapes = {"mean": (inputs,), "directions": (count, inputs)}
+    return Components(*shared_arrays.obtain(ctx, KEY, shapes, lambda: compute(along, step, count)._asdict()))
 
 
 def compute(episodes: Iterator[Latents], step: Step, count: int) -> Components:

@@ -11,6 +11,7 @@ from .records import BlockResult
 from .runtime import Runtime
 
 STUCK_SECONDS = 60.0
+RATE_SECONDS = 30.0
 
 
 class Superseded(Exception):
@@ -170,11 +171,11 @@ class EpisodeQueue:
 
 
 class Speed:
-    """Environment steps per second of driving, weighted by exp(-age / `seconds`). Waiting does not count."""
+    """Environment steps per second of driving, weighted by exp(-age / RATE_SECONDS). Waiting does not count."""
 
-    def __init__(self, runtime: Runtime, seconds: float = 5.0) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self.rate = 0.0
-        self._runtime, self._seconds = runtime, seconds
+        self._runtime = runtime
         self._last = runtime.now()
         self._spent = self._steps = 0.0
 
@@ -185,7 +186,7 @@ class Speed:
     def add(self, steps: int) -> None:
         now = self._runtime.now()
         spent, self._last = now - self._last, now
-        kept = math.exp(-spent / self._seconds)
+        kept = math.exp(-spent / RATE_SECONDS)
         self._steps = kept * self._steps + steps
         self._spent = kept * self._spent + spent
         if self._spent >= 1.0:

@@ -24,11 +24,10 @@ generation once all results are there and those before it had their turns.
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 
 from ..context import Workspace
 from ..errors import Conflict
@@ -40,20 +39,19 @@ from .episode_queue import Closed, EpisodeQueue, FinishedEpisode, Limits, Speed,
 from .evolution import Settings
 from .history import Row
 from .leader import EvolutionPlan, Leader
-from .pace import Pace, Timing
+from .pace import STANDBYS, Pace, Timing
 from .records import Generation, final_key, last, params_key, unpack
-from .runtime import Joinable, Process, Runtime
+from .runtime import Process, Runtime
 
-__all__ = ["EvolutionPlan", "Exchange", "Timing", "run"]
+__all__ = ["EvolutionPlan", "Exchange", "Timing"]
 
-STANDBYS = 2  # workers behind the leader that are ready to lead at once
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 10.0
-RATE_SECONDS = 30.0  # averaging time of the rates by which blocks are divided
 FEWEST_EPISODES = 4  # in progress per process: with fewer, the overhead of a Python step counts
+Play = Callable[[Callable[[], EpisodeSpec | None], Limits, Callable[[int], None]], Iterator[FinishedEpisode]]
 
 
 class Exchange:
-    """This worker's part in an evolution; a context manager that runs the exchange thread."""
+    """This worker's part in an evolution."""
 
     def __init__(
         self,
@@ -69,46 +67,46 @@ class Exchange:
         """Create the exchange; a leader's exchange thread calls `on_generation` with the rows of all generations."""
         self.runtime = runtime or Process()
         self.queue = EpisodeQueue(self.runtime)
-        self.files: dict[str, bytes] = {}
         self.ended = ""  # the reason, if before the last generation
         self.done = 0.0  # generations, with the known fraction of the current one
         self.rate = 0.0  # steps per second
-        self._row: Row | None = None
-        self._newest: Generation | None = None
+        self.begun = False  # whether this worker knows how far the evolution is
+        self.latest: Row | None = None  # the last generation's row; None in a workspace's first
         self._workspace, self._plan, self._worker, self._lanes = workspace, plan, worker, lanes
         self._log, self._timing = log, timing
         self._leader = Leader(workspace, plan, worker, log, self.runtime, self.queue.pause, on_generation)
-        self._restarted = True
-        self._thread: Joinable | None = None
+        self._files: dict[str, bytes] = {}
 
-    @property
-    def begun(self) -> bool:
-        """Return whether this worker knows how far the evolution is."""
-        return self._newest is not None
+    def run(self, play: Play, tick: Callable[[float], None]) -> dict[str, bytes]:
+        """Drive this worker's part to the end. Return the stage's result files, the same bytes for every worker.
 
-    @property
-    def latest(self) -> Row | None:
-        """Return the last generation's row; None in a workspace's first."""
-        now = self._newest
-        if self._row is None and now and now.before:
-            self._row = history.row(now)
-        return self._row
+        `play(next_episode, limits, on_step)` yields episodes as they end; `on_step` receives the number of steps.
+        `tick(steps per second)` is called after every step and while waiting.
+        """
+        speed, queue = Speed(self.runtime), self.queue
 
-    def __enter__(self) -> "Exchange":
-        self._thread = self.runtime.start(self._run, "exchange")
-        return self
+        def on_step(steps: int) -> None:
+            speed.add(steps)
+            self.rate = speed.rate
+            queue.check()
+            tick(self.rate)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.queue.close()
-        if self._thread:
-            self._thread.join(timeout=10)
-        self.runtime.close()
+        thread = self.runtime.start(self._run, "exchange")
+        try:
+            while (limits := queue.wait(lambda: tick(self.rate))) is not None:
+                speed.begin()
+                with suppress(Superseded):
+                    for episode in play(partial(queue.next_episode, limits), limits, on_step):
+                        queue.finished(episode)
+        finally:
+            queue.close()
+            thread.join(timeout=10)
+            self.runtime.close()
+        return self._files
 
     def _run(self) -> None:
         try:
-            self.files = self._evolve()
+            self._files = self._evolve()
             self.queue.end()
         except Closed:
             pass
@@ -170,51 +168,37 @@ class Exchange:
     def _drive(self, now: Generation) -> Generation:
         """Take part in a generation until the next one is committed; return the next one."""
         self.queue.begin(now.number)
-        self.done = float(now.number - 1)  # first: other threads read it once `begun`
-        self._newest, self._row = now, None
         rank, key = self._rank(now.alive), params_key(now.number + 1)
-        pace = Pace(now, self._lanes, now.steps or self._plan.training.steps, self._timing)
-        blocks = self._blocks(now, pace, rank)
-        if rank <= STANDBYS:
-            self._leader.prepare(now.number)
-        began = collect = self.runtime.now()
-        idle, question = None, began + pace.question(0.0, None)
+        pace = Pace(now, self._lanes, now.steps or self._plan.training.steps, self._timing, rank)
+        blocks = BlockQueue(self._workspace, now, self._worker, pace, self._log, self.runtime, restarted=not self.begun)
+        self.done, self.latest = float(now.number - 1), history.row(now) if now.before else None
+        self.begun = True  # last: then other threads read these two
+        began, idle = self.runtime.now(), None
+        due = began + pace.pause(0.0, None)
         while True:
             self._upload(blocks)
             hungry = self._fill(blocks)
+            behind = rank <= STANDBYS and self._leader.prepare(now)
             time = self.runtime.now()
-            if rank == 0 and time >= collect:
-                blocks.collect()
-                collect = self.runtime.now() + pace.collection(time - began)
-            self.done = now.number - 1 + len(blocks.done) / len(now.blocks)
-            if blocks.complete:
-                return Generation.decode(self._obtain(key, now.alive, lambda: self._next(blocks, began)), key)
             if self.queue.outstanding():
                 idle = None
             elif idle is None:
-                idle, question = time, min(question, time + pace.question(time - began, 0.0))
-            if time >= question:
-                if data := self._workspace.get(key):
+                idle, due = time, min(due, time + pace.pause(time - began, 0.0))
+            if time >= due:
+                if rank == 0:
+                    blocks.collect()
+                elif data := self._workspace.get(key):
                     return Generation.decode(data, key)
-                pause = pace.question(time - began, None if idle is None else time - idle)
-                question = self.runtime.now() + (pause if rank else max(pause, self._timing.turn))
-            moments = [question, *([collect] if rank == 0 else []), *([blocks.next_look] if hungry else [])]
-            self.queue.pause(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, min(moments) - self.runtime.now())))
-
-    def _blocks(self, now: Generation, pace: Pace, rank: int) -> BlockQueue:
-        restarted, self._restarted = self._restarted, False
-        rest = self._timing.turn if rank <= STANDBYS else math.inf
-        return BlockQueue(
-            self._workspace, now, self._worker, pace, self._log, self.runtime, restarted=restarted, rest=rest
-        )
-
-    def _next(self, blocks: BlockQueue, began: float) -> bytes:
-        blocks.collect()
-        return self._leader.next(blocks.generation, blocks.results, self.runtime.now() - began)
+                due = self.runtime.now() + pace.pause(time - began, None if idle is None else time - idle)
+            self.done = now.number - 1 + len(blocks.done) / len(now.blocks)
+            if blocks.complete:
+                data = self._obtain(key, now.alive, lambda: self._leader.next(now, blocks.collect(), began))
+                return Generation.decode(data, key)
+            until = min(due, blocks.next_look if hungry else due, time if behind else due)
+            self.queue.pause(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, until - self.runtime.now())))
 
     def _upload(self, blocks: BlockQueue) -> None:
-        while (found := self.queue.take()) is not None:
-            index, result = found
+        for index, result in iter(self.queue.take, None):
             blocks.finish(index, replace(result, worker=self._worker, rate=round(self.rate, 1)))
 
     def _fill(self, blocks: BlockQueue) -> bool:
@@ -261,36 +245,4 @@ class Exchange:
         mine = make()
         if self._workspace.create(key, mine):
             return mine
-        committed = self._workspace.get(key) or b""
-        self._leader.accept(committed, mine, key)
-        return committed
-
-
-Play = Callable[[Callable[[], EpisodeSpec | None], Limits, Callable[[int], None]], Iterator[FinishedEpisode]]
-
-
-def run(exchange: Exchange, play: Play, tick: Callable[[float], None]) -> dict[str, bytes]:
-    """Drive this worker's part to the end. Return the stage's result files, the same bytes for every worker.
-
-    `play(next_episode, limits, on_step)` yields episodes as they end; `on_step` receives the number of steps.
-    `tick(steps per second)` is called after every step and while waiting.
-    """
-    speed, lately, queue = Speed(exchange.runtime, RATE_SECONDS), Speed(exchange.runtime), exchange.queue
-
-    def on_step(steps: int) -> None:
-        for each in (speed, lately):
-            each.add(steps)
-        exchange.rate = speed.rate
-        queue.check()
-        tick(lately.rate)
-
-    with exchange:
-        while (limits := queue.wait(lambda: tick(lately.rate))) is not None:
-            for each in (speed, lately):
-                each.begin()
-            try:
-                for episode in play(partial(queue.next_episode, limits), limits, on_step):
-                    queue.finished(episode)
-            except Superseded:
-                continue
-    return exchange.files
+        return self._workspace.get(key) or b""

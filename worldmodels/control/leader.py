@@ -1,16 +1,15 @@
 """The leader's work: tell CMA-ES a generation's results, draw the next generation, make the stage's result files.
 
 Any worker may do it at any time: the first commit counts. The first workers in line keep the evolution's state up to
-date in a thread of their own, so that they need not replay it when those before them are gone.
+date, so that they need not replay it when those before them are gone.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..context import Workspace
+from ..errors import WmError
 from . import history
 from .blocks import Lengths, divide
 from .episode_queue import Limits
@@ -18,7 +17,7 @@ from .evolution import Evolution, Settings
 from .history import Row
 from .records import BlockResult, Generation, GenerationResult, gather, pack, speeds
 from .replay import ReplayedState, ancestry
-from .runtime import Joinable, Runtime
+from .runtime import Runtime
 from .stopping import RunStats, StoppingCriteria
 
 
@@ -62,62 +61,52 @@ class Leader:
         self._workspace, self._plan, self._worker, self._log, self._runtime = workspace, plan, worker, log, runtime
         self._pause, self._on_generation = pause, on_generation
         self._state: ReplayedState | None = None
-        self._replaying: Joinable | None = None
+        self._replay: Iterator[int] = iter(())
+        self._failed = False
 
-    def prepare(self, generation: int) -> None:
-        """Begin to replay the state before `generation` is told, in another thread."""
+    def prepare(self, now: Generation) -> bool:
+        """Replay one generation of those before `now`; return whether more are left.
 
-        def run() -> None:
-            try:
-                self._state = self._state if self._fits(generation) else self._new()
-                self._state.advance(generation)  # type: ignore[union-attr]
-            except Exception:
-                self._state = None  # `_before` raises the error
-
-        if not self._is_replaying() and (self._state is None or self._state.generation < generation):
-            self._replaying = self._runtime.start(run, "replay")
+        A failure ends the preparation. It is raised if this worker has to lead.
+        """
+        try:
+            return not self._failed and self._advance(now.number)
+        except WmError:
+            self._failed = True
+            return False
 
     def first(self, number: int) -> bytes:
-        return self._draw(number, None, None, RunStats(), {}).encode()
+        return self._draw(self._before(number), None, None, RunStats(), {}).encode()
 
-    def next(self, now: Generation, results: Mapping[int, BlockResult], seconds: float) -> bytes:
-        """Return the generation after `now`, drawn from the results of all its blocks; it lasted for `seconds`."""
+    def next(self, now: Generation, results: Mapping[int, BlockResult], began: float) -> bytes:
+        """Return the generation after `now`, drawn from the results of all its blocks; it `began` at that time."""
         outcome, rates = gather(now, results), speeds(results.values())
-        state = self._before(now.number)
+        state = self._before(now.number, now)
         state.tell(now, outcome)
         self._on_generation(state.rows)
         score = history.average(outcome.validation.tolist())
-        stats = now.stats.after(score, seconds, max(1, len(rates)))
-        return self._draw(now.number + 1, now, outcome, stats, rates).encode()
+        stats = now.stats.after(score, self._runtime.now() - began, max(1, len(rates)))
+        return self._draw(state, now, outcome, stats, rates).encode()
 
     def finals(self, after: Generation) -> bytes:
         """Return the stage's result files after the generation before `after`."""
-        state = self._before(after.number)
+        state = self._before(after.number, after)
         self._on_generation(state.rows)
         assert state.best is not None
         plan = self._plan
         mean = history.selected(state.rows, plan.settings.average, plan.select, plan.first)
         return pack(history.files(state.rows, state.best, mean))
 
-    def accept(self, committed: bytes, mine: bytes, key: str) -> None:
-        """Drop the own state if another worker was first and drew other candidates."""
-        if mine == committed or not key.startswith("generations/"):
-            return
-        ours, theirs = Generation.decode(mine, key), Generation.decode(committed, key)
-        if not np.array_equal(ours.candidates, theirs.candidates):
-            self._state = None
-
     def _draw(
         self,
-        number: int,
+        state: ReplayedState,
         before: Generation | None,
         outcome: GenerationResult | None,
         stats: RunStats,
         rates: Mapping[int, float],
     ) -> Generation:
-        """Draw generation `number`, and divide its work by the speed of the workers that had part in the last one."""
-        plan, me = self._plan, self._worker
-        state = self._before(number)
+        """Draw the next generation, and divide its work by the speed of the workers that had part in the last one."""
+        plan, me, number = self._plan, self._worker, state.generation
         candidates, mean, sigma = state.ask()
         level, validated = state.level, state.averaged() if plan.settings.average > 1 else None
         hard, validation = state.hard_tracks(), plan.validation_tracks(number)
@@ -140,22 +129,24 @@ class Leader:
         trained = max(1.0, outcome.steps - outcome.validation.size * validating) / outcome.scores.size
         return Lengths(min(float(steps), max(1.0, trained * steps / (before.steps or steps))), validating)
 
-    def _before(self, generation: int) -> ReplayedState:
-        """Return the evolution's state before `generation` is told."""
-        while self._is_replaying():
-            self._pause(0.1)
-        state = self._state if self._state and self._fits(generation) else self._new()
-        self._state = state
-        state.advance(generation, lambda: self._pause(0.0))
-        return state
+    def _before(self, generation: int, now: Generation | None = None) -> ReplayedState:
+        """Return the state before `generation` is told, the last row as in `now`, which is that generation.
 
-    def _fits(self, generation: int) -> bool:
-        return self._state is not None and self._state.generation <= generation
+        Another worker may have committed `now`, and another kind of CPU rounds differently.
+        """
+        while self._advance(generation):
+            self._pause(0.0)
+        assert self._state is not None
+        if now and now.before:
+            self._state.rows[-1] = history.row(now)
+        return self._state
 
-    def _is_replaying(self) -> bool:
-        return self._replaying is not None and self._replaying.is_alive()
-
-    def _new(self) -> ReplayedState:
-        return ReplayedState(
-            ancestry(self._workspace, self._plan.settings), self._log, self._runtime, self._plan.evolution
-        )
+    def _advance(self, generation: int) -> bool:
+        """Replay one generation of those before `generation`; return whether more are left."""
+        if self._state is None or self._state.generation > generation:
+            branches = ancestry(self._workspace, self._plan.settings)
+            self._state = ReplayedState(branches, self._log, self._runtime, self._plan.evolution)
+            self._replay = iter(())
+        if self._state.generation < generation and next(self._replay, None) is None:
+            self._replay = self._state.advance(generation)
+        return self._state.generation < generation

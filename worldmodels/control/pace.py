@@ -11,8 +11,8 @@ SPARE = 1.15  # factor on the expected time of a claim
 DOUBLINGS = 10  # of that time, at most: a foreign claim may have any number
 QUESTIONS = 400.0  # requests per second, by all idle workers together
 PATIENCE = 0.05  # pause per time waited, so that a worker waits little longer than needed
-COLLECTIONS = 20  # in a long generation, by the leader
 CROWD = 64  # workers; with more, each one looks and asks less often
+STANDBYS = 2  # workers behind the leader that are ready to lead at once
 TURNS = 15  # the rest of a longer line commits after as many turns, all at once
 
 
@@ -45,18 +45,19 @@ class Timing:
 class Pace:
     """The pace of generation `now` for processes with so many environment slots.
 
-    `longest`: steps that a training episode may last. `expected`: seconds of the generation; inf if no speed is
-    measured.
+    `longest`: steps that a training episode may last. `rank`: the worker's place in line. `expected`: seconds of the
+    generation; 0 if no speed is measured.
     """
 
-    def __init__(self, now: Generation, slots: int, longest: int, timing: Timing) -> None:
-        self.timing = timing
+    def __init__(self, now: Generation, slots: int, longest: int, timing: Timing, rank: int) -> None:
+        self.timing, self._leads = timing, rank == 0
+        self.rest = timing.turn if rank <= STANDBYS else math.inf  # a listing after that time, even with nothing to do
         self.workers = len(now.alive)
         self.look = timing.look * max(1.0, self.workers / CROWD)
         self._lengths = now.lengths
         self._others = slots * now.lengths.training + longest  # steps that may come before a block's last one
         self._rate = median(now.speeds.values()) if now.speeds else 0.0
-        self.expected = now.work / sum(now.speeds.values()) if now.speeds else math.inf
+        self.expected = now.work / sum(now.speeds.values()) if now.speeds else 0.0
 
     def limit(self, block: Block, claims: int) -> float:
         """Return the seconds after which a block's last one of `claims` claims has expired.
@@ -66,21 +67,15 @@ class Pace:
         seconds = (self._lengths.steps(block) + self._others) / self._rate if self._rate else self.timing.overdue
         return (self.timing.spare + SPARE * seconds) * 2.0 ** min(claims - 1, DOUBLINGS)
 
-    def question(self, elapsed: float, idle: float | None) -> float:
-        """Return the pause before a worker's next request for the next generation, `elapsed` seconds after this began.
+    def pause(self, elapsed: float, idle: float | None) -> float:
+        """Return the pause before this worker's next request, `elapsed` seconds after the generation began.
 
-        It is idle for `idle` seconds, or drives (None).
+        The leader collects results. Another worker, which is idle for `idle` seconds, or drives (None), asks for the
+        next generation.
         """
-        ahead = self.expected - elapsed if math.isfinite(self.expected) else 0.0
+        ahead = self.expected - elapsed
+        if self._leads:
+            return max(self.timing.wait(-ahead, workers=1), ahead / 4)
         if idle is None:
             return max(self.look, ahead)
         return min(self.timing.look, max(self.timing.wait(idle, self.workers), ahead / 4))
-
-    def collection(self, elapsed: float) -> float:
-        """Return the pause before the leader collects results again, `elapsed` seconds after the generation began."""
-        ahead = self.expected - elapsed
-        if math.isinf(ahead):
-            return self.timing.look
-        if ahead > 0:
-            return max(self.timing.poll, min(ahead / 4, max(2 * self.timing.look, self.expected / COLLECTIONS)))
-        return self.timing.wait(-ahead, workers=1)

@@ -80,15 +80,14 @@ class ReplayedState:
     def generation(self) -> int:
         return self._evolution.generation
 
-    def advance(self, generation: int, tick: Callable[[], None] = lambda: None) -> None:
-        """Replay committed generations until `generation` is the next to tell; call `tick` after each."""
-        if self.generation < generation:
-            self._log.info("replaying generations %d to %d", self.generation, generation - 1)
+    def advance(self, generation: int) -> Iterator[int]:
+        """Replay committed generations until `generation` is the next to tell; yield the next one after each."""
+        self._log.info("replaying generations %d to %d", self.generation, generation - 1)
         for now, after in self._committed(generation):
             assert after.before is not None
             self._tell(now, after.before)
             self.rows.append(history.row(after))
-            tick()
+            yield self.generation
 
     def tell(self, now: Generation, outcome: GenerationResult) -> None:
         """Tell the outcome of `now`, the next generation to tell."""

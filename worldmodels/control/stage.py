@@ -1,7 +1,7 @@
 """The stage `controller`: evolves C together with the other workers."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..rollouts.policies import WorldPolicy
 from . import components, history, warm_start
 from .episode_queue import Limits
 from .evolution import Evolution, Level, Settings
-from .exchange import EvolutionPlan, Exchange, run
+from .exchange import EvolutionPlan, Exchange
 from .history import Row
 from .stopping import StoppingCriteria
 
@@ -49,7 +49,7 @@ def work(ctx: Context) -> None:
         ctx.progress(exchange.done, evolution.generations, "generations", rate, **_figures(exchange.latest))
 
     try:
-        files = run(exchange, drive, tick)
+        files = exchange.run(drive, tick)
     finally:
         lanes.close()
     for name, data in files.items():
@@ -77,24 +77,9 @@ def _search_space(ctx: Context, encoder: Encoder, step: Step) -> dict[str, Any]:
 def settings(config: Config, length: int) -> Settings:
     """Return the settings that determine an evolution of candidates of `length` parameters."""
     c = config.controller
+    same = {field.name: getattr(c, field.name) for field in fields(Settings) if hasattr(c, field.name)}
     growth = tuple(Level(**level.model_dump()) for level in c.growth)
-    return Settings(
-        config.seed,
-        length,
-        c.population,
-        c.tracks,
-        c.sigma,
-        c.covariance,
-        c.start_from,
-        growth,
-        c.average,
-        c.sigma_bound,
-        c.changed(),
-        c.strategy,
-        c.components,
-        c.warm_start,
-        c.hard_tracks,
-    )
+    return Settings(**{**same, "growth": growth}, seed=config.seed, parameters=length, architecture=c.changed())
 
 
 def plan(ctx: Context, length: int) -> EvolutionPlan:

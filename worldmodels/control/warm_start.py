@@ -5,7 +5,6 @@ ones. But another linear layer can give nearly the same outputs from the new num
 stored episodes (Hastie et al., "The Elements of Statistical Learning", section 3.4.1). A second layer stays as it is.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -13,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .. import npz
 from ..context import Artifact, Context
 from ..envs import spec
 from ..errors import CorruptArtifact
@@ -21,7 +19,9 @@ from ..networks import Encoder, Step, build
 from ..rollouts import episodes
 from ..rollouts.stage import load_parameters
 from ..vision.latents import Latents, encode
-from .components import EPISODES, MOST, seen, shared, unreadable
+from . import shared_arrays
+from .components import EPISODES, seen
+from .shared_arrays import MOST
 
 KEY = "start"
 RIDGE = 1.0
@@ -52,26 +52,11 @@ def latents(ctx: Context, encoder: Encoder) -> Iterator[Latents]:
 def obtain(ctx: Context) -> np.ndarray:
     """Return the parameters [P] with which the evolution begins, the same for all of its workers.
 
-    The first worker that has them creates the object `start` in the workspace. Raise CorruptArtifact if it is damaged.
+    Raise CorruptArtifact if the stored ones are damaged.
     """
-    return decode(shared(ctx, KEY, lambda: encoded(_fitted(ctx))), _length(ctx))
-
-
-def encoded(parameters: np.ndarray) -> bytes:
-    data = io.BytesIO()
-    npz.save(data, parameters=parameters)
-    return data.getvalue()
-
-
-def decode(data: bytes, length: int) -> np.ndarray:
-    """Decode so many parameters; raise CorruptArtifact if the bytes are others."""
-    try:
-        found = np.asarray(npz.load(data, "parameters")["parameters"])
-        if found.shape != (length,) or found.dtype != np.float64 or not (np.abs(found) <= MOST).all():
-            raise ValueError(f"they are not {length} numbers of at most {MOST:g}")
-    except ValueError as error:
-        raise unreadable(KEY, error) from error
-    return found
+    config = ctx.config
+    length = build(spec(config.env), config.controller, config.vae.z, config.memory.hidden).parameters
+    return shared_arrays.obtain(ctx, KEY, {"parameters": (length,)}, lambda: {"parameters": _fitted(ctx)})[0]
 
 
 def fit(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -118,8 +103,3 @@ def _before(ctx: Context, networks: Networks) -> np.ndarray:
 def _same(artifacts: Sequence[Artifact], file: str) -> bool:
     """Return whether the artifacts have the same bytes in that file."""
     return len({artifact.files.files[file]["sha256"] for artifact in artifacts}) == 1
-
-
-def _length(ctx: Context) -> int:
-    config = ctx.config
-    return build(spec(config.env), config.controller, config.vae.z, config.memory.hidden).parameters

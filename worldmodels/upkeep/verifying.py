@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any, cast
@@ -24,6 +24,7 @@ from .entries import works
 from .parallel import each
 
 RESULT = re.compile(r"(generations/[0-9]{5}/)results/([0-9]{5,6})")
+SHARED = {components.KEY: components.Components._fields, warm_start.KEY: ("parameters",)}  # and their arrays
 Check = tuple[str, Callable[[], int]]  # a key, and a function that returns its size or raises CorruptArtifact
 
 
@@ -143,10 +144,8 @@ def _work(store: Store, name: Name, work: str) -> Iterator[Check]:
             yield key, partial(_read, store, key, partial(_json, stored.EVOLUTION))
         elif rest == "inputs":
             yield key, partial(_read, store, key, partial(_inputs, store, name, work))
-        elif rest == components.KEY:
-            yield key, partial(_read, store, key, _components)
-        elif rest == warm_start.KEY:
-            yield key, partial(_read, store, key, _start)
+        elif rest in SHARED:
+            yield key, partial(_read, store, key, partial(_shared, SHARED[rest]))
 
 
 def _read(store: Store, key: str, look: Callable[[bytes, str], object], limit: int = GET_BYTES) -> int:
@@ -214,10 +213,14 @@ def _final(rest: str, data: bytes, label: str) -> None:
     _as_saved(data)
 
 
-def _as_saved(data: bytes) -> None:
-    """Raise ValueError unless `npz.save` writes exactly these bytes for their arrays."""
+def _shared(names: Sequence[str], data: bytes, label: str) -> None:
+    _as_saved(data, *names)
+
+
+def _as_saved(data: bytes, *names: str) -> None:
+    """Raise ValueError unless `npz.save` writes exactly these bytes for their arrays, which are all or have `names`."""
     again = io.BytesIO()
-    npz.save(again, **npz.load(data))
+    npz.save(again, **npz.load(data, *names))
     if again.getvalue() != data:
         raise ValueError("its bytes are not those that its arrays are stored as")
 
@@ -233,19 +236,6 @@ def _result(store: Store, params: str, rest: str, data: bytes, label: str) -> No
     if int(match[2]) >= len(generation.blocks):
         raise ValueError("its generation has no such block")
     BlockResult.decode(data, rest, generation.blocks[int(match[2])].count)
-
-
-def _components(data: bytes, label: str) -> None:
-    """Raise ValueError if the bytes are no arrays, or other bytes than those of their arrays."""
-    arrays = npz.load(data, "mean", "directions")
-    if components.Components(**arrays).encode() != data:
-        raise ValueError("its bytes are not those of its arrays")
-
-
-def _start(data: bytes, label: str) -> None:
-    """Raise ValueError if the bytes are no array, or other bytes than those of their array."""
-    if warm_start.encoded(npz.load(data, "parameters")["parameters"]) != data:
-        raise ValueError("its bytes are not those of its array")
 
 
 def _inputs(store: Store, name: Name, work: str, data: bytes, label: str) -> None:
