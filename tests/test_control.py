@@ -25,8 +25,10 @@ from worldmodels.control.episode_queue import Limits
 from worldmodels.control.evolution import Evolution, Level, Settings
 from worldmodels.control.exchange import EvolutionPlan, Exchange
 from worldmodels.control.hard_tracks import TrackScores
+from worldmodels.control.leader import Leader
 from worldmodels.control.pace import Timing
-from worldmodels.control.records import Generation, claim, claim_key, final_key, params_key, result_key
+from worldmodels.control.records import BlockResult, Generation, claim, claim_key, final_key, params_key, result_key
+from worldmodels.control.runtime import Process
 from worldmodels.errors import ConfigError, Conflict, MissingInput, WorkFailed
 from worldmodels.rollouts.player import EpisodeSpec
 from worldmodels.store import LocalStore
@@ -417,6 +419,31 @@ def test_blocks_cover_every_episode_once(workers: int) -> None:
     played = sorted((b.candidate, b.first + i) for b in blocks for i in range(b.count))
     assert played == sorted([(MEAN, i) for i in range(10)] + [(c, t) for c in range(64) for t in range(16)])
     assert blocks[0].candidate == MEAN and blocks[-1].count <= max(1, 16 // workers) and len(blocks) < 400
+
+
+def test_a_leader_that_was_overtaken_goes_on_from_what_is_committed(tmp_path: Path) -> None:
+    """Another worker's generation says other results and candidates than this worker's: it alone counts."""
+    where, key = workspace(tmp_path), params_key(2)
+
+    def leader() -> Leader:
+        return Leader(where, plan(), 0, LOG, Process(), lambda seconds: None, lambda rows: None)
+
+    def results(now: Generation, seed: int) -> dict[int, BlockResult]:
+        noise = np.random.default_rng(seed)
+        return {
+            i: BlockResult(tuple(noise.normal(size=block.count).tolist()), (5,) * block.count)
+            for i, block in enumerate(now.blocks)
+        }
+
+    slow = leader()
+    where.create(params_key(1), slow.first(1))
+    first = Generation.decode(where.get(params_key(1)) or b"", params_key(1))
+    mine, theirs = slow.next(first, results(first, 1), 0.0), leader().next(first, results(first, 2), 0.0)
+    where.create(key, theirs)
+    slow.accept(key, mine, theirs)
+    second = Generation.decode(theirs, key)
+    drawn = [Generation.decode(each.next(second, results(second, 3), 0.0), params_key(3)) for each in (slow, leader())]
+    assert np.array_equal(drawn[0].candidates, drawn[1].candidates)
 
 
 def test_a_generation_survives_its_bytes(tmp_path: Path) -> None:

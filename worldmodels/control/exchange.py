@@ -245,4 +245,7 @@ class Exchange:
         mine = make()
         if self._workspace.create(key, mine):
             return mine
-        return self._workspace.get(key) or b""
+        committed = self._workspace.get(key) or b""
+        if key.startswith("generations/"):
+            self._leader.accept(key, mine, committed)
+        return committed

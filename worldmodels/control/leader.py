@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ..context import Workspace
 from ..errors import WmError
 from . import history
@@ -81,7 +83,7 @@ class Leader:
     def next(self, now: Generation, results: Mapping[int, BlockResult], began: float) -> bytes:
         """Return the generation after `now`, drawn from the results of all its blocks; it `began` at that time."""
         outcome, rates = gather(now, results), speeds(results.values())
-        state = self._before(now.number, now)
+        state = self._before(now.number)
         state.tell(now, outcome)
         self._on_generation(state.rows)
         score = history.average(outcome.validation.tolist())
@@ -90,12 +92,18 @@ class Leader:
 
     def finals(self, after: Generation) -> bytes:
         """Return the stage's result files after the generation before `after`."""
-        state = self._before(after.number, after)
+        state = self._before(after.number)
         self._on_generation(state.rows)
         assert state.best is not None
         plan = self._plan
         mean = history.selected(state.rows, plan.settings.average, plan.select, plan.first)
         return pack(history.files(state.rows, state.best, mean))
+
+    def accept(self, key: str, mine: bytes, committed: bytes) -> None:
+        """Replay the state anew if another worker committed generation `key` first, with other candidates."""
+        ours, theirs = (Generation.decode(data, key).candidates for data in (mine, committed))
+        if not np.array_equal(ours, theirs):
+            self._state = None
 
     def _draw(
         self,
@@ -129,16 +137,11 @@ class Leader:
         trained = max(1.0, outcome.steps - outcome.validation.size * validating) / outcome.scores.size
         return Lengths(min(float(steps), max(1.0, trained * steps / (before.steps or steps))), validating)
 
-    def _before(self, generation: int, now: Generation | None = None) -> ReplayedState:
-        """Return the state before `generation` is told, the last row as in `now`, which is that generation.
-
-        Another worker may have committed `now`, and another kind of CPU rounds differently.
-        """
+    def _before(self, generation: int) -> ReplayedState:
+        """Return the evolution's state before `generation` is told."""
         while self._advance(generation):
             self._pause(0.0)
         assert self._state is not None
-        if now and now.before:
-            self._state.rows[-1] = history.row(now)
         return self._state
 
     def _advance(self, generation: int) -> bool:

@@ -77,9 +77,10 @@ def _search_space(ctx: Context, encoder: Encoder, step: Step) -> dict[str, Any]:
 def settings(config: Config, length: int) -> Settings:
     """Return the settings that determine an evolution of candidates of `length` parameters."""
     c = config.controller
-    same = {field.name: getattr(c, field.name) for field in fields(Settings) if hasattr(c, field.name)}
+    others = ("seed", "parameters", "growth", "architecture")
+    same = {field.name: getattr(c, field.name) for field in fields(Settings) if field.name not in others}
     growth = tuple(Level(**level.model_dump()) for level in c.growth)
-    return Settings(**{**same, "growth": growth}, seed=config.seed, parameters=length, architecture=c.changed())
+    return Settings(**same, seed=config.seed, parameters=length, growth=growth, architecture=c.changed())
 
 
 def plan(ctx: Context, length: int) -> EvolutionPlan:

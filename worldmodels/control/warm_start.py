@@ -21,7 +21,6 @@ from ..rollouts.stage import load_parameters
 from ..vision.latents import Latents, encode
 from . import shared_arrays
 from .components import EPISODES, seen
-from .shared_arrays import MOST
 
 KEY = "start"
 RIDGE = 1.0
@@ -92,9 +91,10 @@ def _before(ctx: Context, networks: Networks) -> np.ndarray:
     found = load_parameters(controller, "mean").astype(np.float64)
     z, hidden = networks.encoder.z, networks.step.hidden
     length = build(spec(ctx.config.env), ctx.config.controller, z, hidden).parameters
-    if found.shape != (length,) or not (np.abs(found) <= MOST).all():
+    most = shared_arrays.MOST
+    if found.shape != (length,) or not (np.abs(found) <= most).all():
         raise CorruptArtifact(
-            f"{controller.name}: mean.npy {found.shape} has other than {length} numbers of at most {MOST:g}",
+            f"{controller.name}: mean.npy {found.shape} has other than {length} numbers of at most {most:g}",
             next="wm verify",
         )
     return found
