@@ -526,7 +526,7 @@ def test_texts_are_bounded_before_they_are_read(store):
 
 # Verify, and everything at random.
 
-UNPROMISED = ("/live/", "/logs/", "/alive/", "/claims/", "/workers/", "/status")
+UNPROMISED = ("/live/", "/logs/", "/alive/", "/claims/")
 
 
 @pytest.mark.parametrize("place", [0.02, 0.5, 0.95])

@@ -1,6 +1,5 @@
 """Whole runs that are killed and stopped again and again. Minutes: `make test-slow`."""
 
-import json
 import random
 import resource
 import signal
@@ -11,6 +10,7 @@ from processes import Pods, alive, kill_one_of, workers
 
 from worldmodels import planning
 from worldmodels.config import resolve
+from worldmodels.control.records import Generation, params_key
 from worldmodels.stages import STAGES
 
 pytestmark = pytest.mark.slow
@@ -19,7 +19,7 @@ EVOLUTION = (
     "controller.population=8", "controller.tracks=2", "controller.steps=150", "controller.generations=150",
     "controller.evaluate_every=10", "controller.evaluate_tracks=2", "execution.workers=1",
 )  # fmt: skip
-EVOLUTION_KILLS = 100
+FEWEST_KILLS = 60
 
 
 @pytest.fixture(scope="module")
@@ -81,24 +81,25 @@ def test_the_same_seed_twice_gives_the_same_digests_and_another_seed_does_not(wm
 def evolve(wm, count, chance=None):
     """Evolve in that many pods, one or the other of which is killed every few seconds if there is `chance`.
 
-    Returns rewards.csv, the artifact's digest, the processes begun, and the seconds of CPU time.
+    Returns rewards.csv, the artifact's digest, the number of kills, and the seconds of CPU time.
     """
     task = planning.Task("tiny", 1, "controller", resolve(None, [wm.toml], EVOLUTION)[0])
     before = cpu_seconds()
     pods = Pods(task.to_json(), str(wm.store), count, wm.environment())
-    while chance and pods.begun < count + EVOLUTION_KILLS:
-        time.sleep(chance.uniform(0.5, 4))
-        assert not pods.done, f"it ended after {pods.begun - count} kills"
-        pods.kill(leader(wm) if chance.random() < 0.4 else chance.randrange(count))
+    while chance and not pods.done:
+        time.sleep(chance.uniform(0.3, 3))
+        pods.kill(first_in_line(wm) if chance.random() < 0.4 else chance.randrange(count))
     assert pods.wait() == [0] * count
     rewards = (wm.store / "tiny/iter-1/controller/live/rewards.csv").read_text()
     digest = next(digest for name, digest in wm.digests().items() if "/controller" in name)
-    return rewards, digest, pods.begun, cpu_seconds() - before
+    return rewards, digest, pods.begun - count, cpu_seconds() - before
 
 
-def leader(wm):
-    found = [*(wm.store / "tiny/iter-1/controller").glob("*/status")]
-    return json.loads(found[0].read_bytes())["leader"] if found else 0
+def first_in_line(wm):
+    """Return the worker that commits the next generation, if nothing delays it."""
+    if not (found := sorted((wm.store / "tiny/iter-1/controller").glob("*/generations/*/params"))):
+        return 0
+    return Generation.decode(found[-1].read_bytes(), params_key(int(found[-1].parent.name))).alive[0]
 
 
 def cpu_seconds():
@@ -106,15 +107,16 @@ def cpu_seconds():
     return used.ru_utime + used.ru_stime
 
 
-def test_a_hundred_sigkills_of_workers_do_not_show_in_an_evolution(make_wm):
+def test_sigkills_of_workers_every_few_seconds_do_not_show_in_an_evolution(make_wm):
     """Prints what starting again and working twice cost."""
     runs = [make_wm() for _ in range(2)]
     for wm in runs:
         wm.ok("rollouts", "vae", "latents", "memory")
     calm, killed = evolve(runs[0], 2), evolve(runs[1], 3, random.Random(3))
     assert killed[:2] == calm[:2]
+    assert killed[2] >= FEWEST_KILLS
     assert [line.split(",")[0] for line in calm[0].splitlines()[1:]] == [str(n) for n in range(1, 151)]
     assert evolve(runs[1], 1)[:2] == calm[:2]  # nothing was left to do
     more = killed[3] - calm[3]
-    print(f"CPU seconds: two workers {calm[3]:.0f}, three of which {EVOLUTION_KILLS} are killed {killed[3]:.0f};")
-    print(f"starting {killed[2] - 2} more processes and what they did again took {more / killed[3]:.0%} of it")
+    print(f"CPU seconds: two workers {calm[3]:.0f}, three with {killed[2]} kills {killed[3]:.0f};")
+    print(f"starting {killed[2] + 1} more processes and what they did again took {more / killed[3]:.0%} of it")
