@@ -45,14 +45,14 @@ ITERATION_TWO = {
 
 LATER_ITERATIONS: dict[str, dict[str, Any]] = {
     "laptop": {
-        "rollouts": {"episodes": 128, "steps": 1000},
-        "vae": {"epochs": 2},
-        "memory": {"epochs": 6, "warm_start": True},
+        "rollouts": {"episodes": 64, "steps": 1000},
+        "vae": {"epochs": 0},
+        "memory": {"epochs": 0, "warm_start": True},
         "controller": {
             "sigma": 0.3,
             "generations": 150,
             "evaluate_every": 10,
-            "evaluate_tracks": 160,
+            "evaluate_tracks": 48,
             "hard_tracks": 2,
             "patience": 200,
         },
