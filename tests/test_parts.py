@@ -89,10 +89,18 @@ def test_the_output_says_what_was_scored(copy, which, parameters, generation):
     }
 
 
-def test_people_are_told_what_was_scored(copy):
-    text = copy("evaluate", "--seeds", "0:1", "--controller", "2").stdout
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [
+        ("2", "the mean after generation 2 of tiny/iter-1/controller"),
+        ("mean", "the mean of tiny/iter-1/controller, 3 generations"),
+        ("best", "the best candidate of tiny/iter-1/controller, 3 generations"),
+    ],
+)
+def test_people_are_told_what_was_scored(copy, which, words):
+    text = copy("evaluate", "--seeds", "0:1", "--controller", which).stdout
     made = digests(copy)
-    assert "the mean after generation 2 of tiny/iter-1/controller: C " + made["controller"][:12] in text
+    assert f"{words}: C {made['controller'][:12]}" in text
     assert f"V {made['vae'][:12]}, M {made['memory'][:12]}" in text
     score = copy.ok("evaluate").splitlines()
     assert any(f"of the mean of controller {made['controller'][:12]} (V {made['vae'][:12]}" in line for line in score)

@@ -55,7 +55,7 @@ def evaluate(
         return
     for row in scores["scores"]:
         echo(f"track {row['track']:>10}  {row['score']:7.1f}  {row['steps']:4} steps  {'lap' if row['lap'] else ''}")
-    echo(scored(scores["scored"]))
+    echo(scored(scores["scored"], which))
     echo(
         f"mean {scores['mean']:.1f} ± {scores['std']:.1f}, {spread(scores)}; "
         f"{scores['env']} of Gymnasium {scores['gymnasium']}, {renderer} renderer, its seeds {seeds}"
@@ -88,13 +88,18 @@ def spread(scores: Mapping[str, Any]) -> str:
     return "; ".join(words)
 
 
-def scored(what: dict[str, Any]) -> str:
-    """Return a line that names the parameters and the artifacts that drove."""
-    kind = {"mean": "the mean after", "best": "the best candidate up to"}[what["parameters"]]
+def scored(what: dict[str, Any], which: str | int) -> str:
+    """Return a line that names the parameters and the artifacts that drove.
+
+    With `controller.select=best`, "mean" may be one of an earlier generation than the last.
+    """
+    kinds = {"mean": "the mean of {artifact}, {generation} generations",
+             "best": "the best candidate of {artifact}, {generation} generations"}  # fmt: skip
+    kind = kinds.get(str(which), "the mean after generation {generation} of {artifact}").format(**what)
     digests = ", ".join(
         f"{name} {what[stage][:12]}" for name, stage in (("C", "controller"), ("V", "vae"), ("M", "memory"))
     )
-    return f"{kind} generation {what['generation']} of {what['artifact']}: {digests}"
+    return f"{kind}: {digests}"
 
 
 def _range(text: str) -> list[int]:
