@@ -423,7 +423,7 @@ def test_blocks_cover_every_episode_once(workers: int) -> None:
 
 def test_a_leader_that_was_overtaken_goes_on_from_what_is_committed(tmp_path: Path) -> None:
     """Another worker's generation says other results and candidates than this worker's: it alone counts."""
-    where, key = workspace(tmp_path), params_key(2)
+    where = workspace(tmp_path)
 
     def leader() -> Leader:
         return Leader(where, plan(), 0, LOG, Process(), lambda seconds: None, lambda rows: None)
@@ -438,10 +438,10 @@ def test_a_leader_that_was_overtaken_goes_on_from_what_is_committed(tmp_path: Pa
     slow = leader()
     where.create(params_key(1), slow.first(1))
     first = Generation.decode(where.get(params_key(1)) or b"", params_key(1))
-    mine, theirs = slow.next(first, results(first, 1), 0.0), leader().next(first, results(first, 2), 0.0)
-    where.create(key, theirs)
-    slow.accept(key, mine, theirs)
-    second = Generation.decode(theirs, key)
+    slow.next(first, results(first, 1), 0.0)
+    where.create(params_key(2), leader().next(first, results(first, 2), 0.0))
+    second = Generation.decode(where.get(params_key(2)) or b"", params_key(2))
+    slow.accept(second)
     drawn = [Generation.decode(each.next(second, results(second, 3), 0.0), params_key(3)) for each in (slow, leader())]
     assert np.array_equal(drawn[0].candidates, drawn[1].candidates)
 

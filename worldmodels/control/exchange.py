@@ -159,9 +159,8 @@ class Exchange:
 
     def _first(self) -> Generation:
         """Return the workspace's first generation; worker 0 leads."""
-        key = params_key(self._plan.first)
-        line = tuple(range(self._worker + 1))
-        return Generation.decode(self._obtain(key, line, lambda: self._leader.first(self._plan.first)), key)
+        number = self._plan.first
+        return self._commit(number, tuple(range(self._worker + 1)), lambda: self._leader.first(number))
 
     # One generation.
 
@@ -192,8 +191,7 @@ class Exchange:
                 due = self.runtime.now() + pace.pause(time - began, None if idle is None else time - idle)
             self.done = now.number - 1 + len(blocks.done) / len(now.blocks)
             if blocks.complete:
-                data = self._obtain(key, now.alive, lambda: self._leader.next(now, blocks.collect(), began))
-                return Generation.decode(data, key)
+                return self._commit(now.number + 1, now.alive, lambda: self._leader.next(now, blocks.collect(), began))
             until = min(due, blocks.next_look if hungry else due, time if behind else due)
             self.queue.pause(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, until - self.runtime.now())))
 
@@ -235,6 +233,13 @@ class Exchange:
         """Return this worker's place in line for leading; 0 leads."""
         return line.index(self._worker) if self._worker in line else len(line)
 
+    def _commit(self, number: int, line: tuple[int, ...], make: Callable[[], bytes]) -> Generation:
+        """Return generation `number`: another worker's, or this worker's own, which it commits in its turn."""
+        key = params_key(number)
+        found = Generation.decode(self._obtain(key, line, make), key)
+        self._leader.accept(found)
+        return found
+
     def _obtain(self, key: str, line: tuple[int, ...], make: Callable[[], bytes]) -> bytes:
         """Return the object `key`: another worker's, or this worker's own once its turn in `line` has come."""
         began, delay = self.runtime.now(), self._timing.delay(self._rank(line))
@@ -245,7 +250,4 @@ class Exchange:
         mine = make()
         if self._workspace.create(key, mine):
             return mine
-        committed = self._workspace.get(key) or b""
-        if key.startswith("generations/"):
-            self._leader.accept(key, mine, committed)
-        return committed
+        return self._workspace.get(key) or b""

@@ -99,10 +99,10 @@ class Leader:
         mean = history.selected(state.rows, plan.settings.average, plan.select, plan.first)
         return pack(history.files(state.rows, state.best, mean))
 
-    def accept(self, key: str, mine: bytes, committed: bytes) -> None:
-        """Replay the state anew if another worker committed generation `key` first, with other candidates."""
-        ours, theirs = (Generation.decode(data, key).candidates for data in (mine, committed))
-        if not np.array_equal(ours, theirs):
+    def accept(self, committed: Generation) -> None:
+        """Replay the state anew if this worker drew other candidates for that generation than the committed ones."""
+        state = self._state
+        if state and state.generation == committed.number and not np.array_equal(state.ask()[0], committed.candidates):
             self._state = None
 
     def _draw(
