@@ -320,6 +320,7 @@ def test_a_damaged_run_does_not_hide_the_others(scored, tmp_path):
         path.write_text("{")
     text = table([*scored[:-1], str(tmp_path / "store")], "-o", "seed=1,2")
     assert re.search("small-seed1 +damaged", text) and re.search("small-seed2 +16 ± ", text)
+    assert re.search("all +16 +2: 16$", text, re.MULTILINE), "one seed has no deviation"
 
 
 # On a cluster.

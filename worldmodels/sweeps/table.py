@@ -147,7 +147,7 @@ def tables(found: Sequence[Row], published: Mapping[str, tuple[float, float]] | 
         "Over seeds",
         [*head, "published"] if published else head,
         [
-            [group.words, f"{group.mean:.0f} ± {group.deviation:.0f}",
+            [group.words, f"{group.mean:.0f}" + (f" ± {group.deviation:.0f}" if len(group.means) > 1 else ""),
              ", ".join(f"{seed}: {mean:.0f}" for seed, mean in group.means.items()),
              *([_published(group, published)] if published else [])]
             for group in groups(found)
