@@ -250,6 +250,11 @@ class Context(Outlook):
         """Report this worker's progress; cheap enough for every step. Raise Stopped if a stop was requested."""
         self.reporter(done, total, unit, rate, figures)
 
+    def alive(self) -> None:
+        """Record activity without progress, so that the worker is not taken for hung. Raise Stopped as `progress`."""
+        self.reporter.touch()
+        self.reporter.check()
+
     def publish(self, name: str, *, now: bool = False) -> None:
         """Write telemetry/`name` to the store for its readers, at most every `publish_seconds` unless `now`."""
         moment = time.monotonic()

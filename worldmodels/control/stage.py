@@ -43,8 +43,7 @@ def work(ctx: Context) -> None:
 
     def tick(rate: float) -> None:
         if not exchange.begun:  # progress of a resumed evolution does not begin at 0
-            ctx.reporter.touch()
-            ctx.reporter.check()
+            ctx.alive()
             return
         ctx.progress(exchange.done, evolution.generations, "generations", rate, **_figures(exchange.latest))
 

@@ -57,8 +57,7 @@ def collect(ctx: Context, shards: Sequence[Shard]) -> None:
     (ctx.results / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     middle = sorted(rows, key=lambda row: (row.score, row.track))[(len(rows) - 1) // 2]
     ctx.log.info("filming track %d, score %.1f", middle.track, middle.score)
-    alive = _Progress(ctx, settings.steps, [row.score for row in rows]).stepped
-    picture = film(*_controller(ctx), middle.track, settings.steps, on_step=alive)
+    picture = film(*_controller(ctx), middle.track, settings.steps, on_step=lambda _: ctx.alive())
     (ctx.telemetry / "drive.webp").write_bytes(picture)
 
 
@@ -81,9 +80,9 @@ def _controller(ctx: Context) -> tuple[Driver, NDArray[np.float32]]:
 class _Progress:
     """Progress in steps, with the scores so far; an episode that ends early reduces the expected number."""
 
-    def __init__(self, ctx: Context, total: int, scores: Sequence[float] = ()) -> None:
+    def __init__(self, ctx: Context, total: int) -> None:
         self._ctx, self._total = ctx, total
-        self._scores = list(scores)
+        self._scores: list[float] = []
         self._steps = 0
         self._began = time.monotonic()
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import keras
@@ -36,7 +35,7 @@ def train(ctx: Context) -> None:
     devices.prepare(config.threads, ctx.log)
     cache = ctx.config.execution.cache_mb << 20
     actions, shards = base.spec(ctx.config.env).actions, ctx.one("latents").shards
-    episodes = Episodes(shards, actions, ctx.config.seed, config.held_out, cache, partial(_beat, ctx))
+    episodes = Episodes(shards, actions, ctx.config.seed, config.held_out, cache, ctx.alive)
     if not episodes.trained:
         raise WorkFailed(
             f"{episodes.held} episode(s) of two frames or more: one is held out and none is left to train on",
@@ -55,12 +54,6 @@ def train(ctx: Context) -> None:
     ctx.notes["epoch"] = f"{best.epoch} of {config.epochs}, {best.held_out:.3f} nats per held-out frame: {kept}"
     ctx.log.info("M is that of epoch %s", ctx.notes["epoch"])
     _write(ctx, memory.in_float32(), episodes, best, steps)
-
-
-def _beat(ctx: Context) -> None:
-    """Report activity during a pass over all episodes; raise Stopped if the process must stop."""
-    ctx.reporter.touch()
-    ctx.reporter.check()
 
 
 def learning_rate(step: int, first: float, least: float, decay: float) -> float:
