@@ -51,8 +51,8 @@ LATER_ITERATIONS: dict[str, dict[str, Any]] = {
         "controller": {
             "sigma": 0.3,
             "generations": 150,
-            "evaluate_every": 10,
-            "evaluate_tracks": 48,
+            "evaluate_every": 15,
+            "evaluate_tracks": 320,
             "hard_tracks": 2,
             "patience": 200,
         },
