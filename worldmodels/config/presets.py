@@ -49,6 +49,7 @@ LATER_ITERATIONS: dict[str, dict[str, Any]] = {
         "vae": {"epochs": 0},
         "memory": {"epochs": 0, "warm_start": True},
         "controller": {
+            "components": 32,
             "sigma": 0.3,
             "generations": 150,
             "evaluate_every": 15,
