@@ -20,9 +20,9 @@ def found(visit, name):
         return next(finding for finding in visit if finding.name == name)
 
 
-def test_a_healthy_store_passes_every_check_and_nothing_is_left(store):
-    assert {finding.state for finding in doctor.check(store)} == {"ok"}
-    assert (keys(store), store.folders(""), list(store.leftovers(""))) == ([], [], [])
+def test_a_healthy_store_passes_every_check_and_nothing_is_left(target):
+    assert [finding for finding in doctor.check(target) if finding.state != "ok"] == []
+    assert (keys(target), target.folders(""), list(target.leftovers(""))) == ([], [], [])
 
 
 def test_a_folder_that_was_not_there_is_not_there_afterwards(tmp_path):
